@@ -1,0 +1,221 @@
+"""Parameters: declared once in each notebook's `parameters` cell, checked before anything is loaded.
+
+A declaration is an annotated literal with a comment, e.g. `steps: int = 40  # [1, 10000] GRPO updates`.
+The comment may open with a range `[lo, hi]`, choices `{a|b}`, `<model>`, `<models>` or `<pictures>`; the rest
+is the parameter's help text.
+"""
+
+import ast
+import difflib
+import functools
+import io
+import json
+import re
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from auditdm_lib import paths
+
+TYPES = {"str": str, "int": int, "float": float, "bool": bool,
+         "list[str]": list[str], "list[int]": list[int], "list[float]": list[float]}
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
+                     r"|<(?P<kind>models?|pictures)>)? *(?P<help>.*)")
+
+
+class BadParameters(ValueError):
+    """All faults of a set of parameters, in one message."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter of a notebook."""
+
+    name: str
+    annotation: str
+    default: Any
+    comment: str  # the whole comment, grammar included
+
+    @property
+    def rule(self) -> dict[str, str | None]:
+        """The comment's parts: low, high, choices, kind (each None where absent) and help."""
+        return GRAMMAR.fullmatch(self.comment).groupdict()
+
+
+def code_cells(notebook: Path) -> list[dict]:
+    """The code cells of a notebook file, each with `source` as one string and its `tags`."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [{"source": "".join(cell["source"]), "tags": cell["metadata"].get("tags", [])}
+            for cell in cells if cell["cell_type"] == "code"]
+
+
+def declared(notebook: Path) -> dict[str, Parameter]:
+    """The parameters that a notebook declares, by name. Raises ValueError where its cell breaks the grammar.
+
+    papermill's own inspection stumbles over `#` and `=` in values and comments, so the cell is parsed here.
+    """
+    cells = [cell["source"] for cell in code_cells(notebook) if "parameters" in cell["tags"]]
+    if len(cells) != 1:
+        raise ValueError(f"{notebook.name} has {len(cells)} cells tagged `parameters`; it needs exactly one.")
+    tokens = tokenize.generate_tokens(io.StringIO(cells[0]).readline)
+    comments = {token.start[0]: token.string.lstrip("# ").strip()
+                for token in tokens if token.type == tokenize.COMMENT}
+    found = {}
+    for node in ast.parse(cells[0]).body:
+        comment = comments.get(node.end_lineno, "")
+        if not isinstance(node, ast.AnnAssign) or node.value is None or not comment:
+            raise ValueError(f"{notebook.name}: write `name: type = literal  # help`, not "
+                             f"`{ast.unparse(node)}`, in the parameters cell.")
+        annotation = ast.unparse(node.annotation)
+        if annotation not in TYPES:
+            raise ValueError(f"{notebook.name}: `{annotation}` is not one of {', '.join(TYPES)}.")
+        found[node.target.id] = Parameter(node.target.id, annotation, ast.literal_eval(node.value), comment)
+    return found
+
+
+def declared_anywhere() -> dict[str, Parameter]:
+    """The parameters of all notebooks of the chain, by name (a name means the same in each)."""
+    notebooks = [paths.NOTEBOOKS / f"{step.notebook}.ipynb" for step in paths.CHAIN]
+    return {name: parameter for notebook in notebooks if notebook.exists()
+            for name, parameter in declared(notebook).items()}
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """The values of a flat YAML profile. Raises BadParameters where it is missing, broken or not flat."""
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in paths.PARAMS.glob("*.yaml")], 1)
+        hint = f" Did you mean params/{near[0]}?" if near else ""
+        raise BadParameters(f"There is no profile {path}.{hint}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        node, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise BadParameters(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise BadParameters(f"{path} must hold `name: value` lines.")
+    names = [key.value for key, _ in node.value] if node else []
+    if twice := sorted({name for name in names if names.count(name) > 1}):  # YAML keeps the last, silently
+        raise BadParameters(f"{path} sets {', '.join(twice)} twice.")
+    return values
+
+
+def from_text(text: str, known: dict[str, Parameter]) -> tuple[str, Any]:
+    """`key=value` of the command line: a string stays as it is typed, anything else is read as YAML."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BadParameters(f"--set {text}: write --set name=value.")
+    text_wanted = name in known and known[name].annotation == "str"
+    return name, value if text_wanted else yaml.safe_load(value)
+
+
+def effective(values: dict[str, Any], known: dict[str, Parameter]) -> dict[str, Any]:
+    """The declared parameters of one notebook: the given value where there is one, else the default."""
+    return {name: values.get(name, parameter.default) for name, parameter in known.items()}
+
+
+def check(values: dict[str, Any], known: dict[str, Parameter], source: str) -> None:
+    """Raise BadParameters with every fault of `values` in one message; `source` opens the message."""
+    faults = []
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1, 0.0)
+            faults.append(f"{name}: unknown parameter; the nearest valid name is `{near[0]}`.")
+        elif fault := _fault(value, known[name]):
+            faults.append(f"{name}: {fault}")
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise BadParameters("\n  ".join([f"{source}: {count}, nothing was run.", *faults]))
+
+
+def _fault(value: Any, parameter: Parameter) -> str | None:
+    try:
+        TypeAdapter(TYPES[parameter.annotation], config=STRICT).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        bad = first["input"] if parameter.annotation.startswith("list") and first["loc"] else value
+        return f"{bad!r} is not {_wanted(parameter.annotation)}; {_remedy(bad, parameter.annotation)}"
+    rule, items = parameter.rule, value if isinstance(value, list) else [value]
+    if rule["low"] and not all(float(rule["low"]) <= item <= float(rule["high"]) for item in items):
+        return f"{value!r} is out of range [{rule['low']}, {rule['high']}]."
+    if rule["choices"] and not set(items) <= set(choices := rule["choices"].split("|")):
+        return f"{value!r} is not one of {', '.join(choices)}."
+    if parameter.name == "run" and (not re.fullmatch(r"\w[\w.-]*", value) or value == "reference"):
+        return f"{value!r} cannot name a run's folder; use letters, digits, `_`, `-` (and not `reference`)."
+    if value in ("", []) and parameter.default:
+        return f"{value!r} is empty; leave the line out to keep the default {parameter.default!r}."
+    if rule["kind"] in ("model", "models"):
+        return " ".join(fault for item in items if item and (fault := model_fault(item))) or None
+    return picture_fault(value) if rule["kind"] == "pictures" and value else None
+
+
+def _wanted(annotation: str) -> str:
+    names = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+    return names.get(annotation) or f"a list of {names[annotation[5:-1]].removeprefix('a ')}s"
+
+
+def _remedy(value: Any, annotation: str) -> str:
+    if isinstance(value, bool) and "str" in annotation:
+        return f"YAML reads no/off/yes/on as {value}: put it in quotes."
+    if isinstance(value, str) and "float" in annotation and re.fullmatch(NUMBER, value):  # YAML wants 1.0e-5
+        mantissa, _, exponent = value.lower().partition("e")
+        better = f"{float(mantissa)}" + (f"e{int(exponent):+d}" if exponent else "")
+        return f"YAML reads it as a string: write {better}."
+    if annotation.startswith("list") and not isinstance(value, list):
+        return "write it in square brackets."
+    return f"it is {type(value).__name__}, and {annotation} is declared."
+
+
+@functools.lru_cache
+def hub_revision(name: str) -> str:
+    """The commit of a hub model as it would be loaded now: the hub's, or without network the local cache's.
+
+    Raises LookupError where neither has it.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache  # slow, and most runs are local
+
+    try:
+        return HfApi().model_info(name, timeout=3).sha
+    except Exception as error:  # no network, offline mode, gated, no such model: the client has a dozen types
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+        reason = type(error).__name__
+        raise LookupError(f"not in the Hugging Face cache, and the hub gave {reason}") from error
+
+
+def model_fault(name: str) -> str | None:
+    """What is wrong with a model's name (a folder with config.json, or a hub id), or None."""
+    path, parent = Path(paths.resolve(name)), (paths.ROOT / name).parent
+    if path.is_dir():
+        return None if (path / "config.json").is_file() else f"the folder {name} has no config.json: no model."
+    if path.exists():
+        return f"{name} is a file; give the model's folder."
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not parent.is_dir():
+        try:
+            hub_revision(name)
+            return None
+        except LookupError as error:
+            return f"there is no model {name}: no such folder, {error}."
+    beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, 1)
+    hint = f"; did you mean {(Path(name).parent / near[0]).as_posix()}?" if near else "."
+    return f"there is no model folder {name}{hint}"
+
+
+def picture_fault(name: str) -> str | None:
+    """What is wrong with a picture source ("testbed", a folder of images, or "datasets:NAME"), or None."""
+    path = Path(paths.resolve(name))
+    if name == "testbed" or re.fullmatch(r"datasets:\S+", name):
+        return None
+    if not path.is_dir():
+        return f"there is no picture folder {name}; give `testbed`, a folder of images, or `datasets:NAME`."
+    if not any(p.suffix.lower() in IMAGES for p in path.rglob("*")):
+        return f"the folder {name} holds no image files."
+    return None
