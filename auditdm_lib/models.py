@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-ROOT = Path(__file__).resolve().parents[1]
+from auditdm_lib import paths
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -36,10 +36,8 @@ def load_vlm(path: str | Path) -> VLM:
     Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not all of it.
     """
     logging.disable_progress_bar()  # else a bar per model for a few milliseconds of loading
-    source = str(path)
-    if (ROOT / source).is_dir():
-        source = str(ROOT / source)
-    elif not HUB_ID.fullmatch(source):
+    source = paths.resolve(str(path))
+    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
         raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
     gpu = torch.cuda.is_available()
     try:

@@ -1,0 +1,105 @@
+"""Rectification: fine-tune the target on what the audit found, with the consensus as the teacher.
+
+The paper labels nothing by hand (its "unlabelled data" case): the answer to learn is what the references agreed on.
+Beside the audited set stands a control of the same size that no audit chose, a comparison the paper lacks.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset, Features, Image, Value
+from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainingArguments, set_seed
+
+from auditdm_lib.models import VLM, encode, load_vlm, prompt
+
+EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
+
+
+def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: list[str],
+                  seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The audited and the control examples, equally many: image (path), question, answer (the consensus), failure.
+
+    Audited: disagreements of all auditors (`failure_share` of the rows) and, as rehearsal, agreements, so that what
+    was right stays right. Control: questions of `control_auditors`, whatever the target answered. A pair of image and
+    question enters a set once, a probe without consensus never. The scarcest of the three pools sets the size.
+    Raises ValueError where one of them is empty.
+    """
+    labelled = probes[probes["consensus"].notna()]
+    distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (
+        labelled, labelled[labelled["auditor"].isin(control_auditors)]))
+    failed = distinct["disagrees"].astype(bool)
+    pools = {"failures": distinct[failed], "agreements": distinct[~failed], "un-audited questions": control}
+    for name, pool in pools.items():
+        if pool.empty:
+            raise ValueError(f"The probes hold no {name} with a consensus: ask more of them in stage 02.")
+    size = int(min(len(pools["failures"]) / failure_share, len(pools["agreements"]) / (1 - failure_share),
+                   len(control)))
+    found = round(size * failure_share)
+    audited = pd.concat([pools["failures"].sample(found, random_state=seed),
+                         pools["agreements"].sample(size - found, random_state=seed)])
+    return tuple(rows.sample(size, random_state=seed).reset_index(drop=True).assign(
+        answer=lambda x: x["consensus"], failure=lambda x: x["disagrees"].astype(bool))[
+        ["image", "question", "answer", "failure"]] for rows in (audited, control))
+
+
+def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
+    """Examples as a `datasets` table (image, question, answer) that carries the pictures' own bytes."""
+    pictures = [{"bytes": (images / name).read_bytes(), "path": None} for name in examples["image"]]
+    return Dataset.from_dict({"image": pictures, "question": examples["question"].tolist(),
+                              "answer": examples["answer"].tolist()}, features=EXAMPLE)
+
+
+def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
+    """One training batch; labels (B, T) are -100 except on the answer and its end token.
+
+    Padded on the right: PaliGemma counts positions from the left of the row when no mask is generated from.
+    Raises ValueError where the tokenizer merges the answer with the prompt before it.
+    """
+    images, answers = [row["image"] for row in rows], [row["answer"] for row in rows]
+    prompts = [prompt(vlm, row["question"]) for row in rows]
+    if vlm.processor.chat_template is None:  # PaliGemma: `suffix` makes the answer causal, adds <eos> and the labels
+        return encode(vlm, images, prompts, "right", suffix=answers)
+    tokenizer = vlm.processor.tokenizer
+    answers = [answer + tokenizer.eos_token for answer in answers]
+    batch = encode(vlm, images, [text + answer for text, answer in zip(prompts, answers)], "right")
+    batch["labels"] = torch.full_like(batch["input_ids"], -100)
+    ends = batch["attention_mask"].sum(1)
+    for i, answer in enumerate(answers):
+        ids = tokenizer(answer, add_special_tokens=False, return_tensors="pt")["input_ids"][0].to(ends.device)
+        span = slice(ends[i] - len(ids), ends[i])
+        if not torch.equal(batch["input_ids"][i, span], ids):
+            raise ValueError(f"The tokenizer merges the answer {answer!r} with the end of the chat template.")
+        batch["labels"][i, span] = ids
+    return batch
+
+
+def language_layers(model: torch.nn.Module) -> list[str]:
+    """Names of all linear layers of the language model, the targets of LoRA; the vision tower stays as it is."""
+    inside = {id(module) for module in model.get_decoder().modules() if isinstance(module, torch.nn.Linear)}
+    return [name for name, module in model.named_modules() if id(module) in inside]
+
+
+def finetune(path: str | Path, examples: Dataset, out: Path, scratch: Path, steps: int, batch_size: int,
+             learning_rate: float, rank: int, seed: int) -> pd.DataFrame:
+    """Fine-tune the model at `path` by LoRA on `examples`, merge, and save model and processor to `out`.
+
+    Returns the history: step, loss. `scratch` is a folder that the Trainer may write to. Same seed, same bytes.
+    """
+    set_seed(seed)  # before LoRA's matrices are drawn
+    vlm = load_vlm(path)
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model))
+    model = get_peft_model(vlm.model, lora)
+    arguments = TrainingArguments(
+        output_dir=str(scratch), max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate,
+        lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.0, max_grad_norm=1.0, seed=seed,
+        logging_steps=max(1, steps // 20), save_strategy="no", report_to="none", label_names=["labels"],
+        remove_unused_columns=False, dataloader_num_workers=0, dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available())
+    trainer = Trainer(model, arguments, data_collator=lambda rows: collate(vlm, rows), train_dataset=examples)
+    trainer.train()
+    model.merge_and_unload().save_pretrained(out)
+    vlm.processor.save_pretrained(out)
+    return pd.DataFrame([{"step": log["step"], "loss": log["loss"]} for log in trainer.state.log_history
+                         if "loss" in log])
