@@ -194,7 +194,7 @@ def model_fault(name: str) -> str | None:
     """What is wrong with a model's name (a folder with config.json, or a hub id), or None."""
     path, parent = Path(paths.resolve(name)), (paths.ROOT / name).parent
     if path.is_dir():
-        return None if (path / "config.json").is_file() else f"the folder {name} has no config.json: no model."
+        return None if (path / "config.json").is_file() else f"the folder {name} holds no config.json."
     if path.exists():
         return f"{name} is a file; give the model's folder."
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not parent.is_dir():

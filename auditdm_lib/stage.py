@@ -77,7 +77,7 @@ def stage_key(step: paths.Step, values: dict[str, Any], known: dict[str, params.
 def input_hash(name: str, kind: str) -> str | None:
     """What identifies a model or a picture source: a hash of the folder, or the hub's commit.
 
-    None for testbed pictures (the library's hash covers them) and for `datasets:NAME` (the name is all we have).
+    None for testbed pictures (the library's hash covers them) and for `datasets:NAME` (known by name only).
     """
     path = Path(paths.resolve(name.removeprefix("datasets:")))
     if path.is_dir():
