@@ -4,6 +4,7 @@ The paper labels nothing by hand (its "unlabelled data" case): the answer to lea
 Beside the audited set stands a control of the same size that no audit chose, a comparison the paper lacks.
 """
 
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -81,24 +82,25 @@ def language_layers(model: torch.nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if id(module) in inside]
 
 
-def finetune(path: str | Path, examples: Dataset, out: Path, scratch: Path, steps: int, batch_size: int,
-             learning_rate: float, rank: int, seed: int) -> pd.DataFrame:
+def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int, learning_rate: float,
+             rank: int, seed: int) -> pd.DataFrame:
     """Fine-tune the model at `path` by LoRA on `examples`, merge, and save model and processor to `out`.
 
-    Returns the history: step, loss. `scratch` is a folder that the Trainer may write to. Same seed, same bytes.
+    Returns the history: step, loss (mean over the steps since the row before). Same seed, same bytes.
     """
     set_seed(seed)  # before LoRA's matrices are drawn
     vlm = load_vlm(path)
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model))
     model = get_peft_model(vlm.model, lora)
-    arguments = TrainingArguments(
-        output_dir=str(scratch), max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate,
-        lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.0, max_grad_norm=1.0, seed=seed,
-        logging_steps=max(1, steps // 20), save_strategy="no", report_to="none", label_names=["labels"],
-        remove_unused_columns=False, dataloader_num_workers=0, dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available())
-    trainer = Trainer(model, arguments, data_collator=lambda rows: collate(vlm, rows), train_dataset=examples)
-    trainer.train()
+    with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; nothing is kept in it
+        arguments = TrainingArguments(
+            output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate,
+            lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.0, max_grad_norm=1.0,
+            seed=seed, logging_steps=max(1, steps // 20), save_strategy="no", report_to="none",
+            label_names=["labels"], remove_unused_columns=False, dataloader_num_workers=0,
+            dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
+        trainer = Trainer(model, arguments, data_collator=lambda rows: collate(vlm, rows), train_dataset=examples)
+        trainer.train()
     model.merge_and_unload().save_pretrained(out)
     vlm.processor.save_pretrained(out)
     return pd.DataFrame([{"step": log["step"], "loss": log["loss"]} for log in trainer.state.log_history

@@ -113,8 +113,8 @@ def pictures(tmp_path_factory):
     return folder, pd.DataFrame(rows, columns=["image", "question", "answer"])
 
 
-def train(start, rows, pictures, out, scratch, steps=60):
-    return rectify.finetune(start, rectify.to_dataset(rows, pictures), out, scratch, steps=steps, batch_size=12,
+def train(start, rows, pictures, out, steps=60):
+    return rectify.finetune(start, rectify.to_dataset(rows, pictures), out, steps=steps, batch_size=12,
                             learning_rate=1e-2, rank=8, seed=0)
 
 
@@ -124,7 +124,7 @@ def target(request, pictures, tmp_path_factory):
     base = tmp_path_factory.mktemp("base")
     start = tiny_models.BUILDERS[request.param](base / "start", hidden=32)
     wrong = pictures[1].replace({"answer": {"green": "blue"}})
-    train(start, wrong, pictures[0], base / "target", base / "scratch")
+    train(start, wrong, pictures[0], base / "target")
     return base / "target"
 
 
@@ -138,14 +138,14 @@ def right(folder, pictures):
 def test_rectified_model_is_right_where_it_failed_and_still_right_elsewhere(target, pictures, tmp_path):
     assert right(target, pictures) == {"red": 1.0, "blue": 1.0, "green": 0.0}
     seen = pictures[1][pictures[1].groupby("answer").cumcount() < 6]  # half of each; the others are unseen
-    history = train(target, seen, pictures[0], tmp_path / "model", tmp_path / "scratch")
+    history = train(target, seen, pictures[0], tmp_path / "model")
     assert right(tmp_path / "model", pictures) == {"red": 1.0, "blue": 1.0, "green": 1.0}
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     assert list(history.columns) == ["step", "loss"] and history["step"].iloc[-1] == 60
 
 
 def test_fine_tuning_moves_the_language_model_and_leaves_the_vision_tower(target, pictures, tmp_path):
-    train(target, pictures[1], pictures[0], tmp_path / "model", tmp_path / "scratch", steps=3)
+    train(target, pictures[1], pictures[0], tmp_path / "model", steps=3)
     before, after = load_file(target / "model.safetensors"), load_file(tmp_path / "model" / "model.safetensors")
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -156,7 +156,7 @@ def test_fine_tuning_moves_the_language_model_and_leaves_the_vision_tower(target
 def test_same_seed_gives_the_same_bytes(target, pictures, tmp_path):
     digests = []
     for i in range(2):
-        train(target, pictures[1], pictures[0], tmp_path / f"{i}", tmp_path / "scratch", steps=3)
+        train(target, pictures[1], pictures[0], tmp_path / f"{i}", steps=3)
         files = sorted((tmp_path / f"{i}").iterdir())
         digests.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
     assert digests[0] == digests[1]
