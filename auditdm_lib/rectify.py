@@ -55,7 +55,6 @@ def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
 def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
     """One training batch; labels (B, T) are -100 except on the answer and its end token.
 
-    Padded on the right: PaliGemma counts positions from the left of the row when no mask is generated from.
     Raises ValueError where the tokenizer merges the answer with the prompt before it.
     """
     images, answers = [row["image"] for row in rows], [row["answer"] for row in rows]
