@@ -1,0 +1,78 @@
+"""Pictures by name: the testbed, a folder of image files, or a data set. Where the testbed supplies them, so does truth."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Image as ImageFeature
+from datasets import load_dataset
+from PIL import Image
+
+from auditdm_lib import paths
+from auditdm_lib.testbed.world import World, testbed_pictures
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
+GENERIC_QUESTIONS = (  # what "random" asks where no world supplies questions
+    "what is in the picture?", "what colour is the largest object?", "how many objects are there?", "is there a person?",
+    "is there any text?", "what is in the background?", "where is the main object?", "is it day or night?",
+    "what is the main object made of?", "is there an animal?", "what is on the left?", "what is on the right?")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A list of RGB pictures with names; `world` answers questions about them where the testbed drew them, else None."""
+
+    names: list[str]
+    images: list[Image.Image]
+    world: World | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def random_question(self, i: int, rng: random.Random) -> str:
+        return self.world.random_question(i, rng) if self.world else rng.choice(GENERIC_QUESTIONS)
+
+
+def load_pictures(source: str, n: int, seed: int, split: str = "audit") -> Pictures:
+    """`n` pictures from "testbed", a folder, or "datasets:NAME" (a hub id or folder that `datasets` loads).
+
+    Folders and data sets are shuffled by `seed`; where they hold fewer than `n`, pictures come again, so that one probe
+    for each of the `n` stays possible. Different splits of a folder share its files.
+    Raises FileNotFoundError or ValueError with the remedy.
+    """
+    if source == "testbed":
+        return Pictures(*testbed_pictures(n, split, seed))
+    if source.startswith("datasets:"):
+        names, images = _from_dataset(source.removeprefix("datasets:"), n, seed)
+    else:
+        names, images = _from_folder(paths.ROOT / Path(source).expanduser(), n, seed)
+    times = [i // len(names) for i in range(n)]
+    return Pictures([f"{names[i % len(names)]}#{t}" if t else names[i] for i, t in enumerate(times)],
+                    [images[i % len(names)] for i in range(n)])
+
+
+def _from_folder(folder: Path, n: int, seed: int) -> tuple[list[str], list[Image.Image]]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No folder of pictures at {folder}; set `pictures` to one, or to 'testbed'.")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}); add some or set `pictures`.")
+    random.Random(f"pictures/{seed}").shuffle(files)
+    return [str(f.relative_to(folder)) for f in files[:n]], [_open(f) for f in files[:n]]
+
+
+def _open(file: Path) -> Image.Image:
+    with Image.open(file) as image:  # reads the header only
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{file} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller.")
+        return image.convert("RGB")
+
+
+def _from_dataset(name: str, n: int, seed: int) -> tuple[list[str], list[Image.Image]]:
+    data = load_dataset(name, split="train")
+    column = next((c for c, feature in data.features.items() if isinstance(feature, ImageFeature)), None)
+    if column is None:
+        raise ValueError(f"Data set {name} has no image column (it has {', '.join(data.features)}); choose another.")
+    rows = random.Random(f"pictures/{seed}").sample(range(len(data)), min(n, len(data)))
+    return [f"{name}-{i}" for i in rows], [data[i][column].convert("RGB") for i in rows]

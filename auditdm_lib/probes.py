@@ -1,0 +1,146 @@
+"""Probes: questions put to the target and the references, judged by their answers, verified where truth is known."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from PIL import Image
+
+from auditdm_lib.consensus import abstains, consensus, disagrees, same_answer
+from auditdm_lib.models import VLM, answer
+from auditdm_lib.pictures import Pictures
+from auditdm_lib.stats import wilson
+
+COUNTED = ("unfinished", "empty")  # reasons for which a text is no question, for any auditor and any picture
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Who answers a probe: the audited model and the models whose consensus is the oracle."""
+
+    target: VLM
+    references: list[VLM]
+
+
+def malformed(text: str, ended: bool) -> str | None:
+    """Why a text counts as no question: it did not end by itself within the allowed length, or is empty; else None."""
+    return COUNTED[0] if not ended else None if text.strip() else COUNTED[1]
+
+
+def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid: list[str | None],
+          cascade: bool = False, desc: str | None = None) -> pd.DataFrame:
+    """Put question i about image i to the panel, except where `invalid[i]` names a reason not to.
+
+    Returns one row a question: target_answer, reference_answers (list; None for a member not asked), consensus,
+    disagrees (Equation 1). With `cascade` further references are asked only where the target and the first reference
+    differ: under unanimity nothing else can disagree, so `disagrees` is the same at a third of the calls, but
+    `consensus` is known on those rows only.
+    """
+    rows = [i for i, reason in enumerate(invalid) if reason is None]
+    asked = answer(panel.target, [images[i] for i in rows], [questions[i] for i in rows], desc=desc and f"{desc}: target")
+    target = dict(zip(rows, asked, strict=True))
+    votes = {i: [None] * len(panel.references) for i in rows}
+    for k, reference in enumerate(panel.references):
+        given = answer(reference, [images[i] for i in rows], [questions[i] for i in rows],
+                       desc=desc and f"{desc}: reference {k + 1}")
+        for i, text in zip(rows, given, strict=True):
+            votes[i][k] = text
+        if cascade and k == 0:
+            rows = [i for i in rows if not abstains(votes[i][0]) and not same_answer(votes[i][0], target[i])]
+    frame = pd.DataFrame(index=range(len(questions)))
+    frame["target_answer"] = [target.get(i) for i in frame.index]
+    frame["reference_answers"] = [votes.get(i, [None] * len(panel.references)) for i in frame.index]
+    frame["consensus"] = [consensus(v) if i in votes and None not in v else None
+                          for i, v in frame["reference_answers"].items()]
+    frame["disagrees"] = [disagrees(t or "", c) for t, c in zip(frame["target_answer"], frame["consensus"], strict=True)]
+    return frame.astype({"target_answer": object, "consensus": object})
+
+
+def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFrame, seed: int,
+                names: list[str]) -> pd.DataFrame:
+    """The probe table (one row a picture) of an auditor's questions `texts` (columns text, ended).
+
+    `names[i]` is where picture i is stored. Where the pictures' world is known: truth, `valid` also asks that the
+    question has an answer, and `verified_failure` that the target is wrong; elsewhere truth and verification are null.
+    """
+    invalid = [malformed(t, e) for t, e in zip(texts["text"], texts["ended"], strict=True)]
+    probes = pd.DataFrame(dict(
+        probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(pictures))], kind="question", auditor=auditor,
+        source_image=names, image=names, caption=None, edit=None, question=texts["text"].str.strip()))
+    probes = probes.join(judge(panel, pictures.images, probes["question"].tolist(), invalid, desc=auditor))
+    world = pictures.world
+    probes["truth"] = [world.truth(i, q) if world else None for i, q in probes["question"].items()]
+    if world:
+        invalid = [r or (None if t is not None else "not answerable") for r, t in zip(invalid, probes["truth"], strict=True)]
+    probes["invalid_reason"] = invalid
+    probes["valid"] = probes["invalid_reason"].isna()
+    probes["verified_failure"] = [
+        bool(v and d and not same_answer(a, t)) if world else None for v, d, a, t in
+        probes[["valid", "disagrees", "target_answer", "truth"]].itertuples(index=False)]
+    probes["seed"] = seed
+    return probes
+
+
+def random_texts(pictures: Pictures, seed: int) -> pd.DataFrame:
+    """The baseline without an auditor: a random question a picture (answerable ones where the world supplies them)."""
+    rng = random.Random(f"random questions/{seed}")
+    return pd.DataFrame(dict(text=[pictures.random_question(i, rng) for i in range(len(pictures))], ended=True))
+
+
+def grading(probes: pd.DataFrame, pictures: Pictures) -> pd.DataFrame:
+    """For grading only: skill and planted gap of each probe. Row i of `probes` is about picture i."""
+    world = pictures.world
+    return pd.DataFrame(dict(
+        probe_id=probes["probe_id"], skill=[world.skill(q) for q in probes["question"]],
+        gap=[world.gap(i, q) for i, q in enumerate(probes["question"])]))
+
+
+def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
+    """Share of the first `n` pictures on which at least one question would be a verified failure (asks every one)."""
+    world = pictures.world
+    pairs = [(i, q) for i in range(min(n, len(pictures))) for q in world.all_questions(i)]
+    judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
+                   cascade=True, desc="ceiling")
+    failed = {i for (i, q), a, d in zip(pairs, judged["target_answer"], judged["disagrees"], strict=True)
+              if d and not same_answer(a, world.truth(i, q))}
+    return len(failed) / min(n, len(pictures))
+
+
+def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: float | None,
+                 training_calls: Callable[[str], int]) -> pd.DataFrame:
+    """Search success by auditor and kind: verified failures over attempts with Wilson's 95 % interval, and what else
+    an attempt can come to. Where no truth is known, the columns that need it are null.
+
+    label_noise counts probes whose consensus is wrong while the target is right; consensus_answerable those with a
+    consensus that have an answer (the paper's first assumption).
+    """
+    rows = []
+    for (auditor, kind), p in probes.groupby(["auditor", "kind"], sort=False):
+        agreed = p[p["consensus"].notna()]
+        row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()),
+                   no_consensus=int(p["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
+                   probing_calls=int(p["target_answer"].notna().sum()), training_calls=training_calls(auditor),
+                   consensus_probes=len(agreed), ceiling=ceiling)
+        if graded is not None:
+            failures = int(p["verified_failure"].sum())
+            low, high = wilson(failures, len(p))
+            gaps = graded.set_index("probe_id").loc[p.loc[p["verified_failure"].astype(bool), "probe_id"], "gap"]
+            noise = [not same_answer(c, t) and same_answer(a, t) for c, t, a in
+                     agreed.loc[agreed["truth"].notna(), ["consensus", "truth", "target_answer"]].itertuples(index=False)]
+            row |= dict(verified_failures=failures, success=failures / len(p), ci_low=low, ci_high=high,
+                        gaps_found=gaps.nunique(), label_noise=sum(noise),
+                        consensus_answerable=int(agreed["truth"].notna().sum()))
+        rows.append(row)
+    columns = ["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures", "success", "ci_low",
+               "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise", "consensus_probes",
+               "consensus_answerable"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: list[str]) -> pd.DataFrame:
+    """Verified failures by auditor and planted gap, zeros included: auditor, gap, hits."""
+    failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id")
+    counts = failed.groupby(["auditor", "gap"]).size()
+    return pd.DataFrame([dict(auditor=a, gap=g, hits=int(counts.get((a, g), 0)))
+                         for a in probes["auditor"].unique() for g in gaps])
