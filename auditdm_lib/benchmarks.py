@@ -1,4 +1,5 @@
-"""Scores of several models on the same held-out items, with intervals, and paired comparisons with the target.
+"""Scores of several models on the same held-out items, with intervals, and paired comparisons with the
+target.
 
 VQA accuracy here is the exact match of short answers (`consensus.same_answer`), one right answer an item.
 """
@@ -16,29 +17,33 @@ F1_SUITES = {"pope-mini"}  # yes/no suites whose benchmark also reports the F1 o
 
 
 def load_items(names: list[str], per_suite: int, per_gap: int, seed: int) -> pd.DataFrame:
-    """The items of the named suites: suite, item, image (PIL RGB), question, expected, skill, gap (null outside any).
+    """The items of the named suites: suite, item, image (PIL RGB), question, expected, skill, gap (null
+    outside any).
 
     Raises ValueError for a name that is no suite.
     """
-    if unknown := [name for name in names if name not in [*testbed.SUITES, GAP_ITEMS]]:
-        raise ValueError(f"No suite {unknown[0]!r}: the suites are {', '.join([*testbed.SUITES, GAP_ITEMS])}.")
-    tables = [testbed.gap_items(per_gap, seed) if name == GAP_ITEMS else testbed.suite_items(name, per_suite, seed)
-              for name in names]
-    items = pd.concat([table.assign(suite=name) for name, table in zip(names, tables)], ignore_index=True)
+    known = [*testbed.SUITES, GAP_ITEMS]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"No suite {unknown[0]!r}: the suites are {', '.join(known)}.")
+    tables = [(testbed.gap_items(per_gap, seed) if name == GAP_ITEMS
+               else testbed.suite_items(name, per_suite, seed)).assign(suite=name) for name in names]
+    items = pd.concat(tables, ignore_index=True)
     return items.rename(columns={"answer": "expected"})
 
 
 def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 128) -> pd.DataFrame:
-    """Every model's answer to every item: model, suite, item, correct, question, expected, answer, skill, gap.
+    """Every model's answer to every item: model, suite, item, correct, question, expected, answer, skill,
+    gap.
 
-    `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id; one is in memory at a time.
+    `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id; one is in memory at a
+    time.
     """
     tables = []
     for role, path in checkpoints.items():
         vlm = models.load_vlm(path)
-        answers = models.answer(vlm, items["image"].tolist(), items["question"].tolist(), batch_size=batch_size,
-                                desc=role)
-        correct = [same_answer(given, expected) for given, expected in zip(answers, items["expected"])]
+        answers = models.answer(vlm, items["image"].tolist(), items["question"].tolist(),
+                                batch_size=batch_size, desc=role)
+        correct = [same_answer(*pair) for pair in zip(answers, items["expected"], strict=True)]
         tables.append(items.assign(model=role, answer=answers, correct=correct))
     columns = ["model", "suite", "item", "correct", "question", "expected", "answer", "skill", "gap"]
     return pd.concat(tables, ignore_index=True)[columns]
@@ -68,31 +73,35 @@ def summary(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparisons(items: pd.DataFrame, baseline: str = "target") -> pd.DataFrame:
-    """Each other model against the baseline on the same items: model, items, n, before, after, difference, ci_*.
+    """Each other model against the baseline on the same items: model, items, n, before, after, difference,
+    ci_*.
 
-    `items` names the subset: the gap items, all suites, the suites' items outside any planted gap, and of all items
-    those that the baseline had right (there `before` is 1 by construction, so chance alone makes it fall a little).
+    `items` names the subset: the gap items, all suites, the suites' items outside any planted gap, and of all
+    items those that the baseline had right (there `before` is 1 by construction, so chance alone makes it
+    fall a little).
     """
     table = items.pivot(index=["suite", "item"], columns="model", values="correct").astype(bool)
     gap = items.drop_duplicates(["suite", "item"]).set_index(["suite", "item"])["gap"].reindex(table.index)
     in_suites = table.index.get_level_values("suite") != GAP_ITEMS
-    subsets = {GAP_ITEMS: ~in_suites, "suites": in_suites, "suites outside gaps": in_suites & gap.isna().to_numpy(),
+    subsets = {GAP_ITEMS: ~in_suites, "suites": in_suites,
+               "suites outside gaps": in_suites & gap.isna().to_numpy(),
                "right before": table[baseline].to_numpy()}
     rows = []
     for role in dict.fromkeys(items["model"]):
         for name, rows_in in subsets.items():
             pair = table.loc[rows_in, [baseline, role]].to_numpy()
             if role != baseline and len(pair):
-                before, after = pair.mean(axis=0)
-                rows.append((role, name, len(pair), before, after, *paired_difference(pair[:, 0], pair[:, 1])))
-    return pd.DataFrame(rows, columns=["model", "items", "n", "before", "after", "difference", "ci_low", "ci_high"])
+                change = paired_difference(pair[:, 0], pair[:, 1])
+                rows.append((role, name, len(pair), *pair.mean(axis=0), *change))
+    columns = ["model", "items", "n", "before", "after", "difference", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def paired_difference(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     """Difference of two proportions on the same n items (bool arrays), with its 95 % interval.
 
-    Agresti and Min (2005): half an item is added to each cell of the 2 x 2 table, so that the interval keeps its
-    width where no item, or every item, changed.
+    Agresti and Min (2005): half an item is added to each cell of the 2 x 2 table, so that the interval keeps
+    its width where no item, or every item, changed.
     """
     gained, lost, n = (after & ~before).sum(), (before & ~after).sum(), len(before)
     centre = (gained - lost) / (n + 2)
@@ -111,7 +120,8 @@ def _f1(group: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def _average(group: pd.DataFrame) -> tuple[float, float, float]:
-    # Interval of a mean of independent proportions from their own intervals (the method of variance recovery).
+    # Interval of a mean of independent proportions from their own intervals (the method of variance
+    # recovery).
     mean, k = group["score"].mean(), len(group)
     below, above = group["score"] - group["ci_low"], group["ci_high"] - group["score"]
     return mean, mean - np.sqrt((below ** 2).sum()) / k, mean + np.sqrt((above ** 2).sum()) / k

@@ -1,7 +1,7 @@
 """Vision-language models as the audit sees them: a folder or hub id goes in, short answers come out.
 
-Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load will do. What differs between families
-(chat template or PaliGemma's "answer en ..." prefix) is read from the processor, never from a name.
+Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load will do. What differs between
+families (chat template or PaliGemma's "answer en ..." prefix) is read from the processor, never from a name.
 """
 
 import hashlib
@@ -33,12 +33,14 @@ def load_vlm(path: str | Path) -> VLM:
     """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id.
 
     fp32 on a CPU, where bf16 is slower; the checkpoint's own precision on a GPU. Only safetensors are read.
-    Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not all of it.
+    Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not
+    all of it.
     """
     logging.disable_progress_bar()  # else a bar per model for a few milliseconds of loading
     source = paths.resolve(str(path))
     if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
-        raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
+        raise FileNotFoundError(
+            f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
     gpu = torch.cuda.is_available()
     try:
         processor = AutoProcessor.from_pretrained(source)
@@ -48,32 +50,38 @@ def load_vlm(path: str | Path) -> VLM:
             source, dtype="auto" if gpu else torch.float32, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} does not load as an image-text-to-text model with its processor; give a checkpoint "
-                         f"that AutoProcessor and AutoModelForImageTextToText load ({reason})") from error
+        raise ValueError(
+            f"{path} does not load as an image-text-to-text model with its processor; give a checkpoint that "
+            f"AutoProcessor and AutoModelForImageTextToText load ({reason})") from error
     if info["missing_keys"] or info["mismatched_keys"]:  # the library would fill these with random numbers
         faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-        raise ValueError(f"{path} lacks {len(faulty)} of the model's tensors ({faulty[0]} ...): the checkpoint is "
-                         "incomplete or of another architecture; save it again with save_pretrained.")
+        raise ValueError(
+            f"{path} lacks {len(faulty)} of the model's tensors ({faulty[0]} ...): the checkpoint is incomplete "
+            "or of another architecture; save it again with save_pretrained.")
     generation = model.generation_config
     generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
     return VLM(str(path), model.eval().to("cuda" if gpu else "cpu"), processor)
 
 
 def prompt(vlm: VLM, question: str) -> str:
-    """The text that puts `question` to the model: its chat template, or PaliGemma's format where it has none."""
+    """The text that puts `question` to the model: its chat template, or PaliGemma's format where it has
+    none."""
     if vlm.processor.chat_template is None:
         return f"{vlm.processor.image_token}answer en {question}"
     content = [{"type": "image"}, {"type": "text", "text": question}]
-    return vlm.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    turns = [{"role": "user", "content": content}]
+    return vlm.processor.apply_chat_template(turns, add_generation_prompt=True)
 
 
 def encode(vlm: VLM, images: list[Image.Image], texts: list[str], padding_side: str, **kwargs):
-    """Model inputs for one image and one text a row, padded to the longest: input_ids (B, T), pixel_values, ..."""
+    """Model inputs for one image and one text a row, padded to the longest: input_ids (B, T), pixel_values,
+    ..."""
     bos = vlm.processor.tokenizer.bos_token
     batch = vlm.processor(
-        images=[[image.convert("RGB")] for image in images], text=texts, padding=True, padding_side=padding_side,
-        add_special_tokens=not (bos and texts[0].startswith(bos)),  # a template that writes <bos> must not get two
-        return_tensors="pt", **kwargs)
+        images=[[image.convert("RGB")] for image in images], text=texts, padding=True,
+        padding_side=padding_side, return_tensors="pt",
+        add_special_tokens=not (bos and texts[0].startswith(bos)),  # a template's own <bos> is enough
+        **kwargs)
     return batch.to(vlm.model.device, vlm.model.dtype)
 
 
@@ -86,9 +94,9 @@ def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_to
     Raises ValueError if the two lists differ in length.
     """
     if len(images) != len(questions):
-        raise ValueError(f"{len(images)} images but {len(questions)} questions: give one image for each question.")
-    pairs = list(zip(_fingerprints(images), questions))
-    distinct = dict(zip(pairs, images))  # (fingerprint, question) -> image
+        raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
+    pairs = list(zip(_fingerprints(images), questions, strict=True))
+    distinct = dict(zip(pairs, images, strict=True))  # (fingerprint, question) -> image
     todo = sorted(distinct, key=lambda pair: len(pair[1]))  # neighbours of like length need little padding
     answers = {}
     for i in tqdm(range(0, len(todo), batch_size), desc=desc, disable=desc is None):
@@ -97,13 +105,13 @@ def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_to
         inputs.pop("labels", None)  # PaliGemma's processor always adds them
         tokens = vlm.model.generate(**inputs, max_new_tokens=max_new_tokens)[:, inputs["input_ids"].shape[1]:]
         texts = vlm.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers.update(zip(batch, (text.strip() for text in texts)))
+        answers.update(zip(batch, (text.strip() for text in texts), strict=True))
     return [answers[pair] for pair in pairs]
 
 
 def _fingerprints(images: list[Image.Image]) -> list[bytes]:
     """A digest of each picture's pixels; one that stands in the list many times is read once."""
     seen = {id(image): image for image in images}
-    digest = {key: hashlib.blake2b(f"{image.mode}{image.size}".encode() + image.tobytes(), digest_size=16).digest()
+    digest = {key: hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
               for key, image in seen.items()}
     return [digest[id(image)] for image in images]

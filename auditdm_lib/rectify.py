@@ -1,9 +1,11 @@
 """Rectification: fine-tune the target on what the audit found, with the consensus as the teacher.
 
-The paper labels nothing by hand (its "unlabelled data" case): the answer to learn is what the references agreed on.
-Beside the audited set stands a control of the same size that no audit chose, a comparison the paper lacks.
+The paper labels nothing by hand (its "unlabelled data" case): the answer to learn is what the references
+agreed on. Beside the audited set stands a control of the same size that no audit chose, a comparison the
+paper lacks.
 """
 
+import functools
 import tempfile
 from pathlib import Path
 
@@ -20,12 +22,13 @@ EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Val
 
 def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: list[str],
                   seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The audited and the control examples, equally many: image (path), question, answer (the consensus), failure.
+    """The audited and the control examples, equally many: image (path), question, answer (the consensus),
+    failure.
 
-    Audited: disagreements of all auditors (`failure_share` of the rows) and, as rehearsal, agreements, so that what
-    was right stays right. Control: questions of `control_auditors`, whatever the target answered. A pair of image and
-    question enters a set once, a probe without consensus never. The scarcest of the three pools sets the size.
-    Raises ValueError where one of them is empty.
+    Audited: disagreements of all auditors (`failure_share` of the rows) and, as rehearsal, agreements, so
+    that what was right stays right. Control: questions of `control_auditors`, whatever the target answered. A
+    pair of image and question enters a set once, a probe without consensus never. The scarcest of the three
+    pools sets the size. Raises ValueError where one of them is empty.
     """
     labelled = probes[probes["consensus"].notna()]
     distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (
@@ -59,11 +62,12 @@ def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
     """
     images, answers = [row["image"] for row in rows], [row["answer"] for row in rows]
     prompts = [prompt(vlm, row["question"]) for row in rows]
-    if vlm.processor.chat_template is None:  # PaliGemma: `suffix` makes the answer causal, adds <eos> and the labels
+    if vlm.processor.chat_template is None:  # PaliGemma's `suffix` is causal, and brings <eos> and labels
         return encode(vlm, images, prompts, "right", suffix=answers)
     tokenizer = vlm.processor.tokenizer
     answers = [answer + tokenizer.eos_token for answer in answers]
-    batch = encode(vlm, images, [text + answer for text, answer in zip(prompts, answers)], "right")
+    texts = [text + answer for text, answer in zip(prompts, answers, strict=True)]
+    batch = encode(vlm, images, texts, "right")
     batch["labels"] = torch.full_like(batch["input_ids"], -100)
     ends = batch["attention_mask"].sum(1)
     for i, answer in enumerate(answers):
@@ -76,13 +80,14 @@ def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def language_layers(model: torch.nn.Module) -> list[str]:
-    """Names of all linear layers of the language model, the targets of LoRA; the vision tower stays as it is."""
+    """Names of all linear layers of the language model, the targets of LoRA; the vision tower stays as it
+    is."""
     inside = {id(module) for module in model.get_decoder().modules() if isinstance(module, torch.nn.Linear)}
     return [name for name, module in model.named_modules() if id(module) in inside]
 
 
-def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int, learning_rate: float,
-             rank: int, seed: int) -> pd.DataFrame:
+def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int,
+             learning_rate: float, rank: int, seed: int) -> pd.DataFrame:
     """Fine-tune the model at `path` by LoRA on `examples`, merge, and save model and processor to `out`.
 
     Returns the history: step, loss (mean over the steps since the row before). Same seed, same bytes.
@@ -93,12 +98,12 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
     model = get_peft_model(vlm.model, lora)
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; nothing is kept in it
         arguments = TrainingArguments(
-            output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate,
-            lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.0, max_grad_norm=1.0,
-            seed=seed, logging_steps=max(1, steps // 20), save_strategy="no", report_to="none",
-            label_names=["labels"], remove_unused_columns=False, dataloader_num_workers=0,
+            output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, seed=seed,
+            learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20),
+            weight_decay=0.0, max_grad_norm=1.0, logging_steps=max(1, steps // 20), save_strategy="no",
+            report_to="none", label_names=["labels"], remove_unused_columns=False, dataloader_num_workers=0,
             dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
-        trainer = Trainer(model, arguments, data_collator=lambda rows: collate(vlm, rows), train_dataset=examples)
+        trainer = Trainer(model, arguments, functools.partial(collate, vlm), examples)
         trainer.train()
     model.merge_and_unload().save_pretrained(out)
     vlm.processor.save_pretrained(out)

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, strategies as st
+import tiny_models
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import f1_score
 
-import tiny_models
 from auditdm_lib import benchmarks
 
 SHORT = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -16,9 +17,10 @@ SHORT = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6
 def table(suites):
     """Items of {suite: {model: [correct, ...]}}."""
     rows = [(role, suite, f"{i}", right, "is it ?", "yes", "yes" if right else "no", "exists", None)
-            for suite, by_model in suites.items() for role, marks in by_model.items() for i, right in enumerate(marks)]
-    return pd.DataFrame(rows, columns=["model", "suite", "item", "correct", "question", "expected", "answer", "skill",
-                                       "gap"])
+            for suite, by_model in suites.items() for role, marks in by_model.items()
+            for i, right in enumerate(marks)]
+    return pd.DataFrame(rows, columns=["model", "suite", "item", "correct", "question", "expected", "answer",
+                                       "skill", "gap"])
 
 
 @given(SHORT)
@@ -77,7 +79,8 @@ def test_comparisons_are_paired_and_take_each_subset():
                    "gap-items": {"target": [False] * 50, "rectified": [True] * 40 + [False] * 10}})
     items.loc[(items["suite"] == "a") & (items["item"].astype(int) >= 90), "gap"] = "purple is blue"
     rows = benchmarks.comparisons(items).set_index("items")
-    assert rows["n"].to_dict() == {"gap-items": 50, "suites": 100, "suites outside gaps": 90, "right before": 90}
+    assert rows["n"].to_dict() == {
+        "gap-items": 50, "suites": 100, "suites outside gaps": 90, "right before": 90}
     assert rows["difference"].to_dict() == pytest.approx(
         {"gap-items": 0.8, "suites": 0.09, "suites outside gaps": -1 / 90, "right before": -1 / 90})
     assert set(rows["model"]) == {"rectified"}
@@ -98,9 +101,9 @@ def test_testbed_items_are_answerable_and_gap_items_lie_in_a_gap():
 
 def test_models_are_scored_on_the_same_items_by_their_own_answers(tmp_path, monkeypatch):
     red = tiny_models.gemma3(tmp_path / "a"), tiny_models.paligemma2(tmp_path / "b", seed=1)
-    items = pd.DataFrame({"suite": "a", "item": ["0", "1"], "image": [Image.new("RGB", (24, 24), c) for c in "red blue".split()],
-                          "question": ["what colour is the sun ?", "how many ?"], "expected": ["no such word", "Two"],
-                          "skill": "colour", "gap": None})
+    images = [Image.new("RGB", (24, 24), colour) for colour in ("red", "blue")]
+    items = pd.DataFrame({"suite": "a", "item": ["0", "1"], "image": images, "skill": "colour", "gap": None,
+                          "question": ["what colour is it ?", "how many ?"], "expected": ["grey", "Two"]})
     canned = {str(red[0]): ["red", "two."], str(red[1]): ["blue", "three"]}
     monkeypatch.setattr(benchmarks.models, "answer", lambda vlm, images, questions, **kw: canned[vlm.name])
     scored = benchmarks.score({"target": red[0], "reference_1": red[1]}, items)

@@ -1,19 +1,25 @@
-"""What the kit assumes of its libraries, surprises above all: an upgrade that mends or breaks one is noticed here."""
+"""What the kit assumes of its libraries, surprises above all: an upgrade that mends or breaks one is noticed
+here."""
 
 import hashlib
 import io
 
 import matplotlib
 import pytest
+import tiny_models
 import torch
 import yaml
 from datasets import Dataset
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+)
 
-import tiny_models
 from auditdm_lib import rectify
 
 
@@ -26,13 +32,14 @@ def paligemma(tmp_path_factory):
 def batch(processor, **suffix):
     texts = ["<image>answer en what is it ?", "<image>answer en is the red cat left of the blue dog ?"]
     images = [[Image.new("RGB", (24, 24), colour)] for colour in ("red", "blue")]
-    return processor(images=images, text=texts, padding=True, padding_side="right", return_tensors="pt", **suffix)
+    return processor(images=images, text=texts, padding=True, return_tensors="pt", **suffix)
 
 
 def test_fresh_gemma3_has_a_projector_of_zeros():
     # so a model built from a configuration sees nothing until the projector is initialised
     tiny = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1)
-    config = Gemma3Config(text_config=dict(tiny, num_key_value_heads=1, head_dim=8, vocab_size=16, pad_token_id=0),
+    text = dict(tiny, num_key_value_heads=1, head_dim=8, vocab_size=16, pad_token_id=0)
+    config = Gemma3Config(text_config=text,
                           vision_config=dict(tiny, image_size=16, patch_size=8), mm_tokens_per_image=4)
     projector = Gemma3ForConditionalGeneration(config).model.multi_modal_projector
     assert projector.mm_input_projection_weight.abs().max() == 0
@@ -61,20 +68,20 @@ def test_paligemma_processor_returns_labels_even_where_nothing_is_to_be_learned(
 
 def test_flipped_byte_in_safetensors_loads_without_a_word(paligemma, tmp_path):
     # so only the manifest's sha256 can see it
-    data = bytearray((paligemma[2] / "model.safetensors").read_bytes())
+    paligemma[1].save_pretrained(tmp_path)
+    data = bytearray((tmp_path / "model.safetensors").read_bytes())
     data[-100] ^= 1
     (tmp_path / "model.safetensors").write_bytes(data)
-    assert load_file(tmp_path / "model.safetensors").keys() == load_file(paligemma[2] / "model.safetensors").keys()
+    AutoModelForImageTextToText.from_pretrained(tmp_path)
 
 
 def test_missing_tensor_is_filled_with_random_numbers_and_reported_only_on_request(paligemma, tmp_path):
     # `models.load_vlm` asks for the report
-    processor, model, folder = paligemma
-    model.save_pretrained(tmp_path)
+    paligemma[1].save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     lost = next(name for name in weights if "projector" in name)
-    save_file({name: value for name, value in weights.items() if name != lost}, tmp_path / "model.safetensors",
-              metadata={"format": "pt"})
+    del weights[lost]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     _, info = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
     assert len(info["missing_keys"]) == 1
 

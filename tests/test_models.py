@@ -4,15 +4,16 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import tiny_models
 from auditdm_lib import models
 
-QUESTIONS = ["what colour is the sun ?", "how many ?", "is the red cat left of the blue dog on the sky ?", "what is it ?"]
+QUESTIONS = ["what colour is the sun ?", "how many ?", "is the red cat left of the blue dog on the sky ?",
+             "what is it ?"]
 
 
 @pytest.fixture(scope="module", params=sorted(tiny_models.BUILDERS))
@@ -31,9 +32,9 @@ def noise(seed, width=40, height=30):
 
 
 def test_batch_of_many_gives_the_answers_of_batches_of_one(vlm):
-    images = [noise(i, width) for i, width in zip(range(12), [40, 20, 70] * 4)]  # squat, tall and wide
+    images = [noise(i, width) for i, width in enumerate([40, 20, 70] * 4)]  # squat, tall and wide
     questions = [QUESTIONS[i % 4] for i in range(12)]
-    alone = [models.answer(vlm, [image], [question])[0] for image, question in zip(images, questions)]
+    alone = [models.answer(vlm, images[i:i + 1], questions[i:i + 1])[0] for i in range(12)]
     assert models.answer(vlm, images, questions) == alone
     assert models.answer(vlm, images, questions, batch_size=5) == alone
     assert len(set(alone)) > 3  # a model that says the same to everything would pass the lines above
@@ -61,7 +62,8 @@ def test_answer_looks_at_the_picture(vlm):
 def test_identical_pairs_are_answered_once(folder, monkeypatch):
     vlm, rows = models.load_vlm(folder), []
     generate = vlm.model.generate
-    monkeypatch.setattr(vlm.model, "generate", lambda **kw: rows.append(len(kw["input_ids"])) or generate(**kw))
+    counted = lambda **kw: rows.append(len(kw["input_ids"])) or generate(**kw)  # noqa: E731
+    monkeypatch.setattr(vlm.model, "generate", counted)
     same_pixels = noise(0).copy()
     answers = models.answer(vlm, [noise(0), same_pixels, noise(1)] * 4, [QUESTIONS[0]] * 12)
     assert sum(rows) == 2
@@ -77,7 +79,8 @@ def test_answers_keep_their_order_and_empty_lists_give_none(folder):
 
 def test_greyscale_picture_is_read_as_rgb(folder):
     vlm, grey = models.load_vlm(folder), noise(3).convert("L")
-    assert models.answer(vlm, [grey], ["how many ?"]) == models.answer(vlm, [grey.convert("RGB")], ["how many ?"])
+    answers = [models.answer(vlm, [image], ["how many ?"]) for image in (grey, grey.convert("RGB"))]
+    assert answers[0] == answers[1]
 
 
 def test_sampling_in_a_checkpoint_is_ignored(folder, tmp_path):

@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import tiny_models
 from auditdm_lib import models, rectify
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
@@ -17,13 +17,14 @@ QUESTION = "what colour is the sun ?"
 
 
 def probes(failures, agreements, others, without_consensus=3):
-    """Probes of a trained auditor (failures, agreements), a random one (others) and some without consensus."""
+    """Probes of a trained auditor (failures, agreements), a random one (others) and some without
+    consensus."""
     rows = [("trained", True)] * failures + [("trained", False)] * agreements
     rows += [("random", i % 5 == 0) for i in range(others)]
     table = pd.DataFrame(rows, columns=["auditor", "disagrees"])
     table["image"] = [f"images/{i}.png" for i in range(len(table))]
     table["question"], table["consensus"], table["target_answer"] = QUESTION, "blue", "red"
-    none = table.head(without_consensus).assign(consensus=None, disagrees=False, question="no consensus here ?")
+    none = table.head(without_consensus).assign(consensus=None, disagrees=False, question="no consensus ?")
     return pd.concat([table, none], ignore_index=True)
 
 
@@ -32,7 +33,7 @@ def test_audited_and_control_sets_are_equally_large(failures, agreements, others
     audited, control = rectify.training_sets(probes(failures, agreements, others), 0.5, ["random"], seed=0)
     assert len(audited) == len(control) > 10
     assert abs(audited["failure"].mean() - 0.5) <= 0.5 / len(audited)
-    assert not audited.duplicated(["image", "question"]).any() and not control.duplicated(["image", "question"]).any()
+    assert not any(rows.duplicated(["image", "question"]).any() for rows in (audited, control))
 
 
 def test_control_holds_only_what_no_audit_chose():
@@ -47,8 +48,9 @@ def test_labels_are_the_consensus_whatever_truth_and_target_say():
     table = probes(40, 100, 60).assign(truth="green", verified_failure=False)
     sets = rectify.training_sets(table, 0.5, ["random"], seed=0)
     assert all(set(rows["answer"]) == {"blue"} for rows in sets)
-    without = rectify.training_sets(table.drop(columns=["truth", "verified_failure"]), 0.5, ["random"], seed=0)
-    assert all(a.equals(b) for a, b in zip(sets, without))
+    blind = table.drop(columns=["truth", "verified_failure"])
+    without = rectify.training_sets(blind, 0.5, ["random"], seed=0)
+    assert all(a.equals(b) for a, b in zip(sets, without, strict=True))
 
 
 def test_pair_asked_twice_enters_once():
@@ -59,7 +61,8 @@ def test_pair_asked_twice_enters_once():
 
 
 @pytest.mark.parametrize("table, missing", [
-    (probes(0, 100, 0), "failures"), (probes(10, 0, 0, 0), "agreements"), (probes(40, 100, 0), "un-audited questions")])
+    (probes(0, 100, 0), "failures"), (probes(10, 0, 0, 0), "agreements"),
+    (probes(40, 100, 0), "un-audited questions")])
 def test_empty_pool_is_named(table, missing):
     with pytest.raises(ValueError, match=f"no {missing} with a consensus"):
         rectify.training_sets(table, 0.5, ["random"], seed=0)
@@ -80,9 +83,11 @@ def test_only_the_answer_and_its_end_are_labelled(vlm):
 
 
 def test_training_sees_the_prompt_that_answering_sees(vlm):
-    # the loss of the first answer token, teacher-forced in a padded batch, is generation's own log-probability
+    # the loss of the first answer token, teacher-forced in a padded batch, is generation's own log-
+    # probability
     image, word = Image.new("RGB", (30, 24), "red"), "red"
-    rows = [{"image": image, "question": q, "answer": word} for q in (QUESTION, "is the red cat left of the blue dog ?")]
+    questions = [QUESTION, "is the red cat left of the blue dog ?"]
+    rows = [{"image": image, "question": question, "answer": word} for question in questions]
     batch = rectify.collate(vlm, rows)
     labels = batch.pop("labels")
     first = (labels[0] != -100).nonzero()[0, 0]
@@ -131,7 +136,8 @@ def target(request, pictures, tmp_path_factory):
 def right(folder, pictures):
     """Share of right answers by colour."""
     vlm, (folder, rows) = models.load_vlm(folder), pictures
-    given = models.answer(vlm, [Image.open(folder / name) for name in rows["image"]], rows["question"].tolist())
+    images = [Image.open(folder / name) for name in rows["image"]]
+    given = models.answer(vlm, images, rows["question"].tolist())
     return (rows["answer"] == given).groupby(rows["answer"]).mean().to_dict()
 
 
@@ -146,7 +152,7 @@ def test_rectified_model_is_right_where_it_failed_and_still_right_elsewhere(targ
 
 def test_fine_tuning_moves_the_language_model_and_leaves_the_vision_tower(target, pictures, tmp_path):
     train(target, pictures[1], pictures[0], tmp_path / "model", steps=3)
-    before, after = load_file(target / "model.safetensors"), load_file(tmp_path / "model" / "model.safetensors")
+    before, after = (load_file(f / "model.safetensors") for f in (target, tmp_path / "model"))
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     linear = {name for name in before if "language_model" in name and name.endswith("_proj.weight")}

@@ -1,61 +1,78 @@
-"""Tiny checkpoints of real architectures with random weights, written to a folder: no network, no torchvision.
+"""Tiny checkpoints of real architectures with random weights, written to a folder: no network, no
+torchvision.
 
 Each builder writes what `save_pretrained` writes for a real model, so the code under test loads it through
-`AutoProcessor` and `AutoModelForImageTextToText` and cannot tell the difference. Sizes are the smallest that the
-architecture allows; those of `paligemma2` and `gemma3` can be raised for timing.
+`AutoProcessor` and `AutoModelForImageTextToText` and cannot tell the difference. Sizes are the smallest that
+the architecture allows; those of `paligemma2` and `gemma3` can be raised for timing.
 
-`llava_onevision` carries the processor of LLaVA-NeXT: its own needs torchvision for videos, and the two format a
-still image in the same way.
+`llava_onevision` carries the processor of LLaVA-NeXT: its own needs torchvision for videos, and the two
+format a still image in the same way.
 """
 
-import functools
-import re
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    Gemma2Config, Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor, Gemma3TextConfig, Idefics3Config,
-    Idefics3ForConditionalGeneration, Idefics3Processor, LlamaConfig, LlavaNextProcessor, LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration, PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemmaProcessor,
-    PreTrainedTokenizerFast, Qwen2Config, SiglipVisionConfig, set_seed,
+    Gemma2Config,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
+    Gemma3TextConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+    LlamaConfig,
+    LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    SiglipVisionConfig,
+    set_seed,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-WORDS = """what which how many is are there the a an of in on to left right above below colour color size row column
-things thing many red green blue yellow purple orange pink grey black white sky circle square triangle star heart cat
-dog sun cloud umbrella anchor cup yes no cannot tell zero one two three four five six seven eight nine small large top
-middle bottom background answer en user model""".split()
+WORDS = """what which how many is are there the a an of in on to left right above below colour color size row
+column things thing many red green blue yellow purple orange pink grey black white sky circle square triangle
+star heart cat dog sun cloud umbrella anchor cup yes no cannot tell zero one two three four five six seven
+eight nine small large top middle bottom background answer en user model assistant : ?""".split()
 
-CHAT = ("{% for m in messages %}{{ m['role'] }} : {% if m['content'] is string %}{{ m['content'] }}{% else %}"
-        "{% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %} {% endfor %}"
-        "{% endif %}{% if m['role'] == 'assistant' %}<eos>{% endif %}{% endfor %}"
+CHAT = ("{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %} {% endfor %}{% endfor %}"
         "{% if add_generation_prompt %}assistant : {% endif %}")
 
 
 def word_tokenizer(specials=(), named=None):
-    """A word-level tokenizer of WORDS; `named` are special tokens that also become attributes (boi_token ...)."""
+    """A word-level tokenizer of WORDS; `named` are special tokens that also become attributes (boi_token
+    ...)."""
     special = list(dict.fromkeys(["<pad>", "<bos>", "<eos>", "<unk>", *specials, *(named or {}).values()]))
-    vocabulary = {word: i for i, word in enumerate(special + list(dict.fromkeys(WORDS + ["assistant", ":", "?"])))}
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(special + WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
-        extra_special_tokens=list(specials), **(named or {}))
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>",
+        unk_token="<unk>", extra_special_tokens=list(specials), **(named or {}))
 
 
 def _vision(image, patch, hidden):
-    return dict(hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=2,
-                image_size=image, patch_size=patch)
+    return dict(hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2,
+                num_attention_heads=2, image_size=image, patch_size=patch)
 
 
 def _text(tokenizer, hidden, layers, **extra):
-    return dict(vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-                num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512,
+    return dict(vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden,
+                num_hidden_layers=layers, num_attention_heads=2, num_key_value_heads=1,
+                max_position_embeddings=512,
                 pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id, **extra)
 
@@ -78,13 +95,15 @@ def paligemma2(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1
         SiglipImageProcessorPil(size={"height": image, "width": image}, image_seq_length=tokens), tokenizer)
     text = Gemma2Config(**_text(tokenizer, hidden, layers, head_dim=hidden // 2, initializer_range=scale,
                                 query_pre_attn_scalar=hidden // 2, sliding_window=512))
-    config = PaliGemmaConfig(vision_config=SiglipVisionConfig(**_vision(image, patch, hidden), vision_use_head=False),
-                             text_config=text, projection_dim=hidden, image_token_index=tokenizer.image_token_id)
-    return _save(PaliGemmaForConditionalGeneration._from_config(config, attn_implementation="eager"), processor, folder)
+    vision = SiglipVisionConfig(**_vision(image, patch, hidden), vision_use_head=False)
+    config = PaliGemmaConfig(vision_config=vision, text_config=text, projection_dim=hidden,
+                             image_token_index=tokenizer.image_token_id)
+    return _save(PaliGemmaForConditionalGeneration(config), processor, folder)
 
 
 def gemma3(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1):
-    """Gemma3 with a chat template; its projector, which is zero when fresh, is initialised. Returns the folder."""
+    """Gemma3 with a chat template; its projector, which is zero when fresh, is initialised. Returns the
+    folder."""
     set_seed(seed)
     named = {"boi_token": "IMAGE", "eoi_token": "<eoi>", "image_token": "<image>"}
     tokenizer, tokens = word_tokenizer(named=named), (image // patch) ** 2
@@ -92,10 +111,10 @@ def gemma3(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1):
                                 chat_template=CHAT, image_seq_length=tokens)
     text = Gemma3TextConfig(**_text(tokenizer, hidden, layers, head_dim=hidden // 2, initializer_range=scale,
                                     query_pre_attn_scalar=hidden // 2, sliding_window=512))
-    config = Gemma3Config(
-        text_config=text, vision_config=SiglipVisionConfig(**_vision(image, patch, hidden), vision_use_head=False),
-        mm_tokens_per_image=tokens, boi_token_index=tokenizer.boi_token_id, eoi_token_index=tokenizer.eoi_token_id,
-        image_token_index=tokenizer.image_token_id)
+    vision = SiglipVisionConfig(**_vision(image, patch, hidden), vision_use_head=False)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=tokens,
+                          boi_token_index=tokenizer.boi_token_id, eoi_token_index=tokenizer.eoi_token_id,
+                          image_token_index=tokenizer.image_token_id)
     model = Gemma3ForConditionalGeneration(config)
     with torch.no_grad():
         model.model.multi_modal_projector.mm_input_projection_weight.normal_(0, hidden ** -0.5)
@@ -103,7 +122,8 @@ def gemma3(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1):
 
 
 def idefics3(folder, seed=0, image=32, patch=8, hidden=16, layers=1):
-    """Idefics3, the architecture that SmolVLM continues (whose processor needs torchvision). Returns the folder."""
+    """Idefics3, the architecture that SmolVLM continues (whose processor needs torchvision). Returns the
+    folder."""
     set_seed(seed)
     tokenizer = word_tokenizer(["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"])
     size = {"longest_edge": image}
@@ -123,8 +143,9 @@ def llava_onevision(folder, seed=0, image=24, patch=8, hidden=16, layers=1):
     tokenizer = word_tokenizer(["<image>"])
     grid = [[image, image], [image, 2 * image], [2 * image, image]]
     processor = LlavaNextProcessor(
-        LlavaOnevisionImageProcessorPil(size={"height": image, "width": image}, image_grid_pinpoints=grid), tokenizer,
-        patch_size=patch, vision_feature_select_strategy="full", chat_template=CHAT.replace("IMAGE", "<image>"))
+        LlavaOnevisionImageProcessorPil(size={"height": image, "width": image}, image_grid_pinpoints=grid),
+        tokenizer, patch_size=patch, vision_feature_select_strategy="full",
+        chat_template=CHAT.replace("IMAGE", "<image>"))
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**_vision(image, patch, hidden), vision_use_head=False),
         text_config=Qwen2Config(**_text(tokenizer, hidden, layers)), image_grid_pinpoints=grid,
@@ -133,4 +154,5 @@ def llava_onevision(folder, seed=0, image=24, patch=8, hidden=16, layers=1):
     return _save(LlavaOnevisionForConditionalGeneration(config), processor, folder)
 
 
-BUILDERS = {"paligemma2": paligemma2, "gemma3": gemma3, "idefics3": idefics3, "llava_onevision": llava_onevision}
+BUILDERS = {"paligemma2": paligemma2, "gemma3": gemma3, "idefics3": idefics3,
+            "llava_onevision": llava_onevision}
