@@ -21,10 +21,12 @@ CHAIN = (Step("00_first", "00_first"), Step("01_second", "01_second", ("00_first
 STUBS = {"torch": "from types import SimpleNamespace\ncuda = SimpleNamespace(is_available=lambda: False)\n"
                   "def set_num_threads(n): print('threads set to', n)\n",
          "transformers": "def set_seed(seed): print('seed set to', seed)\n"}
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 COMMON = ('run: str = "toy"  # name of the run\nseed: int = 0  # [0, 1000] seed of everything\n'
           'threads: int = 1  # [1, 64] CPU threads\n')
 NOTEBOOKS = {
-    "00_first": (COMMON + 'rate: float = 0.5  # [0, 1] a rate\nmodel: str = "models/one"  # <model> a model\n',
+    "00_first": (COMMON + 'rate: float = 0.5  # [0, 1] a rate\n'
+                 'model: str = "models/one"  # <model> a model\n',
                  '(stage.out / "numbers.txt").write_text(f"{rate} {seed}\\n")'),
     "01_second": (COMMON + 'steps: int = 2  # [1, 10] steps\nmode: str = "plain"  # {plain|fancy} the mode\n',
                   'number = stage.read("00_first") / "numbers.txt"\n'
@@ -38,10 +40,12 @@ NOTEBOOKS = {
 
 def write_notebook(path: Path, *sources: str, parameters: str) -> None:
     """A notebook with an import cell, the tagged parameters cell, and one code cell for each source."""
+    sources = ("from auditdm_lib.stage import finish, start", parameters, *sources)
     cells = [{"cell_type": "code", "id": f"cell{i}", "execution_count": None, "outputs": [], "source": source,
               "metadata": {"tags": ["parameters"]} if source is parameters else {}}
-             for i, source in enumerate(("from auditdm_lib.stage import finish, start", parameters, *sources))]
-    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+             for i, source in enumerate(sources)]
+    path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": KERNEL},
+                                "nbformat": 4, "nbformat_minor": 5}))
 
 
 def make_tree(root: Path) -> Path:

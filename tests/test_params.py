@@ -1,0 +1,140 @@
+"""Parameters: the cell's grammar, and every fault in one message."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auditdm_lib import params
+from auditdm_lib.params import Parameter
+
+KNOWN = {p.name: p for p in (
+    Parameter("run", "str", "testbed", "name of the run"),
+    Parameter("rate", "float", 3.0e-4, "[0, 1] step size (paper: lr = 3e-6) # not stated"),
+    Parameter("steps", "int", 40, "[1, 100] updates"),
+    Parameter("match", "str", "exact", "{exact|llm} the judge D"),
+    Parameter("merge", "bool", True, "merge the adapter"),
+    Parameter("target", "str", "some/folder", "<model> the audited model"),
+    Parameter("references", "list[str]", ["some/folder"], "<models> the ensemble"),
+    Parameter("pictures", "str", "testbed", "<pictures> where pictures come from"),
+)}
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """Writes a notebook whose parameters cell has the given source; returns its path."""
+    def write(source, tags=("parameters",)):
+        cell = {"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}}
+        path = tmp_path / "00_toy.ipynb"
+        path.write_text(json.dumps({"cells": [cell]}))
+        return path
+    return write
+
+
+def faults(**values):
+    """The message for these values, "" where there is none."""
+    try:
+        params.check(values, KNOWN, "x.yaml")
+    except params.BadParameters as error:
+        return str(error)
+    return ""
+
+
+def test_a_declaration_gives_name_type_default_and_rule(notebook):
+    found = params.declared(notebook('rate: float = 3.0e-4  # [0, 1] step, lr = 3e-6 # "x"\n'
+                                     'name: str = "a # b"  # {a # b|c} text\n'
+                                     'many: list[str] = [\n    "x",\n    "y",\n]  # <models> several\n'))
+    assert found["rate"].rule == {"low": "0", "high": "1", "choices": None, "kind": None,
+                                  "help": 'step, lr = 3e-6 # "x"'}
+    assert (found["name"].default, found["name"].rule["choices"]) == ("a # b", "a # b|c")
+    assert (found["many"].default, found["many"].rule["kind"]) == (["x", "y"], "models")
+
+
+@pytest.mark.parametrize("source", ["steps = 4  # no annotation", "steps: int = 4",
+                                    "steps: dict = {}  # a type", "steps: int = 2 * 2  # not a literal", "import os"])
+def test_what_breaks_the_grammar_of_the_cell_is_refused(notebook, source):
+    with pytest.raises(ValueError):
+        params.declared(notebook(source))
+
+
+def test_a_notebook_without_its_tag_is_refused(notebook):
+    with pytest.raises(ValueError, match="exactly one"):
+        params.declared(notebook("steps: int = 4  # updates", tags=()))
+
+
+def test_four_faults_stand_in_one_message(tmp_path):
+    message = faults(step=5, rate="1e-5", steps=101, target=str(tmp_path / "none"))
+    assert "x.yaml: 4 faults" in message
+    assert "step: unknown parameter; the nearest valid name is `steps`" in message
+    assert "rate: '1e-5' is not a number; YAML reads it as a string: write 1.0e-5." in message
+    assert "steps: 101 is out of range [1, 100]" in message
+    assert f"target: there is no model folder {tmp_path / 'none'}" in message
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("match", False, "put it in quotes"), ("merge", "no", "not true or false"),
+    ("steps", True, "whole number"), ("steps", 2.5, "whole number"), ("rate", float("nan"), "not a number"), ("rate", "3E7", "write 3.0e+7"),
+    ("match", "fuzzy", "not one of exact, llm"), ("references", "a", "square brackets"),
+    ("references", [], "empty"), ("references", [1], "list of text"), ("target", "", "empty"), ("run", "../up", "cannot name"),
+    ("run", "reference", "cannot name"), ("pictures", "no_such_folder", "no picture folder"),
+])
+def test_each_fault_says_what_to_write(name, value, words):
+    assert words in faults(**{name: value})
+
+
+@given(steps=st.integers(1, 100), rate=st.floats(0, 1) | st.integers(0, 1), merge=st.booleans(),
+       match=st.sampled_from(["exact", "llm"]))
+def test_values_inside_their_rules_pass(steps, rate, merge, match):
+    assert faults(steps=steps, rate=rate, merge=merge, match=match) == ""
+
+
+@given(steps=st.integers().filter(lambda n: not 1 <= n <= 100))
+def test_every_value_outside_the_range_is_named(steps):
+    assert f"steps: {steps} is out of range" in faults(steps=steps)
+
+
+def test_a_model_is_a_folder_with_a_configuration(tmp_path):
+    (tmp_path / "target").mkdir()
+    assert "holds no config.json" in params.model_fault(str(tmp_path / "target"))
+    (tmp_path / "target/config.json").write_text("{}")
+    assert params.model_fault(str(tmp_path / "target")) is None
+    assert "did you mean" in params.model_fault(str(tmp_path / "targte"))
+
+
+def test_a_hub_id_that_nobody_has_is_a_fault_at_once(monkeypatch):
+    params.hub_revision.cache_clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "not in the Hugging Face cache" in params.model_fault("nobody/no-such-model")
+
+
+def test_pictures_are_the_testbed_a_folder_or_a_data_set(tmp_path):
+    assert params.picture_fault("testbed") is params.picture_fault("datasets:beans") is None
+    assert "holds no image files" in params.picture_fault(str(tmp_path))
+    (tmp_path / "a.JPG").write_bytes(b"x")
+    assert params.picture_fault(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(("text", "words"), [("steps: [1", "not valid YAML"), ("- 1\n- 2", "name: value"),
+                                             ("steps: 1\nsteps: 2", "sets steps twice")])
+def test_a_broken_profile_is_refused(tmp_path, text, words):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(params.BadParameters, match=words):
+        params.read_profile(tmp_path / "x.yaml")
+
+
+def test_an_empty_profile_means_the_defaults(tmp_path):
+    (tmp_path / "x.yaml").write_text("# nothing\n")
+    assert params.effective(params.read_profile(tmp_path / "x.yaml"), KNOWN)["steps"] == 40
+
+
+def test_a_missing_profile_names_the_nearest():
+    with pytest.raises(params.BadParameters, match="Did you mean params/testbed.yaml"):
+        params.read_profile(params.paths.PARAMS / "testbd.yaml")
+
+
+def test_the_command_line_keeps_text_as_it_is_typed():
+    assert params.from_text("match=no", KNOWN) == ("match", "no")
+    assert params.from_text("steps=7", KNOWN) == ("steps", 7)
+    with pytest.raises(params.BadParameters, match="name=value"):
+        params.from_text("steps", KNOWN)
