@@ -56,7 +56,7 @@ def load_vlm(path: str | Path) -> VLM:
     if info["missing_keys"] or info["mismatched_keys"]:  # the library would fill these with random numbers
         faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
         raise ValueError(
-            f"{path} lacks {len(faulty)} of the model's tensors ({faulty[0]} ...): the checkpoint is incomplete "
+            f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete "
             "or of another architecture; save it again with save_pretrained.")
     generation = model.generation_config
     generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
@@ -64,8 +64,7 @@ def load_vlm(path: str | Path) -> VLM:
 
 
 def prompt(vlm: VLM, question: str) -> str:
-    """The text that puts `question` to the model: its chat template, or PaliGemma's format where it has
-    none."""
+    """The text that puts `question` to the model: its chat template, else PaliGemma's format."""
     if vlm.processor.chat_template is None:
         return f"{vlm.processor.image_token}answer en {question}"
     content = [{"type": "image"}, {"type": "text", "text": question}]
@@ -74,8 +73,7 @@ def prompt(vlm: VLM, question: str) -> str:
 
 
 def encode(vlm: VLM, images: list[Image.Image], texts: list[str], padding_side: str, **kwargs):
-    """Model inputs for one image and one text a row, padded to the longest: input_ids (B, T), pixel_values,
-    ..."""
+    """Model inputs for one image and one text a row, padded: input_ids (B, T), pixel_values, ..."""
     bos = vlm.processor.tokenizer.bos_token
     batch = vlm.processor(
         images=[[image.convert("RGB")] for image in images], text=texts, padding=True,

@@ -22,13 +22,12 @@ EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Val
 
 def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: list[str],
                   seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The audited and the control examples, equally many: image (path), question, answer (the consensus),
-    failure.
+    """The audited and the control examples, equally many: image (path), question, answer, failure (bool).
 
-    Audited: disagreements of all auditors (`failure_share` of the rows) and, as rehearsal, agreements, so
-    that what was right stays right. Control: questions of `control_auditors`, whatever the target answered. A
-    pair of image and question enters a set once, a probe without consensus never. The scarcest of the three
-    pools sets the size. Raises ValueError where one of them is empty.
+    The answer is the consensus. Audited: disagreements of all auditors (`failure_share` of the rows) and, as
+    rehearsal, agreements, so that what was right stays right. Control: questions of `control_auditors`,
+    whatever the target answered. A pair of image and question enters a set once, a probe without consensus
+    never. The scarcest of the three pools sets the size. Raises ValueError where one of them is empty.
     """
     labelled = probes[probes["consensus"].notna()]
     distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (

@@ -1,5 +1,5 @@
-"""What the kit assumes of its libraries, surprises above all: an upgrade that mends or breaks one is noticed
-here."""
+"""What the kit assumes of its libraries, surprises above all, so that an upgrade cannot change it
+unnoticed."""
 
 import hashlib
 import io

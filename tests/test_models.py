@@ -122,5 +122,5 @@ def test_checkpoint_with_a_tensor_missing_is_refused(folder, tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     weights.pop(next(name for name in weights if "multi_modal_projector" in name))
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks 1 of the model's tensors .*projector"):
+    with pytest.raises(ValueError, match="lacks 1 of its tensors .*projector"):
         models.load_vlm(tmp_path)

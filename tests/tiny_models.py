@@ -1,5 +1,4 @@
-"""Tiny checkpoints of real architectures with random weights, written to a folder: no network, no
-torchvision.
+"""Tiny checkpoints of real architectures with random weights, made without network or torchvision.
 
 Each builder writes what `save_pretrained` writes for a real model, so the code under test loads it through
 `AutoProcessor` and `AutoModelForImageTextToText` and cannot tell the difference. Sizes are the smallest that
