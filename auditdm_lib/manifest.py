@@ -160,7 +160,7 @@ def settle(final: Path) -> None:
 def _fsync(path: Path) -> None:
     if path.is_dir() and os.name != "posix":
         return  # Windows cannot sync a folder
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     os.fsync(handle)
     os.close(handle)
 

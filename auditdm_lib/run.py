@@ -262,6 +262,7 @@ def show_results(name: str) -> None:
         from rich.table import Table
 
         claims = pd.read_csv(folder / "claims.csv", dtype=str, keep_default_na=False)
+        claims = claims.drop(columns="reads", errors="ignore")  # which artefacts: in the file, too wide here
         table = Table(*claims.columns, title=f"Claims of run {name}")
         for row in claims.itertuples(index=False):
             table.add_row(*row)

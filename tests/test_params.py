@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,8 +52,9 @@ def test_a_declaration_gives_name_type_default_and_rule(notebook):
     assert (found["many"].default, found["many"].rule["kind"]) == (["x", "y"], "models")
 
 
-@pytest.mark.parametrize("source", ["steps = 4  # no annotation", "steps: int = 4",
-                                    "steps: dict = {}  # a type", "steps: int = 2 * 2  # not a literal", "import os"])
+@pytest.mark.parametrize("source", [
+    "steps = 4  # no annotation", "steps: int = 4", "steps: dict = {}  # no such type",
+    "steps: int = 2 * 2  # not a literal", "import os"])
 def test_what_breaks_the_grammar_of_the_cell_is_refused(notebook, source):
     with pytest.raises(ValueError):
         params.declared(notebook(source))
@@ -73,12 +75,12 @@ def test_four_faults_stand_in_one_message(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value", "words"), [
-    ("match", False, "put it in quotes"), ("merge", "no", "not true or false"),
-    ("steps", True, "whole number"), ("steps", 2.5, "whole number"), ("rate", float("nan"), "not a number"), ("rate", "3E7", "write 3.0e+7"),
-    ("match", "fuzzy", "not one of exact, llm"), ("references", "a", "square brackets"),
-    ("references", [], "empty"), ("references", [1], "list of text"), ("target", "", "empty"), ("run", "../up", "cannot name"),
-    ("run", "reference", "cannot name"), ("pictures", "no_such_folder", "no picture folder"),
-])
+    ("match", False, "put it in quotes"), ("match", "fuzzy", "not one of exact, llm"),
+    ("merge", "no", "not true or false"), ("steps", True, "whole number"), ("steps", 2.5, "whole number"),
+    ("rate", float("nan"), "not a number"), ("rate", "3E7", "write 3.0e+7"),
+    ("references", "a", "square brackets"), ("references", [], "empty"), ("references", [1], "list of text"),
+    ("target", "", "empty"), ("run", "../up", "cannot name"), ("run", "reference", "cannot name"),
+    ("pictures", "no_such_folder", "no picture folder")])
 def test_each_fault_says_what_to_write(name, value, words):
     assert words in faults(**{name: value})
 
@@ -121,6 +123,11 @@ def test_a_broken_profile_is_refused(tmp_path, text, words):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(params.BadParameters, match=words):
         params.read_profile(tmp_path / "x.yaml")
+
+
+def test_yaml_still_reads_1e_5_as_text_and_no_as_false():
+    # The two readings that the messages explain; a YAML library without them makes the hints wrong.
+    assert yaml.safe_load("[1e-5, 1.0e-5, no]") == ["1e-5", 1.0e-5, False]
 
 
 def test_an_empty_profile_means_the_defaults(tmp_path):

@@ -170,6 +170,8 @@ def test_a_failing_cell_is_shown_and_the_old_result_kept(tree):
     assert "01_second failed in code cell 5" in done.stderr and "ValueError: no luck" in done.stderr
     assert "answer = 6 * 7" in done.stderr and "Traceback" not in done.stderr
     assert results(tree) == before
+    assert (tree / "runs/toy/executed/01_second.ipynb").exists()  # but proves nothing
+    assert "changed" in auditdm(tree, "status", "params/toy.yaml").stdout
 
 
 def test_a_dead_kernel_is_explained(tree):
