@@ -79,8 +79,7 @@ def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def language_layers(model: torch.nn.Module) -> list[str]:
-    """Names of all linear layers of the language model, the targets of LoRA; the vision tower stays as it
-    is."""
+    """Names of all linear layers of the language model, which LoRA adapts; the vision tower stays."""
     inside = {id(module) for module in model.get_decoder().modules() if isinstance(module, torch.nn.Linear)}
     return [name for name, module in model.named_modules() if id(module) in inside]
 

@@ -1,5 +1,4 @@
-"""What the kit assumes of its libraries, surprises above all, so that an upgrade cannot change it
-unnoticed."""
+"""What the kit assumes of its libraries, surprises above all: an upgrade that changes it is noticed."""
 
 import hashlib
 import io

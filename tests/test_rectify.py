@@ -17,8 +17,7 @@ QUESTION = "what colour is the sun ?"
 
 
 def probes(failures, agreements, others, without_consensus=3):
-    """Probes of a trained auditor (failures, agreements) and a random one (others), some without
-    consensus."""
+    """Probes of a trained and a random auditor (others), some without consensus."""
     rows = [("trained", True)] * failures + [("trained", False)] * agreements
     rows += [("random", i % 5 == 0) for i in range(others)]
     table = pd.DataFrame(rows, columns=["auditor", "disagrees"])

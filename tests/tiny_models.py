@@ -101,8 +101,7 @@ def paligemma2(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1
 
 
 def gemma3(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1):
-    """Gemma3 with a chat template; its projector, which is zero when fresh, is initialised. Returns the
-    folder."""
+    """Gemma3 with a chat template; its projector, zero when fresh, is initialised. Returns the folder."""
     set_seed(seed)
     named = {"boi_token": "IMAGE", "eoi_token": "<eoi>", "image_token": "<image>"}
     tokenizer, tokens = word_tokenizer(named=named), (image // patch) ** 2
@@ -121,8 +120,7 @@ def gemma3(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1):
 
 
 def idefics3(folder, seed=0, image=32, patch=8, hidden=16, layers=1):
-    """Idefics3, the architecture that SmolVLM continues (whose processor needs torchvision). Returns the
-    folder."""
+    """Idefics3, the architecture behind SmolVLM, whose own processor needs torchvision. Returns the folder."""
     set_seed(seed)
     tokenizer = word_tokenizer(["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"])
     size = {"longest_edge": image}
