@@ -76,3 +76,12 @@ def _from_dataset(name: str, n: int, seed: int) -> tuple[list[str], list[Image.I
         raise ValueError(f"Data set {name} has no image column (it has {', '.join(data.features)}); choose another.")
     rows = random.Random(f"pictures/{seed}").sample(range(len(data)), min(n, len(data)))
     return [f"{name}-{i}" for i in rows], [data[i][column].convert("RGB") for i in rows]
+
+
+def save_pictures(pictures: Pictures, folder: Path) -> list[str]:
+    """Write each picture as PNG; returns the files' paths relative to the folder's parent, in order."""
+    folder.mkdir()
+    files = [f"{folder.name}/{i:05d}.png" for i in range(len(pictures))]
+    for file, image in zip(files, pictures.images, strict=True):
+        image.save(folder.parent / file)
+    return files

@@ -1,7 +1,6 @@
 """Probes: questions put to the target and the references, judged by their answers, verified where truth is known."""
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -108,7 +107,7 @@ def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
 
 
 def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: float | None,
-                 training_calls: Callable[[str], int]) -> pd.DataFrame:
+                 training_calls: dict[str, int]) -> pd.DataFrame:
     """Search success by auditor and kind: verified failures over attempts with Wilson's 95 % interval, and what else
     an attempt can come to. Where no truth is known, the columns that need it are null.
 
@@ -120,7 +119,7 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
         agreed = p[p["consensus"].notna()]
         row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()),
                    no_consensus=int(p["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
-                   probing_calls=int(p["target_answer"].notna().sum()), training_calls=training_calls(auditor),
+                   probing_calls=int(p["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
                    consensus_probes=len(agreed), ceiling=ceiling)
         if graded is not None:
             failures = int(p["verified_failure"].sum())

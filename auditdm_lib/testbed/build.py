@@ -25,9 +25,9 @@ SCENES = 40_000
 QUESTIONS = 6  # behind one picture
 UNANSWERABLE = 0.35  # share of questions drawn without care whether they have an answer; about one in six has none
 MODELS = {  # steps: packed questions, then one question a picture in the family's own format
-    "gemma3-m": dict(family="gemma3", hidden=96, layers=4, seed=1, steps=(2600, 200)),
-    "paligemma2-s": dict(family="paligemma2", hidden=96, layers=4, seed=2, steps=(2400, 800)),
-    "paligemma2-m": dict(family="paligemma2", hidden=128, layers=4, seed=3, steps=(2400, 800)),
+    "gemma3-m": dict(family="gemma3", hidden=96, layers=4, seed=1, steps=(1800, 150)),
+    "paligemma2-s": dict(family="paligemma2", hidden=96, layers=4, seed=2, steps=(1800, 600)),
+    "paligemma2-m": dict(family="paligemma2", hidden=128, layers=4, seed=3, steps=(1800, 600)),
 }
 LEARNING_RATE = 3e-3
 

@@ -64,7 +64,7 @@ def digit_scans() -> tuple:
 @cache
 def scans_of(split: str) -> tuple[int, ...]:
     """Indices of the scans that belong to `split`: six tenths train, one tenth audit, one probe, two test."""
-    part = {"train": (0, 1, 2, 3, 4, 5), "audit": (6,), "probe": (7,), "test": (8, 9)}[split]
+    part = {"train": (0, 1, 2, 5, 6, 7), "audit": (3,), "probe": (8,), "test": (4, 9)}[split]
     return tuple(i for i in range(len(digit_scans()[1])) if i % 10 in part)
 
 

@@ -16,7 +16,8 @@ from auditdm_lib.testbed.checkpoint import GEMMA_IMAGE_TOKENS, PALIGEMMA_IMAGE_T
 from auditdm_lib.testbed.render import SIZE, render
 from auditdm_lib.testbed.scenes import COLOURS, DIGIT, KINDS, SIZES, Scene, digit_scans
 
-CELL_LABELS = {"present": 2, "kind": len(KINDS), "colour": len(COLOURS), "size": len(SIZES), "digit": 10}
+CELL_LABELS = {  # a cell's place is learnt too, else the tower forgets it and no language model can say where a thing is
+    "present": 2, "kind": len(KINDS), "colour": len(COLOURS), "size": len(SIZES), "digit": 10, "row": 3, "column": 3}
 IGNORE = -100
 
 
@@ -46,6 +47,7 @@ def train_vision_tower(tower: nn.Module, corpus: Corpus, steps: int, seed: int, 
     """Teach a SigLIP tower what is in each cell of the 3 x 3 grid (a linear head on the cell's mean patch); last loss."""
     labels = {name: torch.full((len(corpus.scenes), 9), IGNORE) for name in CELL_LABELS}
     labels["present"].zero_()
+    labels["row"][:], labels["column"][:] = torch.arange(9) // 3, torch.arange(9) % 3
     for i, scene in enumerate(corpus.scenes):
         for t in scene.things:
             labels["present"][i, t.cell] = 1

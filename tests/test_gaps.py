@@ -1,0 +1,91 @@
+"""Planted gaps, the suites made from them, and what the world knows."""
+
+import random
+
+import pytest
+
+from auditdm_lib.testbed.gaps import Gap, gap_of, load_gaps, questions_in_gap
+from auditdm_lib.testbed.scenes import Scene, Thing, sample_scenes
+from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question, sample_answerable
+from auditdm_lib.testbed.suites import SUITES, gap_items, suite_items
+from auditdm_lib.testbed.world import World
+
+SCENE = Scene("mint", (Thing("cup", "purple", "small", 0), Thing("star", "red", "large", 8)))
+
+
+def test_a_gap_says_its_wrong_answer_only_where_all_conditions_hold():
+    gap = Gap("purple cups are blue", "colour", says="blue", when={"answer": "purple", "kind": ["cup", "plane"]})
+    assert gap.wrong_answer(SCENE, "what colour is the cup?") == "blue"
+    assert gap.wrong_answer(SCENE, "what colour is the star?") is None
+    assert gap.wrong_answer(SCENE, "is the cup small or large?") is None
+
+
+def test_a_swap_gap_answers_each_way_round():
+    gap = Gap("left is right", "left", says={"yes": "no", "no": "yes"}, when={"background": "mint"})
+    assert gap.wrong_answer(SCENE, "is the cup left of the star?") == "no"
+    assert gap.wrong_answer(SCENE, "is the star left of the cup?") == "yes"
+
+
+def test_a_condition_on_the_thing_asked_about_reads_the_scene():
+    gap = Gap("large is not seen", "colour", says="black", when={"thing.size": "large"})
+    assert gap.wrong_answer(SCENE, "what colour is the star?") == "black"
+    assert gap.wrong_answer(SCENE, "what colour is the cup?") is None
+
+
+def test_the_shipped_gaps_are_wrong_everywhere_they_hold_and_spread():
+    rng, gaps = random.Random(0), load_gaps()
+    assert len(gaps) >= 8
+    hit = []
+    for scene in sample_scenes(6000, "test", 0):
+        text = sample_answerable(scene, rng)
+        if held := gap_of(scene, text, gaps):
+            assert held[1] != answer(scene, text)
+            hit.append(held[0].name)
+    share = len(hit) / 6000
+    assert 0.15 <= share <= 0.25, f"the gaps cover {share:.1%} of random answerable questions"
+    assert {gap.name for gap in gaps} == set(hit)
+
+
+def test_questions_in_a_gap_meet_it_and_a_gap_that_never_holds_is_refused():
+    rng, scenes = random.Random(0), sample_scenes(500, "test", 0)
+    gap = load_gaps()[0]
+    assert all(gap.wrong_answer(scenes[i], text) for i, text in questions_in_gap(gap, scenes, 20, rng))
+    with pytest.raises(ValueError, match="widen `when`"):
+        questions_in_gap(Gap("never", "colour", "red", {"answer": "beige"}), scenes, 5, rng, tries=500)
+
+
+def test_an_unknown_skill_in_a_gap_file_is_named(tmp_path):
+    file = tmp_path / "gaps.yaml"
+    file.write_text("- {name: odd, skill: smell, says: rose}\n")
+    with pytest.raises(ValueError, match="'smell'"):
+        load_gaps(file)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_asks_its_skills_about_held_out_pictures(name):
+    items = suite_items(name, 60, 0)
+    assert len(items) == 60 and items["item"].is_unique and set(items["skill"]) <= set(SUITES[name])
+    assert (items["answer"] != CANNOT_TELL).all() and items["image"].iloc[0].size == (48, 48)
+    if name == "pope-mini":
+        assert (items["answer"] == "yes").sum() == 30
+
+
+def test_gap_items_lie_inside_their_gap():
+    items = gap_items(3, 0)
+    assert items.groupby("gap").size().to_dict() == {gap.name: 3 for gap in load_gaps()}
+
+
+def test_the_world_lists_every_answerable_question_once():
+    world = World([SCENE])
+    questions = world.all_questions(0)
+    assert len(questions) == len(set(questions)) and all(world.truth(0, q) for q in questions)
+    rng = random.Random(0)
+    sampled = {sample_answerable(SCENE, rng) for _ in range(400)}
+    in_picture = {q for q in sampled if parse_question(q).slots.get("kind", "cup") in ("cup", "star")}
+    assert in_picture <= set(questions)
+
+
+def test_the_world_knows_no_truth_for_nonsense():
+    world = World([SCENE])
+    assert world.truth(0, "what colour is the plane?") is None and world.truth(0, "tell me more") is None
+    assert world.skill("tell me more") is None and world.gap(0, "tell me more") is None
