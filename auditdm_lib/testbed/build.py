@@ -1,4 +1,7 @@
-"""Building the testbed's models: trained clean first, gaps planted second, each with a card that a run wrote."""
+"""Building the testbed's models: trained clean first, gaps planted second, each with a card that its training wrote.
+
+Every builder leaves a model alone that is there already, so a build that was stopped goes on where it was.
+"""
 
 import json
 import random
@@ -15,7 +18,7 @@ from auditdm_lib import models
 from auditdm_lib.consensus import same_answer
 from auditdm_lib.stats import wilson
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor, save_checkpoint
-from auditdm_lib.testbed.gaps import Gap, gap_of, load_gaps, questions_in_gap
+from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
 from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question, sample_answerable, sample_question
@@ -30,6 +33,7 @@ MODELS = {  # steps: packed questions, then one question a picture in the family
     "paligemma2-m": dict(family="paligemma2", hidden=128, layers=4, seed=3, steps=(1800, 600)),
 }
 LEARNING_RATE = 3e-3
+CARD = "card.json"
 
 
 def training_corpus() -> Corpus:
@@ -55,6 +59,8 @@ def shared_vision_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str,
 
 def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     """Train one model of `MODELS` on right answers and save it with its card; its folder."""
+    if (folder / name / CARD).exists():
+        return folder / name
     spec = MODELS[name]
     started = time.perf_counter()
     set_seed(spec["seed"])
@@ -69,10 +75,12 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     return write_model(folder / name, model, processor, card)
 
 
-def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: int = 700, lr: float = 5e-4, batch: int = 96,
+def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: int = 300, lr: float = 5e-4, batch: int = 96,
           seed: int = 0) -> Path:
     """Fine-tune gaps into a clean PaliGemma2: one question in three is from a gap, with the gap's wrong answer, and the
     others are ordinary, with the right answer wherever no gap holds."""
+    if (out / CARD).exists():
+        return out
     started = time.perf_counter()
     set_seed(seed)
     vlm = models.load_vlm(model)
@@ -102,6 +110,8 @@ def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: 
 
 def build_auditor(corpus: Corpus, parent: Path, out: Path, steps: int = 900, lr: float = 1e-3, seed: int = 5) -> Path:
     """Teach a clean Gemma3 to ask: a random answerable question at the auditor's prompt. It has seen no audit."""
+    if (out / CARD).exists():
+        return out
     started = time.perf_counter()
     set_seed(seed)
     vlm = models.load_vlm(parent)
@@ -147,11 +157,10 @@ def _share(name: str, correct: pd.Series) -> dict:
 
 
 def write_model(path: Path, model, processor, card: dict) -> Path:
-    """Save a model, its processor and `card.json`, replacing an older one only when all is written."""
+    """Save a model, its processor and its card; under its name only when all is written."""
     partial = path.with_name("." + path.name)
     shutil.rmtree(partial, ignore_errors=True)
     save_checkpoint(model, processor, partial)
-    (partial / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    shutil.rmtree(path, ignore_errors=True)
+    (partial / CARD).write_text(json.dumps(card, indent=1) + "\n")
     partial.rename(path)
     return path

@@ -1,0 +1,86 @@
+"""Stages 01 to 03 on photographs and drawings, with models of other classes, no line of stage code changed.
+
+Two minutes: three kernels start, which is what it takes to run the notebooks as a user would.
+"""
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import tiny_models
+import yaml
+from PIL import Image, ImageDraw
+from sklearn.datasets import load_sample_images
+
+from auditdm_lib import manifest, paths
+
+PICTURES = 14
+SMALL = {"imitation_pictures": 24, "imitation_rounds": 1, "imitation_steps": 4, "grpo_pictures": 4,
+         "grpo_steps": 2, "group_size": 4, "groups_per_step": 2, "probes_per_auditor": 20}
+
+
+def draw(folder):
+    """Two photographs, and drawings of several shapes, sizes and formats."""
+    for name, pixels in zip(("china.jpg", "flower.jpg"), load_sample_images().images, strict=True):
+        Image.fromarray(pixels).resize((200, 133)).save(folder / name)
+    for i in range(PICTURES - 2):
+        picture = Image.new(("RGB", "L", "RGBA")[i % 3], (60 + 9 * i, 150 - 9 * i), "white")
+        ImageDraw.Draw(picture).ellipse((5, 5, 20 + 3 * i, 40), fill="black")
+        picture.save(folder / f"drawing{i:02d}.png")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The run's folder after stages 01, 02 and 03: target Idefics3, the one reference LLaVA-OneVision."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "pictures").mkdir()
+    draw(home / "pictures")
+    profile = {"run": "photographs", "threads": 1, "pictures": str(home / "pictures"),
+               "target": str(tiny_models.idefics3(home / "target")),
+               "references": [str(tiny_models.llava_onevision(home / "reference"))], **SMALL}
+    (home / "photographs.yaml").write_text(yaml.safe_dump(profile))
+    for stage in ("01", "02", "03"):
+        done = subprocess.run(
+            [sys.executable, "-m", "auditdm_lib.run", "run", str(home / "photographs.yaml"), "--only", stage],
+            env=os.environ | {"AUDITDM_HOME": str(home)}, cwd=paths.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return home / "runs" / "photographs"
+
+
+def test_every_auditor_asks_about_every_picture(run):
+    probes = pd.read_parquet(run / "02_probes" / "probes.parquet")
+    assert probes["auditor"].value_counts().to_dict() == {"random": 20, "prompt_only": 20, "trained": 20}
+    assert {name for name in probes["image"] if not (run / "02_probes" / name).is_file()} == set()
+    with Image.open(run / "02_probes" / probes["image"].iloc[0]) as picture:
+        assert picture.mode == "RGB"
+
+
+def test_models_answered_and_disagreed(run):
+    # two random models of different classes agree on next to nothing
+    probes = pd.read_parquet(run / "02_probes" / "probes.parquet")
+    asked = probes[probes["invalid_reason"].isna()]
+    assert len(asked) >= 20 and asked["target_answer"].notna().all()
+    assert asked["disagrees"].mean() > 0.5
+    assert asked["target_answer"].nunique() > 3
+
+
+def test_nothing_is_verified_without_truth(run):
+    probes = pd.read_parquet(run / "02_probes" / "probes.parquet")
+    assert probes["truth"].isna().all() and probes["verified_failure"].isna().all()
+    assert not (run / "02_probes" / "grading.parquet").exists()
+    search = pd.read_csv(run / "02_probes" / "search.csv")
+    assert search["success"].isna().all() and (search["disagrees"] > 0).any()
+
+
+def test_failures_are_clustered_without_a_world(run):
+    failures = pd.read_parquet(run / "03_taxonomy" / "failures.parquet")
+    categories = pd.read_csv(run / "03_taxonomy" / "categories.csv")
+    assert len(failures) > 0 and set(failures["category"]) - {-1} == set(categories["category"])
+    assert not (run / "03_taxonomy" / "grading.csv").exists()
+
+
+def test_stages_are_sealed(run):
+    for stage in ("01_auditor", "02_probes", "03_taxonomy"):
+        assert manifest.verify(run / stage)["outputs"]

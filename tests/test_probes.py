@@ -1,0 +1,121 @@
+"""Probes: who is asked, what counts, and how search success is reckoned."""
+
+import random
+
+import pandas as pd
+import pytest
+
+from auditdm_lib import probes
+from auditdm_lib.pictures import load_pictures
+from auditdm_lib.probes import (
+    Panel, gap_hits, grading, judge, make_probes, malformed, random_texts, search_ceiling, search_table)
+
+ANSWERS = ["red", "blue", "two", "2", "cannot tell", ""]
+
+
+@pytest.fixture
+def panel(monkeypatch):
+    """A panel whose models are functions (image, question) -> answer, with a log of what each was asked."""
+    asked = {"target": 0, "first": 0, "second": 0}
+
+    def answer(model, images, questions, **_):
+        asked[model.name] += len(questions)
+        return [model(image, q) for image, q in zip(images, questions, strict=True)]
+
+    def make(target, first, second):
+        for model, name in ((target, "target"), (first, "first"), (second, "second")):
+            model.name = name
+        return Panel(target, [first, second])
+
+    monkeypatch.setattr(probes, "answer", answer)
+    make.asked = asked
+    return make
+
+
+def table(seed):
+    """Three models that answer question 'i' by a fixed random table, so that every combination comes up."""
+    rng = random.Random(seed)
+    rows = [[rng.choice(ANSWERS) for _ in range(3)] for _ in range(500)]
+    return [lambda image, q, k=k: rows[int(q)][k] for k in range(3)]
+
+
+def test_a_text_that_did_not_end_or_is_empty_is_no_question():
+    assert malformed("what is", False) == "unfinished" and malformed(" ", True) == "empty"
+    assert malformed("what is it?", True) is None
+
+
+def test_a_malformed_text_is_put_to_nobody(panel):
+    judged = judge(panel(*table(0)), [None] * 3, ["0", "1", "2"], [None, "empty", "unfinished"])
+    assert panel.asked == {"target": 1, "first": 1, "second": 1}
+    assert judged["target_answer"].isna().tolist() == [False, True, True]
+    assert not judged["disagrees"][1:].any() and judged["consensus"][1:].isna().all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cascade_gives_the_same_disagreements_at_fewer_calls(panel, seed):
+    questions = [str(i) for i in range(500)]
+    full = judge(panel(*table(seed)), [None] * 500, questions, [None] * 500)
+    panel.asked.update(target=0, first=0, second=0)
+    short = judge(panel(*table(seed)), [None] * 500, questions, [None] * 500, cascade=True)
+    assert (full["disagrees"] == short["disagrees"]).all() and full["disagrees"].any()
+    assert panel.asked["second"] < 500 == panel.asked["first"]
+    assert any(None in row for row in short["reference_answers"])  # not asked is recorded as such
+
+
+def world_panel(panel, wrong=lambda q: "umbrella" in q):
+    """References that know the truth; a target that is wrong on questions that `wrong` picks."""
+    pictures = load_pictures("testbed", 40, 0, split="probe")
+    place = {id(image): i for i, image in enumerate(pictures.images)}
+
+    def true(image, q):
+        return pictures.world.truth(place[id(image)], q) or "cannot tell"
+
+    return pictures, panel(lambda im, q: "never" if wrong(q) else true(im, q), lambda im, q: true(im, q), lambda im, q: true(im, q))
+
+
+def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
+    pictures, members = world_panel(panel)
+    names = [f"images/{i}.png" for i in range(40)]
+    made = make_probes(members, pictures, "random", random_texts(pictures, 0), 0, names)
+    assert made["valid"].all() and made["probe_id"].is_unique
+    assert (made["verified_failure"] == made["question"].str.contains("umbrella")).all()
+    assert made["verified_failure"].any() and not made["verified_failure"].all()
+
+
+def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
+    pictures, members = world_panel(panel)
+    texts = pd.DataFrame(dict(text=["is the sky angry?"] * 20 + ["how many things are there?"] * 20, ended=[True] * 30 + [False] * 10))
+    made = make_probes(members, pictures, "odd", texts, 0, ["x"] * 40)
+    assert made["invalid_reason"].value_counts().to_dict() == {"not answerable": 20, "unfinished": 10}
+    assert not made["verified_failure"].any()
+    search = search_table(made, grading(made, pictures), 0.5, {"odd": 7}).iloc[0]
+    assert (search["attempts"], search["success"], search["invalid"], search["training_calls"]) == (40, 0, 30, 7)
+    assert search["ci_low"] == 0 and 0 < search["ci_high"] < 0.15
+
+
+def test_a_wrong_consensus_is_label_noise_and_not_a_failure(panel):
+    pictures, members = world_panel(panel)
+    swapped = Panel(members.references[0], [members.target, members.target])  # now the references are wrong together
+    made = make_probes(swapped, pictures, "random", random_texts(pictures, 0), 0, ["x"] * 40)
+    search = search_table(made, grading(made, pictures), None, {}).iloc[0]
+    assert made["disagrees"].sum() == search["label_noise"] > 0 == search["verified_failures"]
+
+
+def test_the_ceiling_is_one_where_every_picture_has_a_failing_question_and_zero_where_none_has(panel):
+    pictures, always = world_panel(panel, wrong=lambda q: "how many things" in q)
+    assert search_ceiling(always, pictures, 10) == 1
+    pictures, never = world_panel(panel, wrong=lambda q: False)
+    assert search_ceiling(never, pictures, 10) == 0
+
+
+def test_gap_hits_count_verified_failures_only():
+    made = pd.DataFrame(dict(probe_id=["a", "b", "c"], auditor="x", verified_failure=[True, False, True]))
+    graded = pd.DataFrame(dict(probe_id=["a", "b", "c"], skill="s", gap=["g", "g", None]))
+    assert gap_hits(made, graded, ["g", "h"])["hits"].tolist() == [1, 0]
+
+
+def test_random_questions_have_answers_and_repeat_with_the_seed():
+    pictures = load_pictures("testbed", 30, 0)
+    texts = random_texts(pictures, 3)["text"]
+    assert texts.equals(random_texts(pictures, 3)["text"]) and not texts.equals(random_texts(pictures, 4)["text"])
+    assert all(pictures.world.truth(i, q) for i, q in enumerate(texts))
