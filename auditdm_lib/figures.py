@@ -1,0 +1,244 @@
+"""One function a figure: data frames in, a matplotlib Figure out. `save` writes them; nothing here computes a result
+that is not drawn from the tables."""
+
+import textwrap
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from auditdm_lib import claims, stats
+
+OKABE = dict(zip("black orange sky green yellow blue red purple".split(),
+                 ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"], strict=True))
+COLOUR = {"target": OKABE["orange"], "rectified": OKABE["green"], "control": OKABE["sky"], "reference_1": OKABE["blue"],
+          "reference_2": OKABE["purple"], "random": "#999999", "prompt_only": OKABE["sky"], "trained": OKABE["green"]}
+LABEL = {"target": "target", "rectified": "target,\nrectified", "control": "target,\ncontrol",
+         "reference_1": "reference 1\n(larger sibling)", "reference_2": "reference 2", "random": "random\nquestions",
+         "prompt_only": "prompt-only\nauditor", "trained": "trained\nauditor"}
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
+    "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "text.parse_math": False}
+NOTE_INCHES = 0.3  # strip below the axes for the footer
+
+
+def _figure(width: float, height: float) -> Figure:
+    # A bare Figure has no global state (and shows in a notebook by its own picture).
+    figure = Figure(figsize=(width, height))
+    figure.get_layout_engine().set(rect=(0, NOTE_INCHES / height, 1, 1 - NOTE_INCHES / height), w_pad=0.1, h_pad=0.1)
+    return figure
+
+
+def _styled(draw):
+    # Each figure is drawn under STYLE, whatever the notebook has set.
+    def inner(*args, **kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+    inner.__doc__, inner.__name__ = draw.__doc__, draw.__name__
+    return inner
+
+
+def save(figure: Figure, folder: Path, name: str, note: str) -> Figure:
+    """Draw the footer `note` and write `name`.pdf and `name`.png, the same bytes for the same figure."""
+    with matplotlib.rc_context(STYLE):
+        if not figure.texts or figure.texts[-1].get_text() != note:
+            figure.text(0.99, 0.06 / figure.get_figheight(), note, ha="right", va="bottom", fontsize=7, color="#666666")
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    return figure
+
+
+def _bars(axis, x, estimates: list[stats.Estimate], colours: list[str], width: float = 0.75) -> None:
+    value, low, high = np.array(estimates, float).T
+    axis.bar(x, value, width, color=colours, edgecolor="#333333", linewidth=0.6)
+    axis.errorbar(x, value, [value - low, high - value], fmt="none", ecolor="#222222", capsize=3, linewidth=1)
+    for place, number, top in zip(x, value, high, strict=True):
+        axis.annotate(f"{number:.1f}", (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+
+
+@_styled
+def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """Figure 2: average suite score of the models of this run, beside the averages that the paper prints.
+
+    `items` is items.parquet, `paper` is paper_values.csv. The two never share an axis: other models, other suites.
+    """
+    figure = _figure(12.5, 5.6)
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.35, 1], hspace=0.12)
+    roles = [role for role in ("target", "rectified", "control", "reference_1", "reference_2") if role in set(items["model"])]
+    panels = [(grid[0, 0], "This run: average of the suites", claims.suite_average),
+              (grid[1, 0], "This run: held-out items inside the planted gaps", claims.gap_score)]
+    for place, title, score in panels:
+        axis = figure.add_subplot(place)
+        estimates = [score(items, role) for role in roles]
+        if np.isnan(estimates[0].value):
+            axis.text(0.5, 0.5, "no gaps were planted in this target", ha="center", transform=axis.transAxes)
+        else:
+            _bars(axis, range(len(roles)), estimates, [COLOUR[role] for role in roles])
+        axis.set(title=title, ylabel="accuracy (%)", ylim=(0, 112), yticks=range(0, 101, 20), xticks=range(len(roles)),
+                 xticklabels=[LABEL[role] for role in roles])
+    printed = paper[paper["item"] == "fig2_average"]
+    for row, (family, unit) in enumerate([("PaliGemma2", "average of 8 tasks"), ("Gemma3", "average of 7 benchmarks")]):
+        rows = printed[printed["series"].str.startswith(family)].reset_index(drop=True)
+        axis = figure.add_subplot(grid[row, 1], facecolor="#F5F5F5")
+        colours = [OKABE["green"] if "AuditDM" in s else OKABE["orange"] if i == 0 else OKABE["blue"]
+                   for i, s in enumerate(rows["series"])]
+        axis.bar(range(len(rows)), rows["value"], 0.75, color=colours, edgecolor="#333333", linewidth=0.6, hatch="//", alpha=0.8)
+        for i, value in enumerate(rows["value"]):
+            axis.annotate(f"{value:.1f}", (i, value), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+        axis.set(title=f"The paper, {family} (Figure 2)", ylabel=f"score, {unit}", ylim=(0, 112), yticks=range(0, 101, 20),
+                 xticks=range(len(rows)), xticklabels=[s.replace(" + ", "\n+ ") for s in rows["series"]])
+    return figure
+
+
+@_styled
+def fig4_failure_shares(items: pd.DataFrame) -> Figure:
+    """Figure 4: for each skill, how its failures are shared by the target and its larger sibling (100 % a row).
+
+    Both answer the same held-out suite items; the counts are printed, since a share of few failures says little.
+    """
+    table = claims.failures_by_skill(items)
+    total = table["target"] + table["reference_1"]
+    silent = sorted(table.loc[total == 0, "skill"])
+    table = table[total > 0].assign(share=100 * table["target"] / total.where(total > 0))
+    table = table.sort_values(["share", "skill"], ascending=[True, False]).reset_index(drop=True)  # top row drawn last
+    figure = _figure(8.5, 1.9 + 0.34 * max(len(table), 2))
+    axis = figure.add_subplot()
+    y = np.arange(len(table))
+    axis.barh(y, table["share"], 0.75, color=COLOUR["target"], edgecolor="white", label="target")
+    axis.barh(y, 100 - table["share"], 0.75, left=table["share"], color=COLOUR["reference_1"], edgecolor="white",
+              label="larger sibling (reference 1)")
+    for i, row in table.iterrows():
+        axis.text(1.5, i, f"{row['target']}", va="center", ha="left", fontsize=8, color="black")
+        axis.text(98.5, i, f"{row['reference_1']}", va="center", ha="right", fontsize=8,
+                  color="white" if row["share"] < 95 else "black")
+    axis.axvline(50, color="black", linewidth=0.8, linestyle=":")
+    labels = [skill.replace("_", " ") + (" *" if p < 0.05 else "") for skill, p in zip(table["skill"], table["p"], strict=True)]
+    axis.set(yticks=y, yticklabels=labels, xlim=(0, 100), ylim=(-0.6, max(len(table), 1) - 0.4),
+             xlabel="share of the skill's failures (%); the numbers are counts of failed items")
+    axis.set_title("Which model fails where, on the same held-out items", pad=26)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    note = "* the two differ (exact McNemar test, p < 0.05)"
+    if silent:
+        note += "\nno failure of either: " + ", ".join(skill.replace("_", " ") for skill in silent)
+    axis.annotate(note, (0, 0), (0, -34), xycoords="axes fraction", textcoords="offset points", fontsize=8, va="top")
+    return figure
+
+
+@_styled
+def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """Search success of each auditor with Wilson intervals, the ceiling above it and the paper's values beside it.
+
+    Where nothing can be verified, the share of disagreements stands instead, and the axis says so.
+    """
+    search = search[search["kind"] == "question"]
+    verified = search["verified_failures"].notna().all()
+    counted = "verified_failures" if verified else "disagrees"
+    estimates = [claims.percent(stats.proportion(int(k), int(n))) for k, n in zip(search[counted], search["attempts"], strict=True)]
+    figure = _figure(7.2, 4.6)
+    axis = figure.add_subplot()
+    x = np.arange(len(search))
+    _bars(axis, x, estimates, [COLOUR.get(a, OKABE["yellow"]) for a in search["auditor"]], width=0.6)
+    if verified and search["ceiling"].notna().all():
+        for place, ceiling in zip(x, search["ceiling"], strict=True):
+            axis.hlines(100 * ceiling, place - 0.38, place + 0.38, color=OKABE["red"], linestyle="--", linewidth=1.5,
+                        label="ceiling: some question would fail" if place == 0 else None)
+    series = {"prompt_only": "prompt-only auditor", "trained": "AuditDM"}
+    printed = paper[paper["item"] == "search_success"].set_index("series")["value"]
+    for place, auditor in zip(x, search["auditor"], strict=True):
+        if verified and auditor in series:
+            value = printed[series[auditor]]
+            axis.plot(place + 0.36, value, "D", color="black", markersize=6, clip_on=False, zorder=4,
+                      label="the paper (other models and pictures)" if auditor == "trained" else None)
+            axis.annotate(f"{value:.1f}", (place + 0.36, value), (7, 0), textcoords="offset points", va="center", fontsize=8)
+    calls = [f"{n:,} calls" + (f"\n+ {t:,} in training" if t else "")
+             for n, t in zip(search["probing_calls"].astype(int), search["training_calls"].astype(int), strict=True)]
+    axis.set(xticks=x, xticklabels=[f"{LABEL.get(a, a)}\n{c}" for a, c in zip(search["auditor"], calls, strict=True)],
+             xlim=(-0.6, len(search) - 0.2), ylim=(0, 118), yticks=range(0, 101, 20),
+             ylabel="verified failures per attempt (%)" if verified else "disagreements per attempt, not verified (%)")
+    axis.set_title("Search success: how often one question exposes the target", pad=24)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
+    return figure
+
+
+@_styled
+def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
+    """Sizes of the discovered failure types by name, with one example each; the `most` largest."""
+    table = categories.head(most).iloc[::-1].reset_index(drop=True)
+    figure = _figure(10, 1.6 + 0.52 * max(len(table), 1))
+    axis = figure.add_subplot()
+    axis.barh(range(len(table)), table["size"], 0.62, color=OKABE["blue"])
+    labels = []
+    for i, row in table.iterrows():
+        axis.annotate(f"{row['size']:,}", (row["size"], i), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        example = f"e.g. “{row['example_question']}” right: {row['example_consensus']}, target: {row['example_target']}"
+        labels.append(f"{textwrap.shorten(row['name'], 74, placeholder=' …')}\n{textwrap.shorten(example, 84, placeholder=' …')}")
+    axis.set_yticks(range(len(table)), labels, fontsize=8)
+    axis.set(xlabel="failures (probes)", xlim=(0, 1.1 * max([1, *table["size"]])), ylim=(-0.6, max(len(table), 1) - 0.4))
+    axis.set_title("Discovered failure types, each with an example below its name")
+    if table.empty:
+        axis.text(0.5, 0.5, "no failure type was found", ha="center", transform=axis.transAxes)
+    left_out = len(categories) - len(table)
+    if left_out:
+        axis.annotate(f"and {left_out} smaller types", (0.98, 0.04), xycoords="axes fraction", ha="right", fontsize=8)
+    return figure
+
+
+@_styled
+def fig_training(history: pd.DataFrame) -> Figure:
+    """The auditor's training over calls of the target: reward, share of invalid and unjudged questions, variety."""
+    spent = history.groupby("phase", sort=False)["target_calls"].max().shift(fill_value=0).cumsum()
+    calls = (history["target_calls"] + history["phase"].map(spent)) / 1000
+    panels = [("Reward (Equation 1)", "mean reward", {"reward": OKABE["green"]}),
+              ("Questions that cannot count", "share of questions (%)",
+               {"invalid": OKABE["red"], "no_consensus": OKABE["purple"]}),
+              ("Variety", "distinct questions (%)", {"distinct": OKABE["blue"]})]
+    names = {"invalid": "not well-formed", "no_consensus": "no consensus"}
+    figure = _figure(11, 3.4)
+    for axis, (title, unit, columns) in zip(figure.subplots(1, 3), panels, strict=True):
+        for column, colour in columns.items():
+            scale = 1 if column == "reward" else 100
+            for phase, marker in (("imitation", "o"), ("grpo", "")):
+                rows = history["phase"] == phase
+                axis.plot(calls[rows], scale * history.loc[rows, column], marker=marker, color=colour, linewidth=1.3,
+                          linestyle="--" if phase == "imitation" else "-",
+                          label=names.get(column, {"imitation": "self-imitation", "grpo": "GRPO"}[phase])
+                          if rows.any() and (phase == "grpo" or column not in names) else None)
+        axis.set(title=title, xlabel="calls of the target (thousands)", ylabel=unit)
+        low, high = axis.get_ylim()
+        axis.set(xlim=(0, None), ylim=(min(low, 0), 1.15 * max(high, 0.9 if scale == 1 else 10)))
+        axis.legend(fontsize=8)
+    return figure
+
+
+@_styled
+def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: int = 2) -> Figure:
+    """Example failures: the picture enlarged (nearest neighbour), the question, the references' and the target's answer.
+
+    One of each failure type, the largest types first, then more of them. `pictures` is the folder that `image` is
+    relative to.
+    """
+    typed = failures[failures["category"] >= 0]
+    turn = typed.groupby("category").cumcount()
+    shown = typed.assign(turn=turn).sort_values(["turn", "category"], kind="stable").head(columns * rows)
+    figure = _figure(2.3 * columns, 3.35 * rows + 0.7)
+    figure.suptitle("What the audit found: the references agree, the target stands alone", fontweight="bold", fontsize=11)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in grid:
+        axis.axis("off")
+    if shown.empty:
+        figure.text(0.5, 0.5, "no failure type was found", ha="center")
+    for axis, row in zip(grid, shown.itertuples(), strict=False):
+        with Image.open(pictures / row.image) as picture:
+            axis.imshow(picture.convert("RGB"), interpolation="nearest")
+        question = textwrap.fill(textwrap.shorten(row.question, 90, placeholder=" …"), 30)
+        axis.set_title(question, fontsize=8.5, fontweight="normal")
+        for y, who, answer, colour in [(-0.04, "references", row.consensus, OKABE["green"]),
+                                       (-0.15, "target", row.target_answer, OKABE["red"])]:
+            text = textwrap.shorten(f"{who}: {answer}", 34, placeholder=" …")
+            axis.text(0.5, y, text, transform=axis.transAxes, ha="center", va="top", fontsize=8.5, color=colour)
+    return figure

@@ -1,0 +1,73 @@
+"""The tables of a run, as data frames and as csv + tex files."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from auditdm_lib import claims
+from auditdm_lib.claims import GAP_ITEMS, Artefacts
+from auditdm_lib.stats import Estimate, proportion
+
+
+def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
+    """Every table of this run by file name; the one of planted gaps only where gaps were planted."""
+    tables = {"table_scores": scores(run.items), "table_search": search(run.search), "table_categories": categories(run.categories)}
+    if run.gaps is not None and run.hits is not None:
+        tables["table_gaps"] = gaps(run.gaps, run.hits, run.categories)
+    return tables
+
+
+def write(table: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write `name`.csv and `name`.tex, the same bytes for the same table."""
+    table.to_csv(folder / f"{name}.csv", index=False)
+    text = table.to_latex(index=False, escape=True, na_rep="--", float_format="%.2f")
+    (folder / f"{name}.tex").write_text(text, encoding="utf-8")
+
+
+def with_interval(estimate: Estimate) -> str:
+    """'81.9 [80.1, 83.5]'; empty where there is no value."""
+    return "" if pd.isna(estimate.value) else f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+
+
+def scores(items: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy in percent with its interval: one row a model, one column a suite, their average, the gap items last."""
+    suites = [suite for suite in items["suite"].unique() if suite != GAP_ITEMS]
+    rows = []
+    for model in items["model"].unique():
+        mine = items[items["model"] == model]
+        row = {"model": model}
+        for suite in suites:
+            marks = mine.loc[mine["suite"] == suite, "correct"]
+            row[suite] = with_interval(claims.percent(proportion(int(marks.sum()), len(marks))))
+        row["average of suites"] = with_interval(claims.suite_average(items, model))
+        row[GAP_ITEMS] = with_interval(claims.gap_score(items, model))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def search(table: pd.DataFrame) -> pd.DataFrame:
+    """Search success in percent, what else an attempt came to, and what it cost in calls of the target."""
+    out = table[["auditor", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures"]].copy()
+    out["success % [95 % interval]"] = [
+        "" if pd.isna(k) else with_interval(claims.percent(proportion(int(k), int(n))))
+        for k, n in zip(table["verified_failures"], table["attempts"], strict=True)]
+    out["ceiling %"] = (100 * table["ceiling"]).round(1)
+    return out.join(table[["gaps_found", "label_noise", "probing_calls", "training_calls"]])
+
+
+def gaps(grading: pd.DataFrame, hits: pd.DataFrame, categories: pd.DataFrame) -> pd.DataFrame:
+    """Each planted gap: verified failures by auditor, failures clustered, and the failure type that matches it best."""
+    counts = hits.pivot(index="gap", columns="auditor", values="hits")[list(hits["auditor"].unique())]
+    table = counts.add_prefix("hits ").reset_index().merge(grading, on="gap", how="left")
+    table["failures"] = table["failures"].fillna(0).astype(int)
+    table["category"] = table["category"].map(categories.set_index("category")["name"]).fillna("none")
+    table["own_category"] = table["own_category"].map({True: "yes", False: "no"}).fillna("no")
+    table = table.sort_values(["failures", "gap"], ascending=[False, True]).round(3)
+    return table.rename(columns={"category": "best failure type", "own_category": "its own"})
+
+
+def categories(table: pd.DataFrame) -> pd.DataFrame:
+    """The failure types, largest first: name, size, share of all failures in percent, an example."""
+    out = table[["name", "size"]].copy()
+    out["share %"] = (100 * table["share"]).round(1)
+    return out.join(table[["example_question", "example_consensus", "example_target"]])

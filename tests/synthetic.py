@@ -1,0 +1,132 @@
+"""Made-up stage results with the schemas of a real run, for tests of the analysis. No model runs.
+
+The gaps are other ones than those of the shipped target, so that nothing here can be tuned on it.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from auditdm_lib import claims, stats, taxonomy
+
+NOUNS = "umbrella star anchor heart cloud sun envelope scissors gear flag cup snowman".split()
+COLOURS = "red green blue yellow purple orange pink grey brown black".split()
+FORMS = {
+    "colour": "what colour is the {noun}?", "size": "is the {noun} small or large?", "row": "which row is the {noun} in?",
+    "count_all": "how many things are there?", "exists": "is there a {colour} {noun}?", "digit": "what digit is there?",
+    "above": "is the {noun} above the {other}?", "background": "what is the background?"}
+ANSWERS = {
+    "colour": COLOURS, "size": ["small", "large"], "row": ["top", "middle", "bottom"],
+    "count_all": ["one", "two", "three", "four", "five"], "exists": ["yes", "no"],
+    "digit": ["zero", "one", "two", "three", "four", "eight", "nine"], "above": ["yes", "no"],
+    "background": ["sky", "sand", "grass"]}
+GAPS = {  # name -> skill, {right answer: what the target says}, fixed slots
+    "orange is red": ("colour", {"orange": "red"}, {}),
+    "large looks small": ("size", {"large": "small"}, {}),
+    "top is called bottom": ("row", {"top": "bottom"}, {}),
+    "three or more are two": ("count_all", {"three": "two", "four": "two", "five": "two"}, {}),
+    "yellow things are imagined": ("exists", {"no": "yes"}, {"colour": "yellow"}),
+    "hearts are overlooked": ("exists", {"yes": "no"}, {"noun": "heart"}),
+    "above is swapped": ("above", {"yes": "no", "no": "yes"}, {}),
+    "eight is three": ("digit", {"eight": "three"}, {}),
+    "sand is grass": ("background", {"sand": "grass"}, {})}
+
+
+def ask(rng: np.random.Generator, skill: str, **slots: str) -> str:
+    noun, other = rng.choice(NOUNS, 2, replace=False)
+    return FORMS[skill].format(**(dict(noun=noun, other=other, colour=rng.choice(COLOURS)) | slots))
+
+
+def failures(n: int, seed: int = 0, noise: float = 0.08, gaps: tuple[str, ...] = tuple(GAPS)) -> pd.DataFrame:
+    """`n` failures, a share `noise` of them outside any gap: probe_id, texts, skill, gap (None outside)."""
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(n):
+        if rng.random() < noise:
+            gap, skill, slots = None, str(rng.choice(list(ANSWERS))), {}
+            right, wrong = map(str, rng.choice(ANSWERS[skill], 2, replace=False))
+        else:
+            gap = str(rng.choice(list(gaps)))
+            skill, says, slots = GAPS[gap]
+            right = str(rng.choice(list(says)))
+            wrong = says[right]
+        rows.append((f"trained-0-{i:05d}", f"images/{i % 20:02d}.png", ask(rng, skill, **slots), right, wrong, skill, gap))
+    columns = ["probe_id", "image", "question", "consensus", "target_answer", "skill", "gap"]
+    table = pd.DataFrame(rows, columns=columns).astype({"gap": object})
+    return table.assign(source_image=table["image"], auditor="trained")
+
+
+def search() -> pd.DataFrame:
+    """search.csv of a run that went well."""
+    rows = []
+    for auditor, found, gaps, training in [("random", 190, 9, 0), ("prompt_only", 214, 9, 0), ("trained", 850, 8, 20000)]:
+        rows.append(dict(
+            auditor=auditor, kind="question", attempts=1000, invalid=30, no_consensus=20, disagrees=found + 10,
+            verified_failures=found, success=found / 1000, ci_low=stats.wilson(found, 1000)[0],
+            ci_high=stats.wilson(found, 1000)[1], ceiling=0.97, probing_calls=1000, training_calls=training, gaps_found=gaps,
+            label_noise=3, consensus_probes=960, consensus_answerable=955))
+    return pd.DataFrame(rows)
+
+
+def items(n: int = 400, seed: int = 0) -> pd.DataFrame:
+    """items.parquet: `n` items a suite, right with a chance that depends on model, skill and gap."""
+    rng, skills = np.random.default_rng(seed), list(FORMS)
+    gap_of = {skill: gap for gap, (skill, *_) in GAPS.items()}
+    base = []
+    for suite in ["vqav2-mini", "gqa-mini", "okvqa-mini", "pope-mini", "gap-items"]:
+        for i in range(n):
+            skill = skills[i % len(skills)]
+            gap = gap_of[skill] if suite == "gap-items" or i % 6 == 0 else None
+            base.append((suite, f"{suite}-{i:04d}", skill, gap, rng.random(), rng.random()))
+    base = pd.DataFrame(base, columns=["suite", "item", "skill", "gap", "luck", "own_luck"]).astype({"gap": object})
+    chance = {"target": (0.97, 0.05), "rectified": (0.972, 0.9), "control": (0.965, 0.3), "reference_1": (0.93, 0.93),
+              "reference_2": (0.96, 0.96)}
+    tables = []
+    for model, (outside, inside) in chance.items():
+        right = base["luck"] < np.where(base["gap"].isna(), outside, inside)
+        if model.startswith("reference"):  # errors of their own
+            right = base["own_luck"] < np.where(base["skill"] == "size", 0.7, outside)
+        tables.append(base.assign(model=model, correct=right, answer="x"))
+    return pd.concat(tables, ignore_index=True)[["model", "suite", "item", "correct", "answer", "skill", "gap"]]
+
+
+def history() -> pd.DataFrame:
+    """history.csv: two rounds of imitation, then GRPO."""
+    rng, steps = np.random.default_rng(0), np.arange(1, 51)
+    imitation = pd.DataFrame(dict(phase="imitation", step=[1, 2], reward=[0.2, 0.6], invalid=[0.03, 0.05],
+                                  distinct=[0.4, 0.35], target_calls=[4400, 8700]))
+    grpo = pd.DataFrame(dict(
+        phase="grpo", step=steps, reward=0.65 + 0.2 * steps / 50 + 0.03 * rng.normal(size=50), reward_std=0.4,
+        frac_reward_zero_std=0.1, entropy=2.0, invalid=0.02, no_consensus=0.03, distinct=0.5, target_calls=steps * 128))
+    return pd.concat([imitation, grpo], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The artefacts in memory, and the folder of pictures that they name."""
+
+    artefacts: claims.Artefacts
+    pictures: Path
+
+    def altered(self, **tables) -> claims.Artefacts:
+        return replace(self.artefacts, **tables)
+
+
+def make_run(folder: Path, n: int = 600) -> Run:
+    """Write pictures below `folder` and make every table that a run of the testbed has, clusters included."""
+    found = failures(n)
+    (folder / "images").mkdir(parents=True)
+    for i, name in enumerate(found["image"].unique()):
+        pixels = np.random.default_rng(i).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST).save(folder / name)
+    probes = found.assign(kind="question", disagrees=True, valid=True, truth=found["consensus"], verified_failure=True,
+                          reference_answers=[[c, c] for c in found["consensus"]])
+    clustered = taxonomy.cluster(taxonomy.select_failures(probes))
+    gaps, agreement = taxonomy.grade(clustered, found[["probe_id", "gap"]])
+    hits = pd.DataFrame([dict(auditor=a, gap=g, hits=h) for a in ("random", "prompt_only", "trained")
+                         for g, h in zip(GAPS, [30, 25, 20, 15, 10, 8, 6, 2, 0], strict=True)])
+    return Run(claims.Artefacts(
+        history=history(), probes=probes, search=search(), hits=hits, failures=clustered,
+        categories=taxonomy.categories(clustered), gaps=gaps, agreement=agreement, items=items()), folder)
