@@ -28,7 +28,7 @@ class Artefacts:
     probes: pd.DataFrame  # 02_probes/probes.parquet
     search: pd.DataFrame  # 02_probes/search.csv
     hits: pd.DataFrame | None  # 02_probes/gap_hits.csv, testbed only
-    failures: pd.DataFrame  # 03_taxonomy/failures.parquet
+    failures: pd.DataFrame  # 03_taxonomy/failures.parquet (probe_id, category) with the probes' columns
     categories: pd.DataFrame  # 03_taxonomy/categories.csv
     gaps: pd.DataFrame | None  # 03_taxonomy/grading.csv, testbed only
     agreement: pd.DataFrame | None  # 03_taxonomy/agreement.csv, testbed only
@@ -40,10 +40,12 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
     def testbed_only(path: Path) -> pd.DataFrame | None:
         return pd.read_csv(path) if path.exists() else None
 
+    asked = pd.read_parquet(probes / "probes.parquet")
+    clustered = pd.read_parquet(taxonomy / "failures.parquet")
     return Artefacts(
-        history=pd.read_csv(auditor / "history.csv"), probes=pd.read_parquet(probes / "probes.parquet"),
+        history=pd.read_csv(auditor / "history.csv"), probes=asked,
         search=pd.read_csv(probes / "search.csv"), hits=testbed_only(probes / "gap_hits.csv"),
-        failures=pd.read_parquet(taxonomy / "failures.parquet"), categories=pd.read_csv(taxonomy / "categories.csv"),
+        failures=clustered.merge(asked, on="probe_id", validate="one_to_one"), categories=pd.read_csv(taxonomy / "categories.csv"),
         gaps=testbed_only(taxonomy / "grading.csv"), agreement=testbed_only(taxonomy / "agreement.csv"),
         items=pd.read_parquet(scores / "items.parquet"))
 

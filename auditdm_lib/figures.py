@@ -2,6 +2,7 @@
 that is not drawn from the tables."""
 
 import textwrap
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -27,7 +28,7 @@ NOTE_INCHES = 0.3  # strip below the axes for the footer
 
 
 def _figure(width: float, height: float) -> Figure:
-    # A bare Figure has no global state (and shows in a notebook by its own picture).
+    # A bare Figure, since pyplot would keep each one alive and show it twice.
     figure = Figure(figsize=(width, height))
     figure.get_layout_engine().set(rect=(0, NOTE_INCHES / height, 1, 1 - NOTE_INCHES / height), w_pad=0.1, h_pad=0.1)
     return figure
@@ -50,6 +51,13 @@ def save(figure: Figure, folder: Path, name: str, note: str) -> Figure:
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes, to show in a notebook without saving it."""
+    with matplotlib.rc_context(STYLE), BytesIO() as file:
+        figure.savefig(file, metadata={"Software": None})
+        return file.getvalue()
 
 
 def _bars(axis, x, estimates: list[stats.Estimate], colours: list[str], width: float = 0.75) -> None:
