@@ -1,6 +1,6 @@
 """Stages 01 to 03 on photographs and drawings, with models of other classes, no line of stage code changed.
 
-Two minutes: three kernels start, which is what it takes to run the notebooks as a user would.
+Half a minute: three kernels start, which is what it takes to run the notebooks as a user would.
 """
 
 import os
