@@ -87,8 +87,9 @@ def self_imitation(auditor: VLM, panel: Panel, pictures: Pictures, instruction: 
 
 def completion_table(pictures: Pictures, rows, texts, invalid: list[str | None], judged: pd.DataFrame) -> pd.DataFrame:
     """What an auditor asked and what came of it, to be read by people: one row a question."""
-    return pd.DataFrame(dict(picture=[pictures.names[i] for i in rows], question=list(texts), invalid_reason=invalid,
-                             target_answer=judged["target_answer"], consensus=judged["consensus"], disagrees=judged["disagrees"]))
+    asked = pd.DataFrame(dict(picture=[pictures.names[i] for i in rows], question=list(texts),
+                              invalid_reason=pd.Series(invalid, dtype=object)))
+    return asked.join(judged[["target_answer", "consensus", "disagrees"]])
 
 
 def _stack(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -47,13 +47,13 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
             votes[i][k] = text
         if cascade and k == 0:
             rows = [i for i in rows if not abstains(votes[i][0]) and not same_answer(votes[i][0], target[i])]
-    frame = pd.DataFrame(index=range(len(questions)))
-    frame["target_answer"] = [target.get(i) for i in frame.index]
-    frame["reference_answers"] = [votes.get(i, [None] * len(panel.references)) for i in frame.index]
-    frame["consensus"] = [consensus(v) if i in votes and None not in v else None
-                          for i, v in frame["reference_answers"].items()]
-    frame["disagrees"] = [disagrees(t or "", c) for t, c in zip(frame["target_answer"], frame["consensus"], strict=True)]
-    return frame.astype({"target_answer": object, "consensus": object})
+    nobody = [None] * len(panel.references)
+    agreed = [consensus(votes[i]) if i in votes and None not in votes[i] else None for i in range(len(questions))]
+    return pd.DataFrame(dict(
+        target_answer=pd.Series([target.get(i) for i in range(len(questions))], dtype=object),
+        reference_answers=pd.Series([votes.get(i, nobody) for i in range(len(questions))], dtype=object),
+        consensus=pd.Series(agreed, dtype=object),
+        disagrees=[disagrees(target.get(i, ""), c) for i, c in enumerate(agreed)]))
 
 
 def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFrame, seed: int,
@@ -69,14 +69,15 @@ def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFr
         source_image=names, image=names, caption=None, edit=None, question=texts["text"].str.strip()))
     probes = probes.join(judge(panel, pictures.images, probes["question"].tolist(), invalid, desc=auditor))
     world = pictures.world
-    probes["truth"] = [world.truth(i, q) if world else None for i, q in probes["question"].items()]
+    truth = [world.truth(i, q) if world else None for i, q in probes["question"].items()]
     if world:
-        invalid = [r or (None if t is not None else "not answerable") for r, t in zip(invalid, probes["truth"], strict=True)]
-    probes["invalid_reason"] = invalid
-    probes["valid"] = probes["invalid_reason"].isna()
-    probes["verified_failure"] = [
+        invalid = [r or ("not answerable" if t is None else None) for r, t in zip(invalid, truth, strict=True)]
+    probes["truth"] = pd.Series(truth, dtype=object)
+    probes["invalid_reason"] = pd.Series(invalid, dtype=object)
+    probes["valid"] = [r is None for r in invalid]
+    probes["verified_failure"] = pd.Series([
         bool(v and d and not same_answer(a, t)) if world else None for v, d, a, t in
-        probes[["valid", "disagrees", "target_answer", "truth"]].itertuples(index=False)]
+        zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, strict=True)], dtype=object)
     probes["seed"] = seed
     return probes
 

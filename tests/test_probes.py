@@ -7,8 +7,7 @@ import pytest
 
 from auditdm_lib import probes
 from auditdm_lib.pictures import load_pictures
-from auditdm_lib.probes import (
-    Panel, gap_hits, grading, judge, make_probes, malformed, random_texts, search_ceiling, search_table)
+from auditdm_lib.probes import Panel, gap_hits, grading, judge, make_probes, malformed, random_texts, search_ceiling, search_table
 
 ANSWERS = ["red", "blue", "two", "2", "cannot tell", ""]
 

@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditdm_lib.testbed.render import render
-from auditdm_lib.testbed.scenes import (
-    BACKGROUNDS, COLOURS, KINDS, SPLITS, Scene, Thing, digit_scans, sample_scenes, scans_of)
-from auditdm_lib.testbed.skills import (
-    CANNOT_TELL, SKILLS, answer, parse_question, phrase, sample_answerable, sample_question)
+from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, KINDS, SPLITS, Scene, Thing, digit_scans, sample_scenes, scans_of
+from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, answer, parse_question, phrase, sample_answerable, sample_question
 
 SCENE = Scene("mint", (
     Thing("umbrella", "red", "small", 0), Thing("star", "blue", "large", 4), Thing("star", "red", "small", 5),

@@ -9,8 +9,7 @@ from PIL import Image
 from auditdm_lib.testbed.gaps import gap_of, load_gaps
 from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import COLOURS, Scene, sample_scenes
-from auditdm_lib.testbed.skills import (
-    CANNOT_TELL, KNOWLEDGE, SKILLS, Question, answer, parse_question, phrase, sample_answerable)
+from auditdm_lib.testbed.skills import CANNOT_TELL, KNOWLEDGE, SKILLS, Question, answer, parse_question, phrase, sample_answerable
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""The tracked result behind the README: `python -m auditdm_lib.reference testbed` takes it from a finished run.
+
+Copies claims, tables, figures (PNG) and the stages' manifests to `figures/reference/`, then writes every number of the
+README from there. A test fails when the README says anything else.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from auditdm_lib import manifest, paths
+
+REFERENCE = paths.ROOT / "figures" / "reference"
+README = paths.ROOT / "README.md"
+BEGIN, END = "<!-- numbers: python -m auditdm_lib.reference -->", "<!-- end of numbers -->"
+
+
+def collect(run: str, folder: Path = REFERENCE) -> None:
+    """Replace `folder` by the result of a run. Raises manifest.Damaged where a stage is unfinished or altered."""
+    results = [paths.result(run, step.folder) for step in paths.CHAIN]
+    for result in results:
+        manifest.verify(result)
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "manifests").mkdir(parents=True)
+    figures = paths.result(run, "figures")
+    for file in sorted([*figures.glob("*.csv"), *figures.glob("*.png")]):
+        shutil.copy(file, folder / file.name)
+    for name in ("search.csv", "gap_hits.csv"):
+        shutil.copy(paths.result(run, "02_probes") / name, folder / name)
+    for step, result in zip(paths.CHAIN, results, strict=True):
+        shutil.copy(result / "manifest.json", folder / "manifests" / f"{step.notebook}.json")
+
+
+def numbers(folder: Path = REFERENCE) -> str:
+    """The README's block of numbers: search success and the claims table, in Markdown."""
+    search = pd.read_csv(folder / "search.csv").set_index("auditor")
+    claims = pd.read_csv(folder / "claims.csv")
+    lines = ["| auditor | verified failures / attempts | search success (95 % interval) | valid questions | planted gaps found |",
+             "|---|---|---|---|---|"]
+    for name, row in search.iterrows():
+        lines.append(
+            f"| {name.replace('_', ' ')} | {row['verified_failures']:.0f} / {row['attempts']} "
+            f"| {row['success']:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%}) "
+            f"| {1 - row['invalid'] / row['attempts']:.1%} | {row['gaps_found']:.0f} |")
+    lines += ["", f"Ceiling (some question fails the target): {search['ceiling'].iloc[0]:.1%} of the pictures. The paper's "
+              "figures, on real models: 21.4 % prompt-only, 91.1 % trained.", "",
+              "| claim | paper | this run (95 % interval) | verdict |", "|---|---|---|---|"]
+    for _, row in claims.iterrows():
+        value = "" if pd.isna(row["run_value"]) else f"{row['run_value']:.2f} ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
+        paper = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:.2f}"
+        lines.append(f"| {row['claim']} | {paper} | {value} | {row['verdict']} |")
+    return "\n".join(lines)
+
+
+def fill(text: str, block: str) -> str:
+    """`text` with the part between the two markers replaced by `block`. Raises ValueError where a marker is missing."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"README.md must hold the markers {BEGIN} and {END} once each.")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+
+
+def main(run: str = "testbed") -> None:
+    collect(run)
+    README.write_text(fill(README.read_text(encoding="utf-8"), numbers()), encoding="utf-8")
+    size = sum(f.stat().st_size for f in REFERENCE.rglob("*") if f.is_file())
+    print(f"figures/reference holds the run {run!r} ({size / 1e6:.1f} MB), and README.md its numbers.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,55 @@
+"""The whole chain at the smoke size, through papermill, as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+
+from auditdm_lib import claims, manifest, paths
+from auditdm_lib.models import load_vlm
+
+
+def test_every_stage_is_sealed_and_names_its_parameters(smoke):
+    for step in paths.CHAIN:
+        folder = smoke / "figures/smoke" if step.folder == "figures" else smoke / "runs/smoke" / step.folder
+        sealed = manifest.verify(folder)
+        assert sealed["key"]["parameters"]["run"] == "smoke" and sealed["stage"] == step.notebook
+    record = json.loads((smoke / "runs/smoke/01_auditor/manifest.json").read_text())
+    assert record["prompts"]["p_q"]["text"] == "Ask a question about this picture."
+
+
+def test_all_auditors_probed_the_same_pictures(smoke):
+    probes = pd.read_parquet(smoke / "runs/smoke/02_probes/probes.parquet")
+    assert probes.groupby("auditor")["image"].apply(list).map(tuple).nunique() == 1
+    assert (probes["verified_failure"].astype(bool) <= (probes["valid"] & probes["disagrees"])).all()
+    search = pd.read_csv(smoke / "runs/smoke/02_probes/search.csv").set_index("auditor")
+    counted = probes.groupby("auditor")["verified_failure"].sum()
+    assert (search["verified_failures"] == counted.reindex(search.index)).all()
+    assert search.loc["trained", "training_calls"] > 0 == search.loc["prompt_only", "training_calls"]
+
+
+def test_every_failure_has_a_category_or_says_that_it_has_none(smoke):
+    failures = pd.read_parquet(smoke / "runs/smoke/03_taxonomy/failures.parquet")
+    categories = pd.read_csv(smoke / "runs/smoke/03_taxonomy/categories.csv")
+    assert set(failures["category"]) - {-1} == set(categories["category"]) and len(failures)
+
+
+def test_the_rectified_model_and_the_control_load(smoke):
+    for name in ("model", "control"):
+        assert load_vlm(smoke / "runs/smoke/04_rectified" / name).model.config.model_type == "paligemma"
+
+
+def test_the_claims_table_is_complete_and_the_report_written(smoke):
+    table = pd.read_csv(smoke / "figures/smoke/claims.csv")
+    assert list(table.columns) == claims.COLUMNS and len(table) >= 12
+    assert (table["verdict"] != claims.NOT_TESTED).sum() >= 8
+    assert "<html" in (smoke / "figures/smoke/report.html").read_text(encoding="utf-8")
+
+
+def test_a_second_run_repeats_nothing(smoke):
+    before = {f: f.stat().st_mtime_ns for f in smoke.rglob("manifest.json")}
+    done = subprocess.run([sys.executable, "-m", "auditdm_lib.run", "run", "params/smoke.yaml"], cwd=paths.ROOT,
+                          env=os.environ | {"AUDITDM_HOME": str(smoke)}, capture_output=True, text=True)
+    assert done.returncode == 0 and {f: f.stat().st_mtime_ns for f in smoke.rglob("manifest.json")} == before
