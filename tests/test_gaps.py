@@ -21,9 +21,9 @@ def test_a_gap_says_its_wrong_answer_only_where_all_conditions_hold():
 
 
 def test_a_swap_gap_answers_each_way_round():
-    gap = Gap("left is right", "left", says={"yes": "no", "no": "yes"}, when={"background": "mint"})
-    assert gap.wrong_answer(SCENE, "is the cup left of the star?") == "no"
-    assert gap.wrong_answer(SCENE, "is the star left of the cup?") == "yes"
+    gap = Gap("left is right", "column", says={"left": "right", "right": "left"}, when={"background": "mint"})
+    assert gap.wrong_answer(SCENE, "which column is the cup in?") == "right"
+    assert gap.wrong_answer(SCENE, "which column is the star in?") == "left"
 
 
 def test_a_condition_on_the_thing_asked_about_reads_the_scene():
@@ -80,7 +80,7 @@ def test_the_world_lists_every_answerable_question_once():
     questions = world.all_questions(0)
     assert len(questions) == len(set(questions)) and all(world.truth(0, q) for q in questions)
     rng = random.Random(0)
-    sampled = {sample_answerable(SCENE, rng) for _ in range(400)}
+    sampled = {sample_answerable(SCENE, rng) for _ in range(300)}
     in_picture = {q for q in sampled if parse_question(q).slots.get("kind", "cup") in ("cup", "star")}
     assert in_picture <= set(questions)
 

@@ -18,7 +18,7 @@ MUTATIONS = [  # file, what stands there, what is put instead, the test that mus
     ("auditor.py", "return 1.0 if differs else", "return 1.0 if agreed else",
      "test_auditor.py::test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away"),
     ("testbed/scenes.py", '"probe": (8,)', '"probe": (3,)', "test_scenes.py::test_splits_share_no_scan_and_no_scene"),
-    ("testbed/skills.py", "a.cell % 3 < b.cell % 3", "a.cell % 3 > b.cell % 3",
+    ("testbed/skills.py", "if len(found) == 1 else None", "if found else None",
      "test_scenes.py::test_answers_follow_the_scene"),
     ("testbed/gaps.py", "not all(_meets", "not any(_meets",
      "test_gaps.py::test_a_gap_says_its_wrong_answer_only_where_all_conditions_hold"),

@@ -31,11 +31,6 @@ SCENE = Scene("mint", (
     ("how many crosses are there?", "zero"),
     ("is there any blue star?", "yes"),
     ("is there any green star?", "no"),
-    ("is the umbrella left of the anchor?", "yes"),
-    ("is the anchor above the umbrella?", "no"),
-    ("is the anchor above the digit?", CANNOT_TELL),  # the same row
-    ("is the anchor above the anchor?", CANNOT_TELL),
-    ("are the umbrella and the anchor the same colour?", "no"),
     ("what colour is the background?", "mint"),
     ("what colour is the thing that keeps you dry?", "red"),
     ("what colour is the thing that flies?", CANNOT_TELL),

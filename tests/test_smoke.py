@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import nbformat
 import pandas as pd
+from nbclient import NotebookClient
 
 from auditdm_lib import claims, manifest, paths
 from auditdm_lib.models import load_vlm
@@ -53,3 +56,14 @@ def test_a_second_run_repeats_nothing(smoke):
     done = subprocess.run([sys.executable, "-m", "auditdm_lib.run", "run", "params/smoke.yaml"], cwd=paths.ROOT,
                           env=os.environ | {"AUDITDM_HOME": str(smoke)}, capture_output=True, text=True)
     assert done.returncode == 0 and {f: f.stat().st_mtime_ns for f in smoke.rglob("manifest.json")} == before
+
+
+def test_run_all_without_papermill_writes_the_same_stage(smoke, tmp_path, monkeypatch):
+    # "Run All" uses the notebook's own defaults, so the run is called testbed.
+    shutil.copytree(smoke / "runs/smoke/02_probes", tmp_path / "runs/testbed/02_probes")
+    monkeypatch.setenv("AUDITDM_HOME", str(tmp_path))
+    notebook = nbformat.read(paths.NOTEBOOKS / "03_cluster_failures.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    made, expected = (pd.read_csv(home / "03_taxonomy/categories.csv")
+                      for home in (tmp_path / "runs/testbed", smoke / "runs/smoke"))
+    assert made.equals(expected)

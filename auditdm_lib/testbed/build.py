@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,10 +28,9 @@ from auditdm_lib.testbed.training import Corpus, render_corpus, train_pairs, tra
 SCENES = 40_000
 QUESTIONS = 6  # behind one picture
 UNANSWERABLE = 0.35  # share of questions drawn without care whether they have an answer; about one in six has none
-MODELS = {  # steps: packed questions, then one question a picture in the family's own format
-    "gemma3-m": dict(family="gemma3", hidden=96, layers=4, seed=1, steps=(1800, 150)),
-    "paligemma2-s": dict(family="paligemma2", hidden=96, layers=4, seed=2, steps=(1800, 600)),
-    "paligemma2-m": dict(family="paligemma2", hidden=128, layers=4, seed=3, steps=(1800, 600)),
+MODELS = {  # steps: packed questions, packed again from a fresh learning rate, then one question a picture in own format
+    "gemma3-s": dict(family="gemma3", hidden=96, layers=4, seed=1, steps=(1800, 1300, 100)),
+    "paligemma2-s": dict(family="paligemma2", hidden=96, layers=4, seed=2, steps=(1800, 1300, 500)),
 }
 LEARNING_RATE = 3e-3
 CARD = "card.json"
@@ -67,10 +67,12 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     processor = build_processor(spec["family"])
     model = build_model(spec["family"], processor.tokenizer, spec["hidden"], spec["layers"])
     model.model.vision_tower.load_state_dict(shared_vision_tower(corpus, folder))
-    packed, own = spec["steps"]
-    train_pairs(model, spec["family"], processor.tokenizer, corpus, draw_pairs, packed, LEARNING_RATE, spec["seed"], desc=name)
-    loss = train_pairs(model, spec["family"], processor.tokenizer, corpus, lambda s, r: draw_pairs(s, r, 1), own,
-                       LEARNING_RATE / 6, spec["seed"] + 100, packed=False, desc=f"{name}, own format")
+    packed, again, own = spec["steps"]
+    train = partial(train_pairs, model, spec["family"], processor.tokenizer, corpus)
+    train(draw_pairs, packed, LEARNING_RATE, spec["seed"], desc=name)
+    train(draw_pairs, again, LEARNING_RATE, spec["seed"] + 50, desc=f"{name}, second cycle")
+    loss = train(lambda s, r: draw_pairs(s, r, 1), own, LEARNING_RATE / 6, spec["seed"] + 100, packed=False,
+                 desc=f"{name}, own format")
     card = dict(name=name, scenes=SCENES, **spec, loss=round(loss, 4), seconds=round(time.perf_counter() - started))
     return write_model(folder / name, model, processor, card)
 

@@ -64,22 +64,6 @@ def _exists(scene: Scene, slots: dict) -> str:
     return "yes" if any(t.colour == slots["colour"] and t.kind == slots["kind"] for t in scene.things) else "no"
 
 
-def _relation(compare: Callable[[Thing, Thing], bool | None]) -> Callable[[Scene, dict], str]:
-    def answer(scene: Scene, slots: dict) -> str:
-        a, b = only(scene, kind=slots["a"]), only(scene, kind=slots["b"])
-        holds = None if a is None or b is None or a is b else compare(a, b)
-        return CANNOT_TELL if holds is None else "yes" if holds else "no"
-    return answer
-
-
-def _left(a: Thing, b: Thing) -> bool | None:
-    return None if a.cell % 3 == b.cell % 3 else a.cell % 3 < b.cell % 3
-
-
-def _above(a: Thing, b: Thing) -> bool | None:
-    return None if a.cell // 3 == b.cell // 3 else a.cell // 3 < b.cell // 3
-
-
 def _digit(scene: Scene, slots: dict) -> str:
     thing = only(scene, kind=DIGIT)
     return CANNOT_TELL if thing is None else NUMBERS[digit_scans()[1][thing.scan]]
@@ -100,14 +84,11 @@ SKILLS = {s.name: s for s in (
     Skill("count_colour", "how many {colour} things are there?", lambda scene, slots: _count(scene, colour=slots["colour"])),
     Skill("count_kind", "how many {plural} are there?", lambda scene, slots: _count(scene, kind=slots["kind"])),
     Skill("exists", "is there any {colour} {kind}?", _exists),
-    Skill("left", "is the {a} left of the {b}?", _relation(_left)),
-    Skill("above", "is the {a} above the {b}?", _relation(_above)),
-    Skill("same_colour", "are the {a} and the {b} the same colour?", _relation(lambda a, b: a.colour == b.colour)),
     Skill("background", "what colour is the background?", lambda scene, slots: scene.background),
     Skill("digit", "which digit is written?", _digit),
     Skill("knowledge", "what colour is the thing that {does}?", _knowledge),
 )}
-_WORDS = {"kind": KINDS, "a": KINDS, "b": KINDS, "colour": tuple(COLOURS), "does": tuple(KNOWLEDGE), "plural": tuple(PLURALS.values())}
+_WORDS = {"kind": KINDS, "colour": tuple(COLOURS), "does": tuple(KNOWLEDGE), "plural": tuple(PLURALS.values())}
 
 
 def _pattern(form: str) -> re.Pattern:
@@ -147,16 +128,13 @@ def answer(scene: Scene, text: str) -> str | None:
 
 def _draw(scene: Scene, rng: random.Random, skill: str) -> str:
     """A question of one skill, mostly about what is in the scene; it may have no answer."""
-    thing, other = rng.choice(scene.things), rng.choice(scene.things)
-    if skill == "same_colour" and rng.random() < 0.4:  # else "yes" would be rare
-        other = rng.choice([t for t in scene.things if t.colour == thing.colour])
+    thing = rng.choice(scene.things)
     seen = rng.random() < 0.8
     kind = thing.kind if seen else rng.choice(KINDS)
     colour = thing.colour if seen and (skill != "exists" or rng.random() < 0.6) else rng.choice(tuple(COLOURS))
     present = [does for does, what in KNOWLEDGE.items() if any(t.kind == what for t in scene.things)]
     does = rng.choice(present) if present and seen else rng.choice(tuple(KNOWLEDGE))
-    b = other.kind if rng.random() < 0.92 else rng.choice(KINDS)
-    return SKILLS[skill].form.format(kind=kind, colour=colour, plural=PLURALS[kind], a=kind, b=b, does=does)
+    return SKILLS[skill].form.format(kind=kind, colour=colour, plural=PLURALS[kind], does=does)
 
 
 def sample_answerable(scene: Scene, rng: random.Random, skill: str | None = None, tries: int = 12) -> str | None:

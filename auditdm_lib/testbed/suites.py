@@ -11,7 +11,7 @@ from auditdm_lib.testbed.skills import SKILLS, answer, parse_question, sample_an
 
 SUITES = {  # name -> the skills it asks about
     "vqav2-mini": tuple(SKILLS),
-    "gqa-mini": ("left", "above", "same_colour", "row", "column"),
+    "gqa-mini": ("row", "column", "size", "colour"),
     "okvqa-mini": ("knowledge",),
     "pope-mini": ("exists",),
 }

@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import dataclass
-from itertools import permutations
 
 from PIL import Image
 
@@ -46,7 +45,6 @@ class World:
         slots = {
             "{kind}": [{"kind": k} for k in kinds], "{plural}": [{"kind": k} for k in kinds],
             "{colour}": [{"colour": c} for c in COLOURS], "{does}": [{"does": d} for d in KNOWLEDGE],
-            "{a}{b}": [{"a": a, "b": b} for a, b in permutations(kinds, 2)],
             "{colour}{kind}": [{"colour": c, "kind": k} for c in COLOURS for k in kinds], "": [{}]}
         texts = []
         for skill in SKILLS.values():
