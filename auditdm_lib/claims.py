@@ -45,7 +45,8 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
     return Artefacts(
         history=pd.read_csv(auditor / "history.csv"), probes=asked,
         search=pd.read_csv(probes / "search.csv"), hits=testbed_only(probes / "gap_hits.csv"),
-        failures=clustered.merge(asked, on="probe_id", validate="one_to_one"), categories=pd.read_csv(taxonomy / "categories.csv"),
+        failures=clustered.merge(asked, on="probe_id", validate="one_to_one"),
+        categories=pd.read_csv(taxonomy / "categories.csv"),
         gaps=testbed_only(taxonomy / "grading.csv"), agreement=testbed_only(taxonomy / "agreement.csv"),
         items=pd.read_parquet(scores / "items.parquet"))
 

@@ -145,7 +145,8 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     search = search[search["kind"] == "question"]
     verified = search["verified_failures"].notna().all()
     counted = "verified_failures" if verified else "disagrees"
-    estimates = [claims.percent(stats.proportion(int(k), int(n))) for k, n in zip(search[counted], search["attempts"], strict=True)]
+    estimates = [claims.percent(stats.proportion(int(k), int(n)))
+                 for k, n in zip(search[counted], search["attempts"], strict=True)]
     figure = _figure(7.2, 4.6)
     axis = figure.add_subplot()
     x = np.arange(len(search))

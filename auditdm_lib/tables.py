@@ -11,7 +11,8 @@ from auditdm_lib.stats import Estimate, proportion
 
 def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
     """Every table of this run by file name; the one of planted gaps only where gaps were planted."""
-    tables = {"table_scores": scores(run.items), "table_search": search(run.search), "table_categories": categories(run.categories)}
+    tables = {"table_scores": scores(run.items), "table_search": search(run.search),
+              "table_categories": categories(run.categories)}
     if run.gaps is not None and run.hits is not None:
         tables["table_gaps"] = gaps(run.gaps, run.hits, run.categories)
     return tables

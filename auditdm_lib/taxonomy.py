@@ -29,6 +29,7 @@ GAP_MARK = "…"  # stands for a word that varies
 FORM, WORDS, DISTANCE = 0.9, 1.25, 1.05  # weights of form and varying words beside answers (1); where joining stops
 TARGET_SHARE = 0.9  # weight of the target's answer in the unit vector of the pair; the consensus has the rest
 SMALLEST = 3  # failures in a category; fewer are an accident, not a type
+ROUNDS = 300  # draws of the bootstrap and of the shuffled labels
 MOST_GROUPS = 4000  # above this, exact clustering (n squared) works on k-means centres
 CATEGORY_COLUMNS = ["category", "name", "description", "size", "share", "example_probe_ids", "example_question",
                     "example_consensus", "example_target"]
@@ -202,7 +203,8 @@ def grade(clustered: pd.DataFrame, grading: pd.DataFrame, seed: int = 0) -> tupl
       the failures inside planted gaps, unclustered ones each on their own; its bootstrap interval over pictures; and
       the interval of the index when the same labels are shuffled.
     """
-    rows = clustered.merge(grading[["probe_id", "gap"]], on="probe_id", validate="one_to_one")
+    rows = clustered[["probe_id", "category", "source_image"]].merge(
+        grading[["probe_id", "gap"]], on="probe_id", validate="one_to_one")
     gaps = []
     for gap, inside in rows[rows["gap"].notna()].groupby("gap", sort=True):
         best = (-1, 0.0, 0.0)
@@ -220,8 +222,9 @@ def grade(clustered: pd.DataFrame, grading: pd.DataFrame, seed: int = 0) -> tupl
         return gaps, pd.DataFrame([dict(failures=len(inside)) | nothing])
     inside["truth"] = pd.factorize(inside["gap"])[0]  # whole numbers: the index of strings is slow
     rng = np.random.default_rng(seed)
-    shuffled = [adjusted_rand_score(inside["truth"], rng.permutation(inside["label"])) for _ in range(500)]
-    low, high = bootstrap(inside, lambda drawn: adjusted_rand_score(drawn["truth"], drawn["label"]), "source_image", seed)
+    shuffled = [adjusted_rand_score(inside["truth"], rng.permutation(inside["label"])) for _ in range(ROUNDS)]
+    low, high = bootstrap(inside[["truth", "label", "source_image"]],
+                          lambda drawn: adjusted_rand_score(drawn["truth"], drawn["label"]), "source_image", seed, ROUNDS)
     chance_low, chance_high = np.percentile(shuffled, [2.5, 97.5])
     agreement = dict(failures=len(inside), ari=adjusted_rand_score(inside["truth"], inside["label"]), ari_low=low,
                      ari_high=high, shuffled_low=chance_low, shuffled_high=chance_high)

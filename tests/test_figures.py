@@ -1,0 +1,143 @@
+"""The figures: what they draw, that nothing lies over anything else, and that the files are the same bytes each time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from auditdm_lib import claims, figures
+from auditdm_lib.paths import PAPER_VALUES
+
+PAPER = pd.read_csv(PAPER_VALUES)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return synthetic.make_run(tmp_path_factory.mktemp("run") / "02_probes", n=300)
+
+
+def draw(run, folder):
+    made = run.artefacts
+    drawn = {
+        "fig2_averages": figures.fig2_averages(made.items, PAPER),
+        "fig4_failure_shares": figures.fig4_failure_shares(made.items),
+        "fig_search_success": figures.fig_search_success(made.search, PAPER),
+        "fig_categories": figures.fig_categories(made.categories),
+        "fig_training": figures.fig_training(made.history),
+        "fig_probes": figures.fig_probes(made.failures, run.pictures)}
+    for name, figure in drawn.items():
+        figures.save(figure, folder, name, "testbed result, run 'x'")
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def saved(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    return draw(run, folder), folder
+
+
+def test_the_same_tables_give_the_same_bytes(run, saved, tmp_path):
+    draw(run, tmp_path)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert len(files) == 12
+    assert [name for name in files if (tmp_path / name).read_bytes() != (saved[1] / name).read_bytes()] == []
+
+
+def test_no_text_lies_over_another_or_leaves_the_page(saved):
+    for name, figure in saved[0].items():
+        figure.draw_without_rendering()  # saving used another resolution
+        renderer = figure._get_renderer()
+        texts = dict.fromkeys(figure.findobj(Text))  # a legend's are found twice
+        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text().strip() and t.get_visible()]
+        boxes = [(text, box) for text, box in boxes if box.width > 0]
+        page = figure.bbox.padded(1)
+        outside = [text for text, box in boxes if Bbox.intersection(box, page) is None or
+                   not Bbox.intersection(box, page).size == pytest.approx(box.size)]
+        clashes = [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[i + 1:]
+                   if (shared := Bbox.intersection(first, second)) is not None and min(shared.width, shared.height) > 2]
+        assert (name, outside, clashes) == (name, [], [])
+
+
+def test_every_axis_is_named_and_every_figure_has_its_footer(saved):
+    for name, figure in saved[0].items():
+        assert [text.get_text() for text in figure.texts].count("testbed result, run 'x'") == 1, name
+        for axis in figure.axes:
+            if axis.axison:
+                assert axis.get_title() and (axis.get_xlabel() or axis.get_ylabel()), name
+
+
+def bar_heights(axis):
+    return [patch.get_height() for patch in axis.patches]
+
+
+def test_figure_2_shows_this_run_and_the_papers_values_on_separate_axes(run):
+    figure = figures.fig2_averages(run.artefacts.items, PAPER)
+    ours, gaps, paper, gemma = figure.axes
+    items = run.artefacts.items
+    assert bar_heights(ours)[0] == pytest.approx(claims.suite_average(items, "target").value)
+    assert bar_heights(gaps)[1] == pytest.approx(claims.gap_score(items, "rectified").value)
+    assert bar_heights(paper) == [80.04, 84.56, 84.16, 83.65] and bar_heights(gemma)[-1] == 66.69
+    assert all("paper" in axis.get_title() for axis in (paper, gemma))
+
+
+def test_figure_2_without_planted_gaps_says_so(run):
+    items = run.artefacts.items
+    figure = figures.fig2_averages(items[items["suite"] != claims.GAP_ITEMS], PAPER)
+    assert "no gaps were planted" in figure.axes[1].texts[0].get_text()
+
+
+def test_figure_4_rows_add_to_100_ordered_with_the_targets_weakest_on_top(run):
+    axis = figures.fig4_failure_shares(run.artefacts.items).axes[0]
+    widths = np.array([patch.get_width() for patch in axis.patches]).reshape(2, -1)
+    assert widths.sum(axis=0) == pytest.approx(100) and (np.diff(widths[0]) >= 0).all()
+    counts = claims.failures_by_skill(run.artefacts.items).set_index("skill")
+    top = axis.get_yticklabels()[-1].get_text().removesuffix(" *").replace(" ", "_")
+    assert widths[0, -1] == pytest.approx(100 * counts.loc[top, "target"] / counts.loc[top, ["target", "reference_1"]].sum())
+
+
+def test_figure_4_names_skills_that_nobody_fails(run):
+    items = run.artefacts.items.assign(correct=lambda t: t["correct"] | (t["skill"] == "digit"))
+    axis = figures.fig4_failure_shares(items).axes[0]
+    assert any("no failure of either: digit" in text.get_text() for text in axis.texts)
+
+
+def test_search_success_carries_interval_ceiling_and_the_papers_values(run):
+    axis = figures.fig_search_success(run.artefacts.search, PAPER).axes[0]
+    assert bar_heights(axis) == pytest.approx([19.0, 21.4, 85.0])
+    words = " ".join(text.get_text() for text in [*axis.texts, *axis.get_legend().get_texts()])
+    assert "91.1" in words and "ceiling" in words and "paper" in words
+
+
+def test_search_success_without_truth_shows_disagreements_and_says_so(run):
+    search = run.artefacts.search.assign(verified_failures=np.nan, ceiling=np.nan)
+    axis = figures.fig_search_success(search, PAPER).axes[0]
+    assert bar_heights(axis)[2] == pytest.approx(86.0) and "not verified" in axis.get_ylabel()
+    assert axis.get_legend() is None
+
+
+def test_no_failures_are_drawn_as_none(run):
+    made = run.artefacts
+    empty = figures.fig_categories(made.categories.head(0))
+    assert any("no failure type" in text.get_text() for text in empty.axes[0].texts)
+    assert any("no failure type" in text.get_text() for text in figures.fig_probes(made.failures.head(0), run.pictures).texts)
+
+
+def test_long_texts_and_mathematical_signs_are_drawn_as_they_are(run):
+    made = run.artefacts
+    odd = made.failures.assign(question="why $x^2$ \\frac{ " + "a very long word " * 20, target_answer="$" * 60)
+    assert figures.png(figures.fig_probes(odd, run.pictures)).startswith(b"\x89PNG")
+
+
+def test_training_counts_the_calls_of_both_phases_together(run):
+    axis = figures.fig_training(run.artefacts.history).axes[0]
+    grpo = axis.lines[1].get_xdata()
+    assert min(grpo) == pytest.approx((8700 + 128) / 1000) and max(grpo) == pytest.approx((8700 + 50 * 128) / 1000)
+
+
+def test_probes_show_one_failure_of_each_type_first(run):
+    made = run.artefacts
+    figure = figures.fig_probes(made.failures, run.pictures, columns=3, rows=1)
+    shown = [axis.get_title().replace("\n", " ") for axis in figure.axes]
+    assert shown == [made.failures[made.failures["category"] == i]["question"].iloc[0] for i in range(3)]

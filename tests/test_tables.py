@@ -1,0 +1,37 @@
+"""The tables and their files."""
+
+import pandas as pd
+import pytest
+import synthetic
+
+from auditdm_lib import tables
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return synthetic.make_run(tmp_path_factory.mktemp("run") / "02_probes", n=300)
+
+
+def test_the_scores_name_every_model_suite_and_interval(run):
+    table = tables.scores(run.artefacts.items).set_index("model")
+    assert list(table.index) == ["target", "rectified", "control", "reference_1", "reference_2"]
+    marks = run.artefacts.items.query("model == 'target' and suite == 'gqa-mini'")["correct"]
+    assert table.loc["target", "gqa-mini"].startswith(f"{100 * marks.mean():.1f} [")
+    assert list(table.columns[-2:]) == ["average of suites", "gap-items"]
+
+
+def test_the_table_of_gaps_lists_the_missed_ones_too(run):
+    table = tables.all_tables(run.artefacts)["table_gaps"].set_index("gap")
+    assert set(table.index) == set(synthetic.GAPS) and table.loc["sand is grass", "hits trained"] == 0
+    assert table.loc["orange is red", "best failure type"] == "“what colour is the …?” orange said as red"
+
+
+def test_a_target_without_planted_gaps_has_no_table_of_them(run):
+    assert "table_gaps" not in tables.all_tables(run.altered(hits=None, gaps=None, agreement=None))
+
+
+def test_files_read_back_and_escape_what_models_write(run, tmp_path):
+    table = pd.DataFrame(dict(name=["50 % & _more_ $x$"], share=[0.123456]))
+    tables.write(table, tmp_path, "table_x")
+    assert pd.read_csv(tmp_path / "table_x.csv").equals(table)
+    assert r"50 \% \& \_more\_ \$x\$ & 0.12" in (tmp_path / "table_x.tex").read_text()
