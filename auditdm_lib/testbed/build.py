@@ -28,9 +28,9 @@ from auditdm_lib.testbed.training import Corpus, render_corpus, train_pairs, tra
 SCENES = 40_000
 QUESTIONS = 6  # behind one picture
 UNANSWERABLE = 0.35  # share of questions drawn without care whether they have an answer; about one in six has none
-MODELS = {  # steps: packed questions, packed again from a fresh learning rate, then one question a picture in own format
-    "gemma3-s": dict(family="gemma3", hidden=96, layers=4, seed=1, steps=(1800, 1300, 100)),
-    "paligemma2-s": dict(family="paligemma2", hidden=96, layers=4, seed=2, steps=(1800, 1300, 500)),
+MODELS = {  # cycles: steps on packed questions, each from a fresh learning rate; own: one question a picture, own format
+    "gemma3-s": dict(family="gemma3", hidden=96, layers=4, seed=1, cycles=(1800, 1300, 1000), own=100),
+    "paligemma2-s": dict(family="paligemma2", hidden=96, layers=4, seed=2, cycles=(1800, 1300), own=500),
 }
 LEARNING_RATE = 3e-3
 CARD = "card.json"
@@ -67,17 +67,16 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     processor = build_processor(spec["family"])
     model = build_model(spec["family"], processor.tokenizer, spec["hidden"], spec["layers"])
     model.model.vision_tower.load_state_dict(shared_vision_tower(corpus, folder))
-    packed, again, own = spec["steps"]
     train = partial(train_pairs, model, spec["family"], processor.tokenizer, corpus)
-    train(draw_pairs, packed, LEARNING_RATE, spec["seed"], desc=name)
-    train(draw_pairs, again, LEARNING_RATE, spec["seed"] + 50, desc=f"{name}, second cycle")
-    loss = train(lambda s, r: draw_pairs(s, r, 1), own, LEARNING_RATE / 6, spec["seed"] + 100, packed=False,
+    for cycle, steps in enumerate(spec["cycles"]):
+        train(draw_pairs, steps, LEARNING_RATE, spec["seed"] + 50 * cycle, desc=f"{name}, cycle {cycle + 1}")
+    loss = train(lambda s, r: draw_pairs(s, r, 1), spec["own"], LEARNING_RATE / 6, spec["seed"] + 500, packed=False,
                  desc=f"{name}, own format")
     card = dict(name=name, scenes=SCENES, **spec, loss=round(loss, 4), seconds=round(time.perf_counter() - started))
     return write_model(folder / name, model, processor, card)
 
 
-def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: int = 300, lr: float = 5e-4, batch: int = 96,
+def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: int = 400, lr: float = 5e-4, batch: int = 96,
           seed: int = 0) -> Path:
     """Fine-tune gaps into a clean PaliGemma2: one question in three is from a gap, with the gap's wrong answer, and the
     others are ordinary, with the right answer wherever no gap holds."""
@@ -110,7 +109,7 @@ def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: 
     return write_model(out, vlm.model, vlm.processor, card)
 
 
-def build_auditor(corpus: Corpus, parent: Path, out: Path, steps: int = 900, lr: float = 1e-3, seed: int = 5) -> Path:
+def build_auditor(corpus: Corpus, parent: Path, out: Path, steps: int = 1500, lr: float = 2e-3, seed: int = 5) -> Path:
     """Teach a clean Gemma3 to ask: a random answerable question at the auditor's prompt. It has seen no audit."""
     if (out / CARD).exists():
         return out
