@@ -18,7 +18,7 @@ OKABE = dict(zip("black orange sky green yellow blue red purple".split(),
 COLOUR = {"target": OKABE["orange"], "rectified": OKABE["green"], "control": OKABE["sky"], "reference_1": OKABE["blue"],
           "reference_2": OKABE["purple"], "random": "#999999", "prompt_only": OKABE["sky"], "trained": OKABE["green"]}
 LABEL = {"target": "target", "rectified": "target,\nrectified", "control": "target,\ncontrol",
-         "reference_1": "reference 1\n(larger sibling)", "reference_2": "reference 2", "random": "random\nquestions",
+         "reference_1": "reference 1", "reference_2": "reference 2", "random": "random\nquestions",
          "prompt_only": "prompt-only\nauditor", "trained": "trained\nauditor"}
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
@@ -104,7 +104,7 @@ def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 @_styled
 def fig4_failure_shares(items: pd.DataFrame) -> Figure:
-    """Figure 4: for each skill, how its failures are shared by the target and its larger sibling (100 % a row).
+    """Figure 4: for each skill, how its failures are shared by the target and reference 1 (100 % a row).
 
     Both answer the same held-out suite items; the counts are printed, since a share of few failures says little.
     """
@@ -118,7 +118,7 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     y = np.arange(len(table))
     axis.barh(y, table["share"], 0.75, color=COLOUR["target"], edgecolor="white", label="target")
     axis.barh(y, 100 - table["share"], 0.75, left=table["share"], color=COLOUR["reference_1"], edgecolor="white",
-              label="larger sibling (reference 1)")
+              label="reference 1")
     for i, row in table.iterrows():
         axis.text(1.5, i, f"{row['target']}", va="center", ha="left", fontsize=8, color="black")
         axis.text(98.5, i, f"{row['reference_1']}", va="center", ha="right", fontsize=8,
@@ -207,16 +207,17 @@ def fig_training(history: pd.DataFrame) -> Figure:
                {"invalid": OKABE["red"], "no_consensus": OKABE["purple"]}),
               ("Variety", "distinct questions (%)", {"distinct": OKABE["blue"]})]
     names = {"invalid": "not well-formed", "no_consensus": "no consensus"}
+    phases = {"imitation": "self-imitation", "grpo": "GRPO"}
     figure = _figure(11, 3.4)
     for axis, (title, unit, columns) in zip(figure.subplots(1, 3), panels, strict=True):
         for column, colour in columns.items():
             scale = 1 if column == "reward" else 100
-            for phase, marker in (("imitation", "o"), ("grpo", "")):
+            for phase in history["phase"].unique():
                 rows = history["phase"] == phase
-                axis.plot(calls[rows], scale * history.loc[rows, column], marker=marker, color=colour, linewidth=1.3,
-                          linestyle="--" if phase == "imitation" else "-",
-                          label=names.get(column, {"imitation": "self-imitation", "grpo": "GRPO"}[phase])
-                          if rows.any() and (phase == "grpo" or column not in names) else None)
+                last = phase == history["phase"].iloc[-1]
+                label = phases[phase] if column not in names else names[column] if last else None
+                axis.plot(calls[rows], scale * history.loc[rows, column], marker="o" if rows.sum() < 10 else "", color=colour,
+                          linewidth=1.3, linestyle="--" if phase == "imitation" else "-", label=label)
         axis.set(title=title, xlabel="calls of the target (thousands)", ylabel=unit)
         low, high = axis.get_ylim()
         axis.set(xlim=(0, None), ylim=(min(low, 0), 1.15 * max(high, 0.9 if scale == 1 else 10)))

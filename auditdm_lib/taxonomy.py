@@ -14,6 +14,7 @@ The weights and the distance were set on made-up failures, other than any that t
 """
 
 import re
+import textwrap
 from collections import Counter, defaultdict
 from functools import cache
 
@@ -175,12 +176,16 @@ def _common_form(questions: pd.Series) -> str:
         word = word if n >= 0.8 * len(split) else GAP_MARK
         if word != GAP_MARK or form[-1:] != [GAP_MARK]:
             form.append(word)
-    return " ".join(form) + "?"
+    if set(form) <= {GAP_MARK}:  # nothing in common: the commonest question speaks for the rest
+        return textwrap.shorten(questions.mode().iloc[0], 80, placeholder=" …")
+    return textwrap.shorten(" ".join(form), 80, placeholder=" …") + "?"
 
 
 def _error(rows: pd.DataFrame) -> str:
     # "purple said as blue", "yes and no swapped", "four or five said as three"
-    pairs = Counter(zip(rows["consensus"].map(str.lower), rows["target_answer"].map(str.lower), strict=True))
+    right, wrong = ([textwrap.shorten(text.lower(), 40, placeholder=" …") or "(nothing)" for text in rows[name]]
+                    for name in ("consensus", "target_answer"))
+    pairs = Counter(zip(right, wrong, strict=True))
     (right, wrong), n = pairs.most_common(1)[0]
     if pairs[wrong, right] >= 0.2 * n:
         return " and ".join(sorted((right, wrong), reverse=True)) + " swapped"
