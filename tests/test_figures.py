@@ -143,6 +143,14 @@ def test_training_counts_the_calls_of_both_phases_together(run):
     assert min(grpo) == pytest.approx((8700 + 128) / 1000) and max(grpo) == pytest.approx((8700 + 50 * 128) / 1000)
 
 
+@pytest.mark.parametrize("phase", ["imitation", "grpo"])
+@pytest.mark.filterwarnings("error")
+def test_training_of_one_phase_alone_is_drawn(run, phase):
+    history = run.artefacts.history
+    figure = figures.fig_training(history[history["phase"] == phase])
+    assert all(axis.get_legend() for axis in figure.axes)
+
+
 def test_probes_show_one_failure_of_each_type_first(run):
     made = run.artefacts
     figure = figures.fig_probes(made.failures, run.pictures, columns=3, rows=1)

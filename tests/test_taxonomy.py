@@ -92,6 +92,13 @@ def test_words_that_vary_are_marked_and_words_that_tell_questions_apart_are_kept
     assert set(forms) == {"what colour is the …", "what size is the …", "what colour is the thing that …"}
 
 
+def test_odd_texts_get_a_readable_name():
+    texts = [("???", "yes", "")] * 3 + [("who are you", "a long answer " * 20, "None")] * 3
+    empty, long = sorted(taxonomy.categories(taxonomy.cluster(rows(*texts)))["name"])
+    assert empty == "“???” yes said as (nothing)"
+    assert long.startswith("“who are you?” a long answer") and long.endswith("… said as none") and len(long) < 120
+
+
 def test_a_failure_asked_twice_of_one_picture_counts_once():
     probes = pd.DataFrame(dict(
         probe_id=["a", "b", "c", "d"], image=["x", "x", "y", "y"], source_image=["x", "x", "y", "y"], auditor="random",
