@@ -316,7 +316,8 @@ CLAIMS = {
         "Audited data beat as much un-audited data on the average of the suites (points, paired)", "05_scores/items.parquet",
         lambda run: _average_gain(run, "rectified", "control"), lambda e, run: e.low > 0),
     "sibling_worse_somewhere": Claim(
-        "Reference 1, in the place of the 28B sibling, fails more than the target in some skills (count; interval: clearly more to not clearly less)",
+        "Reference 1, in the place of the 28B sibling, fails more than the target in some skills (count; interval: clearly "
+        "more to not clearly less)",
         "05_scores/items.parquet (reference_1)", _sibling_worse, lambda e, run: e.low >= 1, _worse_of_fifteen),
     "sixteen_benchmarks": Claim(
         "Gains on all 16 benchmarks", "05_scores", _untested("the testbed has a handful of small suites of its own")),

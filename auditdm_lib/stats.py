@@ -41,7 +41,8 @@ def difference(successes: int, n: int, successes_0: int, n_0: int) -> Estimate:
 
 
 def ratio(successes: int, n: int, successes_0: int, n_0: int) -> Estimate:
-    """Ratio of two independent proportions with its adjusted log interval; infinite where successes_0 is 0, NaN where both are."""
+    """Ratio of two independent proportions with its adjusted log interval; infinite where successes_0 is 0, NaN where
+    both are."""
     low, high = confint_proportions_2indep(successes, n, successes_0, n_0, method="log-adjusted", compare="ratio")
     value = successes / n / (successes_0 / n_0) if successes_0 else np.inf if successes else np.nan
     return Estimate(value, float(low), float(high))
