@@ -81,16 +81,23 @@ def question_forms(failures: pd.DataFrame) -> list[str]:
                        for i in range(len(words) - n + 1) if len(words) - n >= max(2, n)})
         for place, (i, end) in places[-1].items():
             fillers[place].add(words[i:end])
-    # Counted at both ends, since "cup left of", "star left of" and "cup above" are no three fillers of one place.
-    open_places = {place for place, found in fillers.items()
-                   if min(len({f[0] for f in found}), len({f[-1] for f in found})) >= 3}
-    varying = {f[0] for place in open_places for f in fillers[place] if len(f) == 1}
+    free = {place: _free(found) for place, found in fillers.items() if len(found) >= 3}
+    free = {place: found for place, found in free.items() if len(found) >= 3}
+    varying = {f[0] for found in free.values() for f in found if len(f) == 1}
     forms = []
     for question, own in zip(failures["question"], places, strict=True):
-        masked = {k for place, (i, end) in own.items() if place in open_places for k in range(i, end)}
-        marks = [GAP_MARK if k in masked or word in varying else word for k, word in enumerate(_words(question))]
+        words = _words(question)
+        masked = {k for place, (i, end) in own.items() if words[i:end] in free.get(place, ()) for k in range(i, end)}
+        marks = [GAP_MARK if k in masked or word in varying else word for k, word in enumerate(words)]
         forms.append(" ".join(word for k, word in enumerate(marks) if word != GAP_MARK or k == 0 or marks[k - 1] != GAP_MARK))
     return forms
+
+
+def _free(fillers: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    # Single words, and longer fillers that share neither end with another: "red things" and "blue things" differ in one
+    # word, and so do "cup left of" and "star left of".
+    first, last = Counter(f[0] for f in fillers), Counter(f[-1] for f in fillers)
+    return {f for f in fillers if len(f) == 1 or first[f[0]] == last[f[-1]] == 1}
 
 
 def _words(question: str) -> tuple[str, ...]:

@@ -92,6 +92,12 @@ def test_words_that_vary_are_marked_and_words_that_tell_questions_apart_are_kept
     assert set(forms) == {"what colour is the …", "what size is the …", "what colour is the thing that …"}
 
 
+def test_counting_things_of_a_colour_is_not_counting_things_of_a_kind():
+    texts = [(f"how many {colour} things are there?", "four", "two") for colour in ("red", "blue", "pink", "grey")]
+    texts += [(f"how many {kind} are there?", "four", "two") for kind in ("cups", "stars", "suns", "flags")]
+    assert set(taxonomy.question_forms(rows(*texts))) == {"how many … things are there", "how many … are there"}
+
+
 def test_odd_texts_get_a_readable_name():
     texts = [("???", "yes", "")] * 3 + [("who are you", "a long answer " * 20, "None")] * 3
     empty, long = sorted(taxonomy.categories(taxonomy.cluster(rows(*texts)))["name"])
