@@ -76,7 +76,7 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     return write_model(folder / name, model, processor, card)
 
 
-def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: int = 400, lr: float = 5e-4, batch: int = 96,
+def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: int = 800, lr: float = 1e-3, batch: int = 96,
           seed: int = 0) -> Path:
     """Fine-tune gaps into a clean PaliGemma2: one question in three is from a gap, with the gap's wrong answer, and the
     others are ordinary, with the right answer wherever no gap holds."""
