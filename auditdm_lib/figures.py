@@ -121,11 +121,10 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
               label="reference 1")
     for i, row in table.iterrows():
         axis.text(1.5, i, f"{row['target']}", va="center", ha="left", fontsize=8, color="black")
-        axis.text(98.5, i, f"{row['reference_1']}", va="center", ha="right", fontsize=8,
-                  color="white" if row["share"] < 95 else "black")
+        axis.text(101, i, f"{row['reference_1']}", va="center", ha="left", fontsize=8, color=COLOUR["reference_1"])
     axis.axvline(50, color="black", linewidth=0.8, linestyle=":")
     labels = [skill.replace("_", " ") + (" *" if p < 0.05 else "") for skill, p in zip(table["skill"], table["p"], strict=True)]
-    axis.set(yticks=y, yticklabels=labels, xlim=(0, 100), ylim=(-0.6, max(len(table), 1) - 0.4),
+    axis.set(yticks=y, yticklabels=labels, xlim=(0, 106), ylim=(-0.6, max(len(table), 1) - 0.4),
              xlabel="share of the skill's failures (%); the numbers are counts of failed items")
     axis.set_title("Which model fails where, on the same held-out items", pad=26)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
