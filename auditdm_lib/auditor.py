@@ -79,7 +79,8 @@ def self_imitation(auditor: VLM, panel: Panel, pictures: Pictures, instruction: 
         found += [dict(image=images[k], question=instruction, answer=asked["text"][k],
                        kind=kind_of(asked["text"][k], judged["consensus"][k])) for k in np.flatnonzero(judged["disagrees"])]
         history.append(dict(phase="imitation", step=part + 1, reward=judged["disagrees"].mean(), target_calls=calls,
-                            invalid=sum(r is not None for r in invalid) / len(rows), distinct=asked["text"].nunique() / len(rows)))
+                            invalid=sum(r is not None for r in invalid) / len(rows),
+                            distinct=asked["text"].nunique() / len(rows)))
         if found:
             imitate(auditor, found, steps, learning_rate, seed + part)
     return auditor, pd.DataFrame(history).reindex(columns=HISTORY), _stack(completions)

@@ -17,6 +17,8 @@ def test_a_gap_says_its_wrong_answer_only_where_all_conditions_hold():
     gap = Gap("purple cups are blue", "colour", says="blue", when={"answer": "purple", "kind": ["cup", "plane"]})
     assert gap.wrong_answer(SCENE, "what colour is the cup?") == "blue"
     assert gap.wrong_answer(SCENE, "what colour is the star?") is None
+    half = Gap("purple stars are blue", "colour", says="blue", when={"answer": "purple", "kind": "star"})
+    assert half.wrong_answer(SCENE, "what colour is the cup?") is None  # purple, but no star
     assert gap.wrong_answer(SCENE, "is the cup small or large?") is None
 
 

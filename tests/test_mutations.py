@@ -49,7 +49,7 @@ def test_a_broken_line_is_noticed(copy, file, old, new, test):
     path.write_text(source.replace(old, new), encoding="utf-8")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{test}"], cwd=copy,
+            [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"tests/{test}"], cwd=copy,
             env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True)
     finally:
         path.write_text(source, encoding="utf-8")

@@ -69,7 +69,8 @@ def world_panel(panel, wrong=lambda q: "umbrella" in q):
     def true(image, q):
         return pictures.world.truth(place[id(image)], q) or "cannot tell"
 
-    return pictures, panel(lambda im, q: "never" if wrong(q) else true(im, q), lambda im, q: true(im, q), lambda im, q: true(im, q))
+    return pictures, panel(lambda im, q: "never" if wrong(q) else true(im, q),
+                           lambda im, q: true(im, q), lambda im, q: true(im, q))
 
 
 def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
@@ -83,7 +84,8 @@ def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
 
 def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
     pictures, members = world_panel(panel)
-    texts = pd.DataFrame(dict(text=["is the sky angry?"] * 20 + ["how many things are there?"] * 20, ended=[True] * 30 + [False] * 10))
+    texts = pd.DataFrame(dict(text=["is the sky angry?"] * 20 + ["how many things are there?"] * 20,
+                              ended=[True] * 30 + [False] * 10))
     made = make_probes(members, pictures, "odd", texts, 0, ["x"] * 40)
     assert made["invalid_reason"].value_counts().to_dict() == {"not answerable": 20, "unfinished": 10}
     assert not made["verified_failure"].any()

@@ -148,7 +148,8 @@ def accuracy_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 100, seed: int =
     rows = []
     for name, asked in [*((g.name, questions_in_gap(g, scenes, n, rng)) for g in gaps), ("outside", outside)]:
         said = models.answer(vlm, [pictures[i] for i, _ in asked], [text for _, text in asked])
-        rows.append(_share(name, pd.Series([same_answer(a, answer(scenes[i], t)) for a, (i, t) in zip(said, asked, strict=True)])))
+        correct = [same_answer(a, answer(scenes[i], text)) for a, (i, text) in zip(said, asked, strict=True)]
+        rows.append(_share(name, pd.Series(correct)))
     return pd.DataFrame(rows)
 
 

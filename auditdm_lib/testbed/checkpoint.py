@@ -90,8 +90,9 @@ def build_model(family: str, tokenizer: PreTrainedTokenizerFast, hidden: int = 9
             model.model.multi_modal_projector.mm_input_projection_weight.normal_(0, vision_config().hidden_size ** -0.5)
     else:
         model = PaliGemmaForConditionalGeneration._from_config(PaliGemmaConfig(
-            text_config=Gemma2Config(**text, attn_logit_softcapping=None, final_logit_softcapping=None), vision_config=vision_config(), projection_dim=hidden,
-            image_token_index=tokens["image"], **{f"{k}_token_id": tokens[k] for k in ("pad", "bos", "eos")}),
+            text_config=Gemma2Config(**text, attn_logit_softcapping=None, final_logit_softcapping=None),
+            vision_config=vision_config(), projection_dim=hidden, image_token_index=tokens["image"],
+            **{f"{k}_token_id": tokens[k] for k in ("pad", "bos", "eos")}),
             attn_implementation="eager")
     for key in ("pad", "bos", "eos"):
         setattr(model.generation_config, f"{key}_token_id", tokens[key])
