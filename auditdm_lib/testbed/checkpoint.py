@@ -24,7 +24,7 @@ from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, KINDS, ROW
 from auditdm_lib.testbed.skills import CANNOT_TELL, KNOWLEDGE, NUMBERS, PLURALS, SKILLS
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
-PATCH = 16  # one patch for each cell of the scene grid; 8 costs four times the tokens and reads no better
+PATCH = 16  # one patch for each cell of the scene grid; 8 would cost four times the tokens
 GEMMA_IMAGE_TOKENS = 9
 PALIGEMMA_IMAGE_TOKENS = (SIZE // PATCH) ** 2
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<image>", "<start_of_image>", "<end_of_image>", "<start_of_turn>", "<end_of_turn>")
