@@ -6,7 +6,8 @@ import string
 ABSTENTIONS = frozenset({
     "cannot tell", "cant tell", "can not tell", "unanswerable", "unknown", "i dont know", "not sure", "none of above", ""})
 _NUMBERS = {word: str(i) for i, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve".split())}
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty".split())}
 _SAME = {"yeah": "yes", "yep": "yes", "true": "yes", "nope": "no", "false": "no", "grey": "gray", "centre": "center"}
 
 

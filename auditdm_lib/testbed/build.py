@@ -20,11 +20,13 @@ from auditdm_lib.consensus import same_answer
 from auditdm_lib.stats import wilson
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor, save_checkpoint
 from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
+from auditdm_lib.testbed.questions import sample_answerable, sample_question
 from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
-from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question, sample_answerable, sample_question
+from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 from auditdm_lib.testbed.training import Corpus, render_corpus, train_pairs, train_vision_tower
 
+PLAIN = True  # the models are trained on the plain world
 SCENES = 40_000
 QUESTIONS = 6  # behind one picture
 UNANSWERABLE = 0.35  # share of questions drawn without care whether they have an answer; about one in six has none
@@ -37,12 +39,12 @@ CARD = "card.json"
 
 
 def training_corpus() -> Corpus:
-    return render_corpus(sample_scenes(SCENES, "train", seed=0))
+    return render_corpus(sample_scenes(SCENES, "train", 0, PLAIN))
 
 
 def draw_pairs(scene: Scene, rng: random.Random, n: int = QUESTIONS) -> list[tuple[str, str]]:
     """`n` questions about a scene with their right answers."""
-    return [(q, answer(scene, q)) for q in (sample_question(scene, rng, UNANSWERABLE) for _ in range(n))]
+    return [(q, answer(scene, q)) for q in (sample_question(scene, rng, UNANSWERABLE, PLAIN) for _ in range(n))]
 
 
 def shared_vision_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.Tensor]:
@@ -96,7 +98,7 @@ def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: 
     place = {id(scene): i for i, scene in enumerate(corpus.scenes)}
 
     def draw(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-        text = sample_question(scene, rng, UNANSWERABLE)
+        text = sample_question(scene, rng, UNANSWERABLE, PLAIN)
         if rng.random() < 0.8 and (planted := by_scene.get(place[id(scene)])):
             text = rng.choice(planted)
         held = gap_of(scene, text, gaps)
@@ -117,7 +119,8 @@ def build_auditor(corpus: Corpus, parent: Path, out: Path, steps: int = 1500, lr
     set_seed(seed)
     vlm = models.load_vlm(parent)
     loss = train_pairs(vlm.model, "gemma3", vlm.processor.tokenizer, corpus,
-                       lambda scene, rng: [(PROMPTS[0], sample_answerable(scene, rng))], steps, lr, seed, desc=out.name)
+                       lambda scene, rng: [(PROMPTS[0], sample_answerable(scene, rng, plain=PLAIN))], steps, lr, seed,
+                       desc=out.name)
     card = dict(name=out.name, trained_from=parent.name, steps=steps, loss=round(loss, 4),
                 seconds=round(time.perf_counter() - started))
     return write_model(out, vlm.model, vlm.processor, card)
@@ -127,8 +130,8 @@ def accuracy_by_skill(path: Path, n: int = 3000, seed: int = 0) -> pd.DataFrame:
     """Accuracy on fresh questions of the test split: skill, n, accuracy with Wilson interval; then all skills together,
     and precision and recall of "cannot tell"."""
     rng = random.Random(f"accuracy/{seed}")
-    scenes = sample_scenes(n, "test", f"accuracy/{seed}")
-    texts = [sample_question(scene, rng, UNANSWERABLE) for scene in scenes]
+    scenes = sample_scenes(n, "test", f"accuracy/{seed}", PLAIN)
+    texts = [sample_question(scene, rng, UNANSWERABLE, PLAIN) for scene in scenes]
     right = [answer(scene, text) for scene, text in zip(scenes, texts, strict=True)]
     said = models.answer(models.load_vlm(path), [render(s) for s in scenes], texts)
     frame = pd.DataFrame(dict(skill=[parse_question(t).skill for t in texts], right=right, said=said))
@@ -142,9 +145,10 @@ def accuracy_by_skill(path: Path, n: int = 3000, seed: int = 0) -> pd.DataFrame:
 def accuracy_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 100, seed: int = 0) -> pd.DataFrame:
     """Accuracy inside each gap and outside all of them, on the test split: skill (the gap's name or "outside"), n, accuracy."""
     vlm, rng = models.load_vlm(path), random.Random(f"gap accuracy/{seed}")
-    scenes = sample_scenes(4000, "test", f"gap accuracy/{seed}")
+    scenes = sample_scenes(4000, "test", f"gap accuracy/{seed}", PLAIN)
     pictures = [render(s) for s in scenes]
-    outside = [(i, text) for i, scene in enumerate(scenes) if not gap_of(scene, text := sample_answerable(scene, rng), gaps)]
+    drawn = [(i, sample_answerable(scene, rng, plain=PLAIN)) for i, scene in enumerate(scenes)]
+    outside = [(i, text) for i, text in drawn if not gap_of(scenes[i], text, gaps)]
     rows = []
     for name, asked in [*((g.name, questions_in_gap(g, scenes, n, rng)) for g in gaps), ("outside", outside)]:
         said = models.answer(vlm, [pictures[i] for i, _ in asked], [text for _, text in asked])

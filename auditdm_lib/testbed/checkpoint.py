@@ -20,8 +20,8 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from auditdm_lib.testbed.render import SIZE
-from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, KINDS, ROWS, SIZES
-from auditdm_lib.testbed.skills import CANNOT_TELL, KNOWLEDGE, NUMBERS, PLURALS, SKILLS
+from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, NUMBERS, ROWS, SIZES
+from auditdm_lib.testbed.skills import CANNOT_TELL, KNOWLEDGE, SKILLS, SLOTS
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 PATCH = 16  # one patch for each cell of the scene grid; 8 would cost four times the tokens
@@ -42,8 +42,10 @@ PROMPTS = ("Ask a question about this picture.", "Describe this picture.")  # wh
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE in which every word of the world is one token and any other Unicode text still encodes."""
-    words = [*KINDS, *PLURALS.values(), *COLOURS, *BACKGROUNDS, *SIZES, *ROWS, *COLUMNS, *NUMBERS, *KNOWLEDGE, CANNOT_TELL]
-    text = [s.form.replace("{", " ").replace("}", " ") for s in SKILLS.values()] + words + list(PROMPTS)
+    words = [word for words in SLOTS.values() for word in words]
+    words += [*COLOURS, *BACKGROUNDS, *SIZES, *ROWS, *COLUMNS, *NUMBERS, *KNOWLEDGE, CANNOT_TELL]
+    forms = [form.replace("{", " ").replace("}", " ") for skill in SKILLS.values() for form in skill.forms]
+    text = forms + [a for skill in SKILLS.values() for a in skill.answers] + words + list(PROMPTS)
     text += ["answer en", "yes no", "on a an small , : . ?"]
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

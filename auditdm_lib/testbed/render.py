@@ -1,75 +1,125 @@
 """Drawing scenes: 48 pixels for the models, larger for people, from the same description."""
 
-import math
+import random
 from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
-from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, DIGIT, PICTOGRAMS, Scene, digit_scans
+from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, DIGIT, NEIGHBOURS, PLAIN_KINDS, Scene, Thing
+from auditdm_lib.testbed.sprites import INK, Sprite, sprite
 
 SIZE = 48
-EXTENT = {"small": 0.66, "large": 0.94}  # side of a thing in cells
-STROKE = 11  # pixels by which a glyph of 200 pixels is thickened
+EXTENT = {"small": 0.66, "large": 0.94, "tiny": 0.32}  # side of a thing in cells
+WORD = 17  # side of a word's plate in pixels of a picture of 48
+HIDDEN = 0.3  # share of a covered thing that is hidden
+FARTHEST = 0.36  # how far, in cells, a thing may move for that
+HALO = 0.04  # in cells: the edge around a thing that covers another
+WEATHER_TINTS = {
+    "rainy": {"other": (100, 140, 195)}, "snowy": {"white": (180, 203, 225), "other": (255, 255, 255)},
+    "foggy": {"grey": (225, 225, 225), "other": (200, 200, 206)}}
 
 
 def render(scene: Scene, size: int = SIZE, oversample: int = 3) -> Image.Image:
-    """Draw a scene as an RGB image of `size` x `size` pixels, smoothed by drawing `oversample` times larger."""
+    """Draw a scene as an RGB image of `size` x `size` pixels, smoothed by drawing `oversample` times larger.
+
+    Raises AssertionError where a digit has no scan yet.
+    """
     side = size * oversample
-    image = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
-    cell = side / 3
-    for thing in scene.things:
-        extent = round(EXTENT[thing.size] * cell)
-        left = round((thing.cell % 3 + 0.5 + thing.dx) * cell - extent / 2)
-        top = round((thing.cell // 3 + 0.5 + thing.dy) * cell - extent / 2)
-        mask = _scan_mask(thing.scan, extent) if thing.kind == DIGIT else _mask(thing.kind, extent)
-        image.paste(COLOURS[thing.colour], (left, top), mask)
+    image = _background(scene.background, scene.weather, side).copy()
+    placed = [(thing, *_placed(thing, scene, side)) for thing in scene.things]
+    for layer in (False, True):  # whatever covers another thing is drawn last
+        things = [item for item in placed if bool(item[0].covers) == layer]
+        for thing, left, top, drawn in things:
+            if thing.covers:
+                margin = round(HALO * side / 3)
+                image.paste(BACKGROUNDS[scene.background], (left - margin, top - margin),
+                            _halo(thing.kind, thing.material, drawn.body.width, margin))
+            image.paste(COLOURS[thing.colour], (left, top), drawn.body)
+        for thing, left, top, drawn in things:  # after all bodies, so that no neighbour's edge hides a letter
+            if drawn.ink:
+                image.paste(INK[thing.colour], (left, top), drawn.ink)
     return image.resize((size, size), Image.BOX) if oversample > 1 else image
 
 
-@cache
-def _mask(kind: str, extent: int) -> Image.Image:
-    """Coverage of a shape or pictogram, mode L, `extent` x `extent`."""
-    mask = Image.new("L", (extent, extent), 0)
-    draw, e = ImageDraw.Draw(mask), extent - 1
-    if kind in PICTOGRAMS:
-        glyph = _glyph(PICTOGRAMS[kind])
-        scale = extent / max(glyph.size)
-        glyph = glyph.resize((max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))), Image.LANCZOS)
-        mask.paste(glyph, ((extent - glyph.width) // 2, (extent - glyph.height) // 2))
-    elif kind == "circle":
-        draw.ellipse((0, 0, e, e), fill=255)
-    elif kind == "square":
-        draw.rectangle((0.07 * e, 0.07 * e, 0.93 * e, 0.93 * e), fill=255)
-    elif kind == "triangle":
-        draw.polygon([(e / 2, 0), (e, 0.9 * e), (0, 0.9 * e)], fill=255)
-    elif kind == "star":
-        radius = [0.5 * e if i % 2 == 0 else 0.21 * e for i in range(10)]
-        draw.polygon([(e / 2 + r * math.sin(i * math.pi / 5), e / 2 - r * math.cos(i * math.pi / 5))
-                      for i, r in enumerate(radius)], fill=255)
-    elif kind == "cross":
-        draw.rectangle((0.35 * e, 0, 0.65 * e, e), fill=255)
-        draw.rectangle((0, 0.35 * e, e, 0.65 * e), fill=255)
-    elif kind == "diamond":
-        draw.polygon([(e / 2, 0), (0.86 * e, e / 2), (e / 2, e), (0.14 * e, e / 2)], fill=255)
-    else:
-        raise ValueError(f"No drawing for {kind!r}.")
-    return mask
+def bounding_box(thing: Thing, scene: Scene) -> tuple[float, float, float, float]:
+    """Where a thing of the scene is drawn: (x1, y1, x2, y2) in fractions of the picture, its hidden part included."""
+    side = 3 * SIZE
+    left, top, drawn = _placed(thing, scene, side)
+    x1, y1, x2, y2 = drawn.body.point(lambda v: 255 * (v > 127)).getbbox()
+    return tuple(min(max(v / side, 0.0), 1.0) for v in (left + x1, top + y1, left + x2, top + y2))
+
+
+def _placed(thing: Thing, scene: Scene, side: int) -> tuple[int, int, Sprite]:
+    """Left and upper edge, in pixels, and the drawing of a thing in a picture of `side` pixels."""
+    assert thing.kind != DIGIT or thing.scan is not None, "A digit has no scan to draw; pose() the scene first."
+    cell, pixel = side / 3, side / SIZE
+    dx, dy = _offset(thing, scene)
+    extent = round(WORD * pixel) if thing.kind == "word" else round(EXTENT[thing.size] * cell)
+    x, y = (thing.cell % 3 + 0.5 + dx) * cell - extent / 2, (thing.cell // 3 + 0.5 + dy) * cell - extent / 2
+    if thing.kind == "word":  # on whole pixels of a picture of 48, for sharp letters, and never over the next cell's
+        x, y = (round(v / pixel) * pixel for v in (x - dx * cell, y))
+    left, top = round(x), round(y)
+    if thing.kind not in PLAIN_KINDS:  # the plain world lets large things lose a pixel at the edge; here each may count
+        left, top = (min(max(v, 0), side - extent) for v in (left, top))
+    return left, top, sprite(thing.kind, thing.detail, thing.material, extent, thing.scan)
+
+
+def _offset(thing: Thing, scene: Scene) -> tuple[float, float]:
+    """How far from the middle of its cell a thing sits, in cells: its jitter, or closer to the thing that it covers."""
+    front = thing if thing.covers else scene.coverer(thing)
+    if front is None:
+        return thing.dx, thing.dy
+    back = scene.covered(front)
+    rows, columns = NEIGHBOURS[front.covers]
+    step = _approach(front.kind, front.material, back.kind, back.material, front.covers) * (1 if thing is front else -1)
+    return front.dx * (not columns) + columns * step, front.dy * (not rows) + rows * step
 
 
 @cache
-def _glyph(character: str) -> Image.Image:
-    """A DejaVu Sans glyph cut to its ink, mode L, about 200 pixels high."""
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), 200)
-    canvas = Image.new("L", (400, 400), 0)
-    ImageDraw.Draw(canvas).text((80, 60), character, fill=255, font=font)
-    canvas = canvas.filter(ImageFilter.MaxFilter(STROKE))  # thin outlines would lose their colour at 10 pixels
-    return canvas.crop(canvas.getbbox())
+def _approach(front: str, front_material: str, back: str, back_material: str, direction: str) -> float:
+    """How far each of two large things must move, in cells, until the front one hides `HIDDEN` of the other's area."""
+    rows, columns = NEIGHBOURS[direction]
+    extent, margin, distance = round(EXTENT["large"] * SIZE), round(HALO * SIZE), SIZE  # in pixels of a cell of SIZE
+    hider, back_body = _halo(front, front_material, extent, margin), sprite(back, "", back_material, extent).body
+    area = np.asarray(back_body, float).sum()
+    while distance > SIZE * (1 - 2 * FARTHEST):
+        shown = back_body.copy()
+        shown.paste(0, (-columns * distance - margin, -rows * distance - margin), hider)
+        if np.asarray(shown, float).sum() <= (1 - HIDDEN) * area:
+            break
+        distance -= 1
+    return (1 - distance / SIZE) / 2
 
 
 @cache
-def _scan_mask(scan: int, extent: int) -> Image.Image:
-    pixels = np.clip(digit_scans()[0][scan] / 16 * 1.2, 0, 1) * 255
-    return Image.fromarray(pixels.astype(np.uint8)).resize((extent, extent), Image.BICUBIC)
+def _halo(kind: str, material: str, extent: int, margin: int) -> Image.Image:
+    """A shape grown by `margin` pixels on every side."""
+    grown = Image.new("L", (extent + 2 * margin, extent + 2 * margin), 0)
+    grown.paste(sprite(kind, "", material, extent).body, (margin, margin))
+    return grown.filter(ImageFilter.MaxFilter(2 * margin + 1))
+
+
+@cache
+def _background(background: str, weather: str, side: int) -> Image.Image:
+    """The empty picture. A weather looks the same in every scene, so things hide parts of one pattern."""
+    image = Image.new("RGB", (side, side), BACKGROUNDS[background])
+    if weather == "fair":
+        return image
+    rng, unit = random.Random(f"weather/{weather}"), side / SIZE
+    mask = Image.new("L", (side, side), 0)
+    draw, tint = ImageDraw.Draw(mask), WEATHER_TINTS[weather]
+    for row in range(-1, 9):
+        if weather == "foggy":
+            draw.rectangle((0, (8 * row + 2) * unit, side, (8 * row + 6) * unit), fill=170)
+            continue
+        for column in range(-1, 9):
+            x, y = (7 * column + 3.5 * (row % 2) + rng.uniform(-1.2, 1.2)) * unit, (7 * row + rng.uniform(-1.2, 1.2)) * unit
+            if weather == "rainy":
+                draw.line((x, y, x - 1.6 * unit, y + 4.5 * unit), fill=255, width=round(0.7 * unit))
+            else:
+                draw.ellipse((x - 1.1 * unit, y - 1.1 * unit, x + 1.1 * unit, y + 1.1 * unit), fill=255)
+    if weather == "foggy":
+        mask = mask.filter(ImageFilter.GaussianBlur(1.2 * unit))
+    image.paste(tint.get(background, tint["other"]), (0, 0), mask)
+    return image

@@ -1,33 +1,76 @@
 """Skills of the testbed: how to ask about a scene, and what the right answer is.
 
-A skill is a question form with slots and a function from a scene and the slots' words to the answer. A question that
-presupposes what is not there, or that has no single answer, is answered "cannot tell".
+A skill has several question forms with slots, and a function from a scene and the slots' words to the answer. A question that
+presupposes what is not there, or that has no single answer, is answered "cannot tell". To add a skill, add a row to `SKILLS`.
 """
 
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from auditdm_lib.testbed.scenes import COLOURS, DIGIT, KINDS, Scene, Thing, digit_scans
+from auditdm_lib.testbed.scenes import (
+    BACKGROUNDS,
+    BEAD,
+    BOTH_SIZES,
+    COLOURS,
+    COLUMNS,
+    DETAILS,
+    DIGIT,
+    KINDS,
+    MATERIALS,
+    NUMBERS,
+    ROWS,
+    SHAPES,
+    SIZES,
+    WEATHERS,
+    Scene,
+    Thing,
+    neighbour,
+)
 
 CANNOT_TELL = "cannot tell"
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-KNOWLEDGE = {  # what a thing is for -> the thing
+NOTHING, SAME, YES_NO = "nothing", "the same", ("yes", "no")
+KNOWLEDGE = {  # what a thing does or is for -> the thing; the first eight are all that the plain world has
     "flies": "plane", "keeps you dry": "umbrella", "holds a ship": "anchor", "cuts paper": "scissors",
     "rings": "phone", "holds coffee": "cup", "melts in spring": "snowman", "brings rain": "cloud",
+    "gives milk": "cow", "catches mice": "cat", "eats cheese": "mouse", "is worn by a king": "crown", "shines by night": "moon",
+    "weighs things": "scales", "comes with thunder": "bolt", "smells sweet": "flower", "is posted": "letter", "writes": "pencil",
 }
-PLURALS = {kind: {"cross": "crosses", "scissors": "scissors"}.get(kind, kind + "s") for kind in KINDS}
+PLAIN_KNOWLEDGE = tuple(KNOWLEDGE)[:8]
+PLURALS = {kind: {"cross": "crosses", "scissors": "scissors", "scales": "scales", "person": "people", "mouse": "mice"}.get(
+    kind, kind + "s") for kind in KINDS}
+SINGULAR = {plural: kind for kind, plural in PLURALS.items()}
+WHERE = {"left of": "left", "right of": "right", "above": "above", "below": "below"}
+RANKS = {"first": 0, "last": -1}
+HEIGHTS = {"left": 0, "middle": 1, "right": 2}
+SLOTS = {  # slot of a question form -> its words
+    "kind": KINDS, "kind2": KINDS, "shape": SHAPES, "plural": tuple(SINGULAR),
+    "colour": tuple(COLOURS), "colour2": tuple(COLOURS), "does": tuple(KNOWLEDGE), "where": tuple(WHERE), "row": ROWS,
+    "rank": tuple(RANKS), "bar": tuple(HEIGHTS),
+    "beside": tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)}
 
 
 @dataclass(frozen=True)
 class Skill:
-    """A question form such as 'what colour is the {kind}?' and its answer function `(scene, slots) -> str`."""
+    """A kind of question.
+
+    `category` is the failure category of the paper's Figure 4 that the skill stands in for, or "". `forms` are ways to ask,
+    the first being the only one in the plain world; `answers` all right answers but "cannot tell"; `answer(scene, slots)` the
+    right one. `about` is the kind of thing asked about where no slot names it; `asks` tells which things are worth asking
+    about. `balance(answer, slots)` sorts questions into `classes`, one of which is drawn first, lest the commonest answer be a
+    good guess.
+    """
 
     name: str
-    form: str
+    category: str
+    forms: tuple[str, ...]
+    answers: tuple[str, ...]
     answer: Callable[[Scene, dict], str]
+    about: str = ""
+    asks: Callable[[Scene, Thing], bool] = lambda scene, thing: True
+    balance: Callable[[str, dict], str] | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,29 +87,36 @@ def only(scene: Scene, **wanted: str) -> Thing | None:
     return found[0] if len(found) == 1 else None
 
 
-def _attribute(name: str) -> Callable[[Scene, dict], str]:
+def _attribute(name: str, kind: str = "", slot: str = "kind") -> Callable[[Scene, dict], str]:
+    """Answers with an attribute of the only thing of a kind: `kind`, or the one named in a slot."""
     def answer(scene: Scene, slots: dict) -> str:
-        thing = only(scene, kind=slots["kind"])
-        return CANNOT_TELL if thing is None else getattr(thing, name)
+        thing = only(scene, kind=kind or slots[slot])
+        return CANNOT_TELL if thing is None or not getattr(thing, name) else getattr(thing, name)
     return answer
 
 
-def _name(scene: Scene, slots: dict) -> str:
-    thing = only(scene, colour=slots["colour"])
+def _kind(thing: Thing | None) -> str:
     return CANNOT_TELL if thing is None else thing.kind
 
 
-def _count(scene: Scene, **wanted: str) -> str:
-    return NUMBERS[sum(all(getattr(t, k) == v for k, v in wanted.items()) for t in scene.things)]
+def _pair(compare: Callable[[Thing, Thing, dict], str]) -> Callable[[Scene, dict], str]:
+    """Answers by comparing the only thing of one kind with the only thing of another."""
+    def answer(scene: Scene, slots: dict) -> str:
+        a, b = (only(scene, kind=slots[slot]) for slot in ("kind", "kind2"))
+        return CANNOT_TELL if a is None or b is None or a is b else compare(a, b, slots)
+    return answer
+
+
+def _order(a: int, b: int, before: str, after: str) -> str:
+    return CANNOT_TELL if a == b else before if a < b else after
+
+
+def _count(scene: Scene, **wanted: str) -> int:
+    return sum(all(getattr(t, k) == v for k, v in wanted.items()) for t in scene.things)
 
 
 def _exists(scene: Scene, slots: dict) -> str:
-    return "yes" if any(t.colour == slots["colour"] and t.kind == slots["kind"] for t in scene.things) else "no"
-
-
-def _digit(scene: Scene, slots: dict) -> str:
-    thing = only(scene, kind=DIGIT)
-    return CANNOT_TELL if thing is None else NUMBERS[digit_scans()[1][thing.scan]]
+    return "yes" if _count(scene, colour=slots["colour"], kind=slots["kind"]) else "no"
 
 
 def _knowledge(scene: Scene, slots: dict) -> str:
@@ -74,83 +124,194 @@ def _knowledge(scene: Scene, slots: dict) -> str:
     return CANNOT_TELL if thing is None else thing.colour
 
 
+def _neighbour(scene: Scene, slots: dict) -> str:
+    thing = only(scene, kind=slots["kind"])
+    if thing is None:
+        return CANNOT_TELL
+    beside = scene.at(neighbour(thing.cell, WHERE[slots["where"]]))
+    return beside.kind if beside else NOTHING
+
+
+def _larger(a: Thing, b: Thing, slots: dict) -> str:
+    order = ("tiny", "small", "large")
+    x, y = order.index(a.size), order.index(b.size)
+    return SAME if x == y else a.kind if x > y else b.kind
+
+
+def _hider(scene: Scene, slots: dict) -> str:
+    thing = only(scene, kind=slots["kind"])
+    return CANNOT_TELL if thing is None else _kind(scene.coverer(thing))
+
+
+def _more(scene: Scene, slots: dict) -> str:
+    a, b = (_count(scene, colour=slots[slot]) for slot in ("colour", "colour2"))
+    if slots["colour"] == slots["colour2"] or a == b == 0:
+        return CANNOT_TELL
+    return SAME if a == b else slots["colour"] if a > b else slots["colour2"]
+
+
+def _ranked(scene: Scene, slots: dict) -> str:
+    row = [t for t in scene.things if t.row == slots["row"]]
+    return _kind(row[RANKS[slots["rank"]]] if row else None)
+
+
+def _sum(scene: Scene, slots: dict) -> str:
+    digits = [NUMBERS.index(t.detail) for t in scene.things if t.kind == DIGIT]
+    return NUMBERS[sum(digits)] if len(digits) == 2 else CANNOT_TELL
+
+
+def _bars(scene: Scene) -> list[int] | None:
+    chart = only(scene, kind="chart")
+    return [NUMBERS.index(word) for word in chart.detail.split()] if chart else None
+
+
+def _bar_height(scene: Scene, slots: dict) -> str:
+    bars = _bars(scene)
+    return NUMBERS[bars[HEIGHTS[slots["bar"]]]] if bars else CANNOT_TELL
+
+
+def _highest(scene: Scene, slots: dict) -> str:
+    bars = _bars(scene)
+    return tuple(HEIGHTS)[bars.index(max(bars))] if bars and bars.count(max(bars)) == 1 else CANNOT_TELL
+
+
+def _place(scene: Scene, slots: dict) -> str:
+    bead = only(scene, kind=BEAD)
+    return CANNOT_TELL if bead is None else f"{bead.row} {bead.column}"
+
+
+def _winner(right: str, slots: dict) -> str:
+    return SAME if right == SAME else "first" if right == slots.get("kind", slots.get("colour")) else "second"
+
+
+def _by_answer(right: str, slots: dict) -> str:
+    return right
+
+
+_contest = dict(balance=_winner, classes=(SAME, "first", "second"))
+_sized = dict(asks=lambda scene, thing: thing.kind in BOTH_SIZES)
+_EMOTION = "Emotion (Atmosphere / Weather) Understanding"
+_colours, _counts = tuple(COLOURS), NUMBERS[:10]
+
 SKILLS = {s.name: s for s in (
-    Skill("colour", "what colour is the {kind}?", _attribute("colour")),
-    Skill("name", "what is the {colour} thing?", _name),
-    Skill("size", "is the {kind} small or large?", _attribute("size")),
-    Skill("row", "which row is the {kind} in?", _attribute("row")),
-    Skill("column", "which column is the {kind} in?", _attribute("column")),
-    Skill("count_all", "how many things are there?", lambda scene, slots: _count(scene)),
-    Skill("count_colour", "how many {colour} things are there?", lambda scene, slots: _count(scene, colour=slots["colour"])),
-    Skill("count_kind", "how many {plural} are there?", lambda scene, slots: _count(scene, kind=slots["kind"])),
-    Skill("exists", "is there any {colour} {kind}?", _exists),
-    Skill("background", "what colour is the background?", lambda scene, slots: scene.background),
-    Skill("digit", "which digit is written?", _digit),
-    Skill("knowledge", "what colour is the thing that {does}?", _knowledge),
+    # The plain world has these twelve.
+    Skill("colour", "Color Recognition", ("what colour is the {kind}?", "which colour does the {kind} have?"),
+          _colours, _attribute("colour")),
+    Skill("name", "", ("what is the {colour} thing?", "which thing is {colour}?"),
+          KINDS, lambda scene, slots: _kind(only(scene, colour=slots["colour"]))),
+    Skill("size", "", ("is the {kind} small or large?", "how large is the {kind}?"),
+          SIZES, _attribute("size"), **_sized, balance=_by_answer, classes=("small", "large")),
+    Skill("row", "", ("which row is the {kind} in?", "how high up is the {kind}?"),
+          ROWS, _attribute("row")),
+    Skill("column", "", ("which column is the {kind} in?", "how far right is the {kind}?"),
+          COLUMNS, _attribute("column")),
+    Skill("count_all", "Counting", ("how many things are there?", "how many things does the picture show?"),
+          _counts, lambda scene, slots: NUMBERS[_count(scene)]),
+    Skill("count_colour", "Counting", ("how many {colour} things are there?", "how many things are {colour}?"),
+          _counts, lambda scene, slots: NUMBERS[_count(scene, colour=slots["colour"])]),
+    Skill("count_kind", "Counting", ("how many {plural} are there?", "what is the number of {plural}?"),
+          _counts, lambda scene, slots: NUMBERS[_count(scene, kind=slots["kind"])],
+          balance=lambda right, slots: right if right in ("zero", "one") else "more", classes=("zero", "one", "more")),
+    Skill("exists", "Hallucination Avoidance", ("is there any {colour} {kind}?", "do you see any {colour} {kind}?"),
+          YES_NO, _exists, balance=_by_answer, classes=YES_NO),
+    Skill("background", "", ("what colour is the background?", "which colour is behind the things?"),
+          tuple(BACKGROUNDS), lambda scene, slots: scene.background),
+    Skill("digit", "", ("which digit is written?", "which digit can be read?"),
+          DETAILS[DIGIT], _attribute("detail", DIGIT), about=DIGIT),
+    Skill("knowledge", "World Knowledge", ("what colour is the thing that {does}?", "which colour has the thing that {does}?"),
+          _colours, _knowledge),
+    # What can be read off one thing, or off the whole picture.
+    Skill("clock", "Clock Reading", ("what time does the clock show?", "which hour is it on the clock?"),
+          DETAILS["clock"], _attribute("detail", "clock"), about="clock"),
+    Skill("action", "Action Recognition", ("what is the person doing?", "which action does the person show?"),
+          DETAILS["person"], _attribute("detail", "person"), about="person"),
+    Skill("sign", "Sign Understanding", ("what does the sign mean?", "which message does the sign give?"),
+          DETAILS["sign"], _attribute("detail", "sign"), about="sign"),
+    Skill("text", "Small Text Recognition", ("which word is written?", "which word can be read?"),
+          DETAILS["word"], _attribute("detail", "word"), about="word"),
+    Skill("mood", _EMOTION, ("how does the face look?", "which mood does the face show?"),
+          DETAILS["face"], _attribute("detail", "face"), about="face"),
+    Skill("orientation", "", ("which way does the arrow point?", "in which direction does the arrow point?"),
+          DETAILS["arrow"], _attribute("detail", "arrow"), about="arrow"),
+    Skill("chart", "", ("how high is the {bar} bar of the chart?", "which height has the {bar} bar of the chart?"),
+          NUMBERS[1:5], _bar_height, about="chart"),
+    Skill("peak", "", ("which bar of the chart is the highest?", "where is the highest bar of the chart?"),
+          tuple(HEIGHTS), _highest, about="chart"),
+    Skill("small_object", "Small Object Detection", ("where is the tiny bead?", "in which place is the tiny bead?"),
+          tuple(f"{row} {column}" for row in ROWS for column in COLUMNS), _place, about=BEAD),
+    Skill("material", "Material Recognition", ("is the {shape} plain, striped, dotted or hollow?", "how is the {shape} filled?"),
+          MATERIALS, _attribute("material", slot="shape"), asks=lambda scene, thing: thing.kind in SHAPES),
+    Skill("weather", _EMOTION, ("what is the weather like?", "which weather does the picture show?"),
+          WEATHERS, lambda scene, slots: scene.weather),
+    Skill("distraction", "Distraction Avoidance", ("there is a {beside}. what colour is the {kind}?",
+                                                   "forget the {beside}: what colour is the {kind}?"),
+          _colours, _attribute("colour")),
+    # What several things are to each other.
+    Skill("compare_size", "Size Comparison", ("which is larger, the {kind} or the {kind2}?",
+                                              "is the {kind} or the {kind2} larger?"),
+          (*KINDS, SAME), _pair(_larger), **_sized, **_contest),
+    Skill("neighbour", "Object Relationship", ("what is directly {where} the {kind}?", "which thing is just {where} the {kind}?"),
+          (*KINDS, NOTHING), _neighbour, balance=lambda right, slots: NOTHING if right == NOTHING else "thing",
+          classes=(NOTHING, "thing", "thing")),
+    Skill("side", "Spatial Relationship", ("is the {kind} left or right of the {kind2}?",
+                                           "on which side of the {kind2} is the {kind}?"),
+          ("left", "right"), _pair(lambda a, b, slots: _order(a.cell % 3, b.cell % 3, "left", "right"))),
+    Skill("height", "Spatial Relationship", ("is the {kind} above or below the {kind2}?",
+                                             "compared with the {kind2}, is the {kind} above or below?"),
+          ("above", "below"), _pair(lambda a, b, slots: _order(a.cell // 3, b.cell // 3, "above", "below"))),
+    Skill("occlusion", "", ("what partly hides the {kind}?", "which thing is in front of the {kind}?"),
+          SHAPES, _hider, asks=lambda scene, thing: scene.coverer(thing) is not None),
+    Skill("same_colour", "", ("are the {kind} and the {kind2} of the same colour?",
+                              "do the {kind} and the {kind2} share a colour?"),
+          YES_NO, _pair(lambda a, b, slots: "yes" if a.colour == b.colour else "no"), balance=_by_answer,
+          classes=("yes", "yes", "no")),  # few scenes can show "yes"
+    Skill("compare_counts", "", ("which are more, the {colour} or the {colour2} things?",
+                                 "are more things {colour} or {colour2}?"),
+          (*_colours, SAME), _more, **_contest),
+    Skill("order", "", ("what is the {rank} thing in the {row} row?", "which thing comes {rank} in the {row} row?"),
+          KINDS, _ranked),
+    Skill("negation", "", ("how many things are not {colour}?", "how many things have another colour than {colour}?"),
+          _counts, lambda scene, slots: NUMBERS[len(scene.things) - _count(scene, colour=slots["colour"])]),
+    Skill("arithmetic", "", ("what is the sum of the two digits?", "what do the two digits add up to?"),
+          NUMBERS, _sum, about=DIGIT),
 )}
-_WORDS = {"kind": KINDS, "colour": tuple(COLOURS), "does": tuple(KNOWLEDGE), "plural": tuple(PLURALS.values())}
+PLAIN_SKILLS = tuple(SKILLS)[:12]
 
 
+def slots_of(form: str) -> list[str]:
+    """The slots of a question form: 'is there any {colour} {kind}?' has 'colour' and 'kind'."""
+    return re.findall(r"\{(\w+)\}", form)
+
+
+@cache
 def _pattern(form: str) -> re.Pattern:
     parts = re.split(r"\{(\w+)\}", form)
     return re.compile("".join(
-        re.escape(part) if i % 2 == 0 else f"(?P<{part}>{'|'.join(_WORDS[part])})" for i, part in enumerate(parts)))
+        f"(?P<{part}>{'|'.join(map(re.escape, SLOTS[part]))})" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
 
 
-_PATTERNS = {name: _pattern(skill.form) for name, skill in SKILLS.items()}
-_SINGULAR = {plural: kind for kind, plural in PLURALS.items()}
-
-
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=200_000)
 def parse_question(text: str) -> Question | None:
     """The question that `text` asks, or None where the world has no such question (never an exception)."""
     text = " ".join(text.lower().split())
-    for name, pattern in _PATTERNS.items():
-        if match := pattern.fullmatch(text):
-            slots = match.groupdict()
-            if "plural" in slots:
-                slots["kind"] = _SINGULAR[slots.pop("plural")]
-            return Question(name, slots)
+    for skill in SKILLS.values():
+        for form in skill.forms:
+            if text.startswith(form[:form.find("{")] if "{" in form else form) and (match := _pattern(form).fullmatch(text)):
+                slots = match.groupdict()
+                if "plural" in slots:
+                    slots["kind"] = SINGULAR[slots.pop("plural")]
+                return Question(skill.name, slots)
     return None
 
 
-def phrase(question: Question) -> str:
-    """The words of a question; `parse_question(phrase(q)) == q`."""
+def phrase(question: Question, form: int = 0) -> str:
+    """A question in words, in one of its skill's forms; `parse_question(phrase(q)) == q`."""
     slots = question.slots
-    return SKILLS[question.skill].form.format(**slots, **({"plural": PLURALS[slots["kind"]]} if "kind" in slots else {}))
+    plural = {"plural": PLURALS[slots["kind"]]} if "kind" in slots else {}
+    return SKILLS[question.skill].forms[form].format(**slots, **plural)
 
 
 def answer(scene: Scene, text: str) -> str | None:
     """The right answer to a question in words; "cannot tell" without a single answer; None outside the language."""
     question = parse_question(text)
     return None if question is None else SKILLS[question.skill].answer(scene, question.slots)
-
-
-def _draw(scene: Scene, rng: random.Random, skill: str) -> str:
-    """A question of one skill, mostly about what is in the scene; it may have no answer."""
-    thing = rng.choice(scene.things)
-    seen = rng.random() < 0.8
-    kind = thing.kind if seen else rng.choice(KINDS)
-    colour = thing.colour if seen and (skill != "exists" or rng.random() < 0.6) else rng.choice(tuple(COLOURS))
-    present = [does for does, what in KNOWLEDGE.items() if any(t.kind == what for t in scene.things)]
-    does = rng.choice(present) if present and seen else rng.choice(tuple(KNOWLEDGE))
-    return SKILLS[skill].form.format(kind=kind, colour=colour, plural=PLURALS[kind], does=does)
-
-
-def sample_answerable(scene: Scene, rng: random.Random, skill: str | None = None, tries: int = 12) -> str | None:
-    """A question with an answer; None where a named `skill` shows none for this scene within `tries`."""
-    while True:
-        chosen = skill or rng.choice(tuple(SKILLS))
-        for _ in range(tries):
-            text = _draw(scene, rng, chosen)
-            if answer(scene, text) != CANNOT_TELL:
-                return text
-        if skill:
-            return None
-
-
-def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2) -> str:
-    """A question about a scene; a share of about `unanswerable` may have no answer."""
-    if rng.random() < unanswerable:
-        return _draw(scene, rng, rng.choice(tuple(SKILLS)))
-    return sample_answerable(scene, rng)

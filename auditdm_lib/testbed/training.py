@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 
 from auditdm_lib.testbed.checkpoint import GEMMA_IMAGE_TOKENS, PALIGEMMA_IMAGE_TOKENS, PATCH
 from auditdm_lib.testbed.render import SIZE, render
-from auditdm_lib.testbed.scenes import COLOURS, DIGIT, KINDS, SIZES, Scene, digit_scans
+from auditdm_lib.testbed.scenes import COLOURS, DIGIT, NUMBERS, PLAIN_KINDS, SIZES, Scene
 
 CELL_LABELS = {  # a cell's place is learnt too, else the tower forgets it and no language model can say where a thing is
-    "present": 2, "kind": len(KINDS), "colour": len(COLOURS), "size": len(SIZES), "digit": 10, "row": 3, "column": 3}
+    "present": 2, "kind": len(PLAIN_KINDS), "colour": len(COLOURS), "size": len(SIZES), "digit": 10, "row": 3, "column": 3}
 IGNORE = -100
 
 
@@ -51,11 +51,11 @@ def train_vision_tower(tower: nn.Module, corpus: Corpus, steps: int, seed: int, 
     for i, scene in enumerate(corpus.scenes):
         for t in scene.things:
             labels["present"][i, t.cell] = 1
-            labels["kind"][i, t.cell] = KINDS.index(t.kind)
+            labels["kind"][i, t.cell] = PLAIN_KINDS.index(t.kind)
             labels["colour"][i, t.cell] = tuple(COLOURS).index(t.colour)
             labels["size"][i, t.cell] = SIZES.index(t.size)
             if t.kind == DIGIT:
-                labels["digit"][i, t.cell] = int(digit_scans()[1][t.scan])
+                labels["digit"][i, t.cell] = NUMBERS.index(t.detail)
     hidden, side = tower.config.hidden_size, SIZE // PATCH // 3
     head = nn.Linear(hidden, sum(CELL_LABELS.values()))
     optimizer = torch.optim.AdamW([*tower.parameters(), *head.parameters()], lr, betas=(0.9, 0.98), weight_decay=0.05)

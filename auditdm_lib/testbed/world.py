@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from PIL import Image
 
 from auditdm_lib.testbed.gaps import gap_of, load_gaps
+from auditdm_lib.testbed.questions import all_questions, sample_answerable
 from auditdm_lib.testbed.render import render
-from auditdm_lib.testbed.scenes import COLOURS, Scene, sample_scenes
-from auditdm_lib.testbed.skills import CANNOT_TELL, KNOWLEDGE, SKILLS, Question, answer, parse_question, phrase, sample_answerable
+from auditdm_lib.testbed.scenes import Scene, sample_scenes
+from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 
 
 @dataclass(frozen=True)
 class World:
-    """The scenes behind a list of pictures; `i` is a picture's place in that list."""
+    """The scenes behind a list of pictures; `i` is a picture's place in that list. `plain`: ask the twelve plain skills only."""
 
     scenes: list[Scene]
+    plain: bool = True  # all that the shipped models know
 
     def truth(self, i: int, question: str) -> str | None:
         """The right answer; None where the question has none in this picture or is not in the language."""
@@ -36,29 +38,14 @@ class World:
 
     def random_question(self, i: int, rng: random.Random) -> str:
         """A random answerable question: skills at equal chance."""
-        return sample_answerable(self.scenes[i], rng)
+        return sample_answerable(self.scenes[i], rng, plain=self.plain)
 
     def all_questions(self, i: int) -> list[str]:
         """Every answerable question about picture i, for the ceiling of search success."""
-        scene = self.scenes[i]
-        kinds = sorted({t.kind for t in scene.things})
-        slots = {
-            "{kind}": [{"kind": k} for k in kinds], "{plural}": [{"kind": k} for k in kinds],
-            "{colour}": [{"colour": c} for c in COLOURS], "{does}": [{"does": d} for d in KNOWLEDGE],
-            "{colour}{kind}": [{"colour": c, "kind": k} for c in COLOURS for k in kinds], "": [{}]}
-        texts = []
-        for skill in SKILLS.values():
-            names = "".join(name for name in slots_of(skill.form))
-            texts += [phrase(Question(skill.name, s)) for s in slots[names]]
-        return [text for text in texts if answer(scene, text) != CANNOT_TELL]
+        return all_questions(self.scenes[i], self.plain)
 
 
-def slots_of(form: str) -> list[str]:
-    """The slots of a question form, in order: 'is there any {colour} {kind}?' has '{colour}' and '{kind}'."""
-    return [f"{{{part.split('}')[0]}}}" for part in form.split("{")[1:]]
-
-
-def testbed_pictures(n: int, split: str, seed: int) -> tuple[list[str], list[Image.Image], World]:
+def testbed_pictures(n: int, split: str, seed: int, plain: bool = True) -> tuple[list[str], list[Image.Image], World]:
     """Names, pictures and the world of `n` fresh scenes."""
-    scenes = sample_scenes(n, split, seed)
-    return [f"{split}-{seed}-{i:05d}" for i in range(n)], [render(s) for s in scenes], World(scenes)
+    scenes = sample_scenes(n, split, seed, plain)
+    return [f"{split}-{seed}-{i:05d}" for i in range(n)], [render(s) for s in scenes], World(scenes, plain)

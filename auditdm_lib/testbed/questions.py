@@ -1,0 +1,134 @@
+"""Drawing questions about scenes: random ones, answerable ones, all of them; and what can be said of a question."""
+
+import itertools
+import random
+
+from auditdm_lib.testbed.scenes import COLOURS, KINDS, NUMBERS, PLAIN_KINDS, SHAPES, Scene, Thing
+from auditdm_lib.testbed.skills import (
+    CANNOT_TELL,
+    KNOWLEDGE,
+    PLAIN_KNOWLEDGE,
+    PLAIN_SKILLS,
+    PLURALS,
+    SKILLS,
+    SLOTS,
+    Question,
+    answer,
+    only,
+    parse_question,
+    slots_of,
+)
+
+SEEN = 0.8  # share of the words of a question that name what is in the scene
+TRIES = 12
+THING = ("colour", "size", "row", "column", "detail", "material")
+
+
+def _words(scene: Scene, rng: random.Random, skill: str, form: str, plain: bool) -> dict[str, str]:
+    """Words for the slots of a form, mostly about what is in the scene; the question may have no answer."""
+    asks = SKILLS[skill].asks
+    worth = [t for t in scene.things if asks(scene, t)]
+    things = rng.sample(worth, 2) if len(worth) > 1 else worth * 2 or [Thing(_any_kind(rng, skill, plain), "red", "large", 0)] * 2
+    words = {}
+    for slot in slots_of(form):
+        seen = rng.random() < SEEN
+        thing = things[slot.endswith("2")]
+        if slot in ("kind", "kind2", "shape"):
+            words[slot] = thing.kind if seen else _any_kind(rng, skill, plain)
+        elif slot == "plural":
+            words[slot] = PLURALS[thing.kind if seen else _any_kind(rng, skill, plain)]
+        elif slot in ("colour", "colour2"):
+            palette = [thing.colour] if skill == "exists" and rng.random() < 0.6 else [t.colour for t in scene.things]
+            words[slot] = rng.choice(palette if seen and palette else tuple(COLOURS))
+        elif slot == "does":
+            known = PLAIN_KNOWLEDGE if plain else tuple(KNOWLEDGE)
+            present = [does for does in known if any(t.kind == KNOWLEDGE[does] for t in scene.things)]
+            words[slot] = rng.choice(present if present and seen else known)
+        elif slot == "beside":
+            words[slot] = f"{things[1].colour} {things[1].kind}"
+        elif slot == "row":
+            words[slot] = rng.choice([t.row for t in scene.things] if seen and scene.things else SLOTS[slot])
+        else:
+            words[slot] = rng.choice(SLOTS[slot])
+    return words
+
+
+def _any_kind(rng: random.Random, skill: str, plain: bool) -> str:
+    if plain:
+        return rng.choice(PLAIN_KINDS)
+    # Shapes are common in scenes: were they as rare as others among absent kinds, "how many cats?" would give "zero" away.
+    return rng.choice(SHAPES if skill == "material" else (*SHAPES, *SHAPES, *KINDS) if skill == "count_kind" else KINDS)
+
+
+def draw_question(scene: Scene, rng: random.Random, skill: str, plain: bool = False) -> str:
+    """A question of one skill in one of its forms, mostly about what is in the scene; it may have no answer."""
+    form = SKILLS[skill].forms[0] if plain else rng.choice(SKILLS[skill].forms)
+    return form.format(**_words(scene, rng, skill, form, plain))
+
+
+def _is_of(scene: Scene, text: str, wanted: str | None) -> bool:
+    """Whether a question has an answer and, where a class of answers is wanted, one of that class."""
+    question, right = parse_question(text), answer(scene, text)
+    if right == CANNOT_TELL or wanted is None:
+        return right != CANNOT_TELL
+    return SKILLS[question.skill].balance(right, question.slots) == wanted
+
+
+def sample_answerable(scene: Scene, rng: random.Random, skill: str | None = None, plain: bool = False, tries: int = TRIES
+                      ) -> str | None:
+    """A question with an answer; None where a named `skill` shows none for this scene within `tries`.
+
+    Yes/no questions and contests first draw which class of answer is wanted, so that the commonest is no good guess; a scene
+    that cannot show it is passed over.
+    """
+    while True:
+        chosen = skill or rng.choice(PLAIN_SKILLS if plain else tuple(SKILLS))
+        wanted = None if plain else rng.choice(SKILLS[chosen].classes or (None,))
+        for _ in range(tries):
+            text = draw_question(scene, rng, chosen, plain)
+            if _is_of(scene, text, wanted):
+                return text
+        if skill:
+            return None
+
+
+def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2, plain: bool = False) -> str:
+    """A question about a scene; a share of about `unanswerable` is drawn without care whether it has an answer."""
+    if rng.random() < unanswerable:
+        return draw_question(scene, rng, rng.choice(PLAIN_SKILLS if plain else tuple(SKILLS)), plain)
+    return sample_answerable(scene, rng, plain=plain)
+
+
+def all_questions(scene: Scene, plain: bool = False) -> list[str]:
+    """Every answerable question about what is in a scene, in the first form of its skill."""
+    kinds = tuple(dict.fromkeys(t.kind for t in scene.things))
+    present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(PLURALS[k] for k in kinds),
+               "beside": tuple(dict.fromkeys(f"{t.colour} {t.kind}" for t in scene.things))}
+    texts = []
+    for name in PLAIN_SKILLS if plain else SKILLS:
+        form = SKILLS[name].forms[0]
+        slots = slots_of(form)
+        texts += [form.format(**dict(zip(slots, words, strict=True)))
+                  for words in itertools.product(*(present.get(slot, SLOTS[slot]) for slot in slots))]
+    return [text for text in texts if answer(scene, text) not in (None, CANNOT_TELL)]
+
+
+def conditions(scene: Scene, question: Question) -> dict[str, str]:
+    """What is true of a question about a scene, by the names that a gap's `when` may use.
+
+    Always: answer, background, weather, things (how many, in words), and the question's slots. With a thing asked about:
+    thing.colour, thing.size, thing.row, thing.column, thing.detail, thing.material.
+    """
+    skill, slots = SKILLS[question.skill], question.slots
+    held = dict(answer=skill.answer(scene, slots), background=scene.background, weather=scene.weather,
+                things=NUMBERS[len(scene.things)], **slots)
+    kind = skill.about or slots.get("kind", slots.get("shape", KNOWLEDGE.get(slots.get("does"))))
+    thing = only(scene, kind=kind) if kind else only(scene, colour=slots["colour"]) if question.skill == "name" else None
+    return held | ({f"thing.{name}": getattr(thing, name) for name in THING} if thing else {})
+
+
+def condition_names(skill: str) -> tuple[str, ...]:
+    """The names that a gap in this skill may put into `when`."""
+    slots = dict.fromkeys(slot.replace("plural", "kind") for form in SKILLS[skill].forms for slot in slots_of(form))
+    about_thing = SKILLS[skill].about or skill == "name" or {"kind", "shape", "does"} & set(slots)
+    return ("answer", "background", "weather", "things", *slots, *(f"thing.{name}" for name in THING if about_thing))

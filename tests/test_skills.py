@@ -1,0 +1,138 @@
+"""Skills: right answers, and a language in which every question means one thing."""
+
+import csv
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auditdm_lib import paths
+from auditdm_lib.testbed.scenes import Scene, Thing
+from auditdm_lib.testbed.skills import (
+    CANNOT_TELL,
+    KNOWLEDGE,
+    PLAIN_KNOWLEDGE,
+    PLAIN_SKILLS,
+    SKILLS,
+    SLOTS,
+    answer,
+    parse_question,
+    phrase,
+    slots_of,
+)
+
+PLAIN = Scene("mint", (
+    Thing("umbrella", "red", "small", 0), Thing("star", "blue", "large", 4), Thing("star", "red", "small", 5),
+    Thing("digit", "black", "large", 6, "seven"), Thing("anchor", "purple", "large", 8)))
+# clock  .     star(over the cow)      digit 3  word  cow      chart  bead  digit 8
+BUSY = Scene("grey", (
+    Thing("clock", "red", "large", 0, "three"), Thing("star", "blue", "large", 2, material="striped", covers="below"),
+    Thing("digit", "green", "small", 3, "three"), Thing("word", "red", "large", 4, "tea"), Thing("cow", "black", "large", 5),
+    Thing("chart", "pink", "large", 6, "one four two"), Thing("bead", "blue", "tiny", 7),
+    Thing("digit", "blue", "large", 8, "eight")), "rainy")
+FEW = Scene("white", (
+    Thing("person", "red", "large", 0, "running"), Thing("sign", "blue", "large", 1, "no entry"),
+    Thing("face", "red", "large", 2, "angry"), Thing("arrow", "green", "small", 4, "up"),
+    Thing("chart", "red", "large", 8, "two two one")))
+
+
+@pytest.mark.parametrize(("scene", "question", "right"), [
+    (PLAIN, "what colour is the umbrella?", "red"),
+    (PLAIN, "what colour is the star?", CANNOT_TELL),  # there are two
+    (PLAIN, "which colour does the heart have?", CANNOT_TELL),  # there is none
+    (PLAIN, "what is the purple thing?", "anchor"),
+    (PLAIN, "which thing is red?", CANNOT_TELL),
+    (PLAIN, "is the anchor small or large?", "large"),
+    (BUSY, "how large is the bead?", "tiny"),
+    (PLAIN, "which row is the anchor in?", "bottom"),
+    (PLAIN, "how far right is the umbrella?", "left"),
+    (PLAIN, "how many things are there?", "five"),
+    (PLAIN, "how many red things are there?", "two"),
+    (PLAIN, "how many stars are there?", "two"),
+    (PLAIN, "what is the number of crosses?", "zero"),
+    (PLAIN, "is there any blue star?", "yes"),
+    (PLAIN, "do you see any green star?", "no"),
+    (PLAIN, "what colour is the background?", "mint"),
+    (PLAIN, "which digit is written?", "seven"),
+    (BUSY, "which digit is written?", CANNOT_TELL),
+    (PLAIN, "what colour is the thing that keeps you dry?", "red"),
+    (PLAIN, "what colour is the thing that flies?", CANNOT_TELL),
+    (BUSY, "which colour has the thing that gives milk?", "black"),
+    (BUSY, "what time does the clock show?", "three"),
+    (PLAIN, "what time does the clock show?", CANNOT_TELL),
+    (BUSY, "which word can be read?", "tea"),
+    (BUSY, "how high is the middle bar of the chart?", "four"),
+    (BUSY, "which bar of the chart is the highest?", "middle"),
+    (FEW, "where is the highest bar of the chart?", CANNOT_TELL),  # two are equal
+    (FEW, "which height has the right bar of the chart?", "one"),
+    (BUSY, "where is the tiny bead?", "bottom centre"),
+    (BUSY, "is the star plain, striped, dotted or hollow?", "striped"),
+    (BUSY, "how is the circle filled?", CANNOT_TELL),
+    (BUSY, "what is the weather like?", "rainy"),
+    (BUSY, "there is a red clock. what colour is the cow?", "black"),
+    (BUSY, "forget the blue star: what colour is the chart?", "pink"),
+    (FEW, "what is the person doing?", "running"),
+    (FEW, "what does the sign mean?", "no entry"),
+    (FEW, "which mood does the face show?", "angry"),
+    (FEW, "which way does the arrow point?", "up"),
+    (FEW, "which is larger, the person or the arrow?", "person"),
+    (FEW, "is the arrow or the sign larger?", "sign"),
+    (FEW, "which is larger, the sign or the face?", "the same"),
+    (FEW, "which is larger, the sign or the sign?", CANNOT_TELL),
+    (FEW, "what is directly right of the person?", "sign"),
+    (FEW, "which thing is just below the sign?", "arrow"),
+    (FEW, "what is directly left of the person?", "nothing"),
+    (FEW, "what is directly above the cup?", CANNOT_TELL),
+    (FEW, "is the arrow left or right of the face?", "left"),
+    (FEW, "on which side of the person is the chart?", "right"),
+    (FEW, "is the arrow left or right of the sign?", CANNOT_TELL),  # one column
+    (FEW, "is the arrow above or below the sign?", "below"),
+    (FEW, "compared with the chart, is the face above or below?", "above"),
+    (FEW, "is the sign above or below the face?", CANNOT_TELL),
+    (BUSY, "what partly hides the cow?", "star"),
+    (BUSY, "which thing is in front of the star?", CANNOT_TELL),
+    (FEW, "are the person and the face of the same colour?", "yes"),
+    (FEW, "do the person and the sign share a colour?", "no"),
+    (BUSY, "which are more, the red or the blue things?", "blue"),
+    (BUSY, "are more things green or pink?", "the same"),
+    (BUSY, "are more things purple or orange?", CANNOT_TELL),  # there is neither
+    (BUSY, "what is the first thing in the middle row?", "digit"),
+    (BUSY, "which thing comes last in the top row?", "star"),
+    (FEW, "what is the last thing in the middle row?", "arrow"),
+    (BUSY, "how many things are not blue?", "five"),
+    (BUSY, "how many things have another colour than purple?", "eight"),
+    (BUSY, "what is the sum of the two digits?", "eleven"),
+    (PLAIN, "what do the two digits add up to?", CANNOT_TELL),
+    (PLAIN, "why is the umbrella sad?", None),
+])
+def test_answers_follow_the_scene(scene, question, right):
+    assert answer(scene, question) == right
+
+
+def test_every_form_of_every_skill_is_tried_above():
+    tried = {(parse_question(mark[1]).skill) for mark in test_answers_follow_the_scene.pytestmark[0].args[1] if mark[2]}
+    assert tried == set(SKILLS)
+
+
+def test_there_are_enough_skills_and_each_category_of_the_paper_has_one():
+    with open(paths.ROOT / "figures" / "paper_values.csv") as file:
+        figure_4 = {row["category"] for row in csv.DictReader(file) if row["item"] == "fig4_failure_share"}
+    assert len(figure_4) == 15 and {s.category for s in SKILLS.values()} - {""} == figure_4
+    assert sum(s.category == "" for s in SKILLS.values()) >= 9 and len(SKILLS) >= 24
+    assert len(PLAIN_SKILLS) == 12 and len(PLAIN_KNOWLEDGE) == 8 < len(KNOWLEDGE)
+
+
+def test_a_question_means_one_thing_whatever_the_form():
+    for skill in SKILLS.values():
+        assert len(skill.forms) >= 2
+        for form in skill.forms:
+            for i in range(max([len(SLOTS[slot]) for slot in slots_of(form)], default=1)):
+                text = form.format(**{slot: SLOTS[slot][i % len(SLOTS[slot])] for slot in slots_of(form)})
+                question = parse_question(text)
+                assert question.skill == skill.name and text in [phrase(question, i) for i in range(len(skill.forms))]
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=500, deadline=None)
+def test_text_outside_the_language_has_no_answer_and_raises_nothing(text):
+    assert answer(PLAIN, text) is None or parse_question(text) is not None
