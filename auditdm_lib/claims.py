@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from auditdm_lib import stats
+from auditdm_lib import scores, stats
+from auditdm_lib.scores import GAP_ITEMS
 from auditdm_lib.stats import Estimate
 
-GAP_ITEMS = "gap-items"  # the suite that asks only inside planted gaps
 HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested"
 COLUMNS = ["claim", "paper_value", "run_value", "ci_low", "ci_high", "verdict", "reads"]
 
@@ -158,9 +158,8 @@ def pairs(items: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 
 def suite_average(items: pd.DataFrame, model: str) -> Estimate:
-    """Mean accuracy over the suites, gap items left out (Figure 2), in percent."""
-    marks = items[(items["model"] == model) & (items["suite"] != GAP_ITEMS)].groupby("suite", sort=True)["correct"]
-    return percent(stats.average([stats.proportion(int(m.sum()), len(m)) for _, m in marks]))
+    """Mean over the suites of each one's own score, gap items left out (Figure 2), in percent."""
+    return percent(scores.average(items, model))
 
 
 def gap_score(items: pd.DataFrame, model: str) -> Estimate:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from auditdm_lib import claims
-from auditdm_lib.claims import GAP_ITEMS, Artefacts
+from auditdm_lib.claims import Artefacts
+from auditdm_lib.scores import GAP_ITEMS, headlines
 from auditdm_lib.stats import Estimate, proportion
 
 
@@ -31,15 +32,14 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def scores(items: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in percent with its interval: one row a model, one column a suite, their average, the gap items last."""
-    suites = [suite for suite in items["suite"].unique() if suite != GAP_ITEMS]
+    """Each suite's own score in percent with its interval: one row a model, one column a suite, their average, the gap
+    items last."""
     rows = []
     for model in items["model"].unique():
-        mine = items[items["model"] == model]
         row = {"model": model}
-        for suite in suites:
-            marks = mine.loc[mine["suite"] == suite, "correct"]
-            row[suite] = with_interval(claims.percent(proportion(int(marks.sum()), len(marks))))
+        for suite, estimate in headlines(items, model).items():
+            if suite != GAP_ITEMS:
+                row[suite] = with_interval(claims.percent(estimate))
         row["average of suites"] = with_interval(claims.suite_average(items, model))
         row[GAP_ITEMS] = with_interval(claims.gap_score(items, model))
         rows.append(row)

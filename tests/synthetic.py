@@ -88,8 +88,10 @@ def items(n: int = 400, seed: int = 0) -> pd.DataFrame:
         right = base["luck"] < np.where(base["gap"].isna(), outside, inside)
         if model.startswith("reference"):  # errors of their own
             right = base["own_luck"] < np.where(base["skill"] == "size", 0.7, outside)
-        tables.append(base.assign(model=model, correct=right, answer="x"))
-    return pd.concat(tables, ignore_index=True)[["model", "suite", "item", "correct", "answer", "skill", "gap"]]
+        tables.append(base.assign(model=model, correct=right, score=right.astype(float), answer="x", group=base["item"],
+                                  metric="exact_match"))
+    return pd.concat(tables, ignore_index=True)[
+        ["model", "suite", "item", "group", "metric", "score", "correct", "answer", "skill", "gap"]]
 
 
 def history() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Scores are counts over items, with intervals that hold at the edges; comparisons are paired."""
+"""Each suite is scored as its benchmark is, with intervals that hold at the edges; comparisons are paired."""
 
 import numpy as np
 import pandas as pd
@@ -9,18 +9,48 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from auditdm_lib import benchmarks
+from auditdm_lib import benchmarks, scores, stats
+from auditdm_lib.testbed.suites import PLAIN_SUITES, SUITES
 
 SHORT = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+COLUMNS = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
+N = 48
 
 
 def table(suites):
-    """Items of {suite: {model: [correct, ...]}}."""
-    rows = [(role, suite, f"{i}", right, "is it ?", "yes", "yes" if right else "no", "exists", None)
+    """Items of {suite: {model: [correct, ...]}}, each a group of its own."""
+    metric = {suite: SUITES[suite].metric if suite in SUITES else "exact_match" for suite in suites}
+    rows = [(role, suite, f"{i}", f"{i}", metric[suite], float(right), right, "is it ?", "yes", "yes" if right else "no",
+             "exists", None)
             for suite, by_model in suites.items() for role, marks in by_model.items()
             for i, right in enumerate(marks)]
-    return pd.DataFrame(rows, columns=["model", "suite", "item", "correct", "question", "expected", "answer",
-                                       "skill", "gap"])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def graded(suite, scores, per_group=1):
+    """Items of one suite and model with these scores, `per_group` items a group."""
+    items = table({suite: {"target": [score >= 0.5 for score in scores]}})
+    return items.assign(score=scores, group=[f"{i // per_group:03d}" for i in range(len(scores))])
+
+
+def measured(items):
+    rows = scores.summary(items)
+    return rows[rows["suite"] != "average"].set_index("metric")
+
+
+@pytest.fixture(scope="module")
+def every():
+    return benchmarks.load_items([*SUITES], N, 0, seed=0, plain=False)
+
+
+def scored_as(items, answer_to):
+    """The summary of a model that answers an item with `answer_to(item)`."""
+    given = {(id(item.image), item.question): answer_to(item) for item in items.itertuples()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks.models, "load_vlm", lambda path: path)
+        patch.setattr(benchmarks.models, "answer", lambda vlm, images, questions, **_: [
+            given[id(image), question] for image, question in zip(images, questions, strict=True)])
+        return benchmarks.score({"target": "anything"}, items)
 
 
 @given(SHORT)
@@ -29,7 +59,7 @@ def test_f1_is_that_of_scikit_learn(pairs):
     if (said | true).any():
         word = np.array(["no", "yes"])
         group = pd.DataFrame({"answer": word[said.astype(int)], "expected": word[true.astype(int)]})
-        score, low, high = benchmarks._f1(group)
+        score, low, high = scores._f1(group)
         assert score == pytest.approx(f1_score(true, said))
         assert low <= score + 1e-9 and score <= high + 1e-9
 
@@ -37,24 +67,53 @@ def test_f1_is_that_of_scikit_learn(pairs):
 def test_average_is_the_mean_of_the_suites_without_gap_items():
     items = table({"a": {"target": [True] * 90 + [False] * 10}, "b": {"target": [True] * 10 + [False] * 10},
                    "gap-items": {"target": [False] * 50}})
-    average = benchmarks.summary(items).set_index("suite").loc["average"]
+    average = scores.summary(items).set_index("suite").loc["average"]
     assert average["score"] == pytest.approx(0.7) and average["n"] == 120
     assert 0.5 < average["ci_low"] < 0.7 < average["ci_high"] < 0.9
 
 
-def test_only_pope_reports_f1():
+def test_pope_reports_f1_and_the_share_of_yes_too():
     items = table({"pope-mini": {"target": [True, False]}, "gqa-mini": {"target": [True, False]}})
-    rows = benchmarks.summary(items)
-    assert rows[rows["metric"] == "f1"]["suite"].tolist() == ["pope-mini"]
+    rows = scores.summary(items)
+    assert rows[rows["suite"] == "pope-mini"]["metric"].tolist() == ["accuracy", "f1", "yes_ratio"]
+    assert rows[rows["suite"] == "gqa-mini"]["metric"].tolist() == ["exact_match"]
     # of two items that are truly "yes" one was found: precision 1, recall 1/2
     assert rows[rows["metric"] == "f1"]["score"].item() == pytest.approx(2 / 3)
+    assert rows[rows["metric"] == "yes_ratio"]["score"].item() == 0.5
+
+
+def test_mme_adds_accuracy_and_accuracy_plus():
+    # 3 of 4 questions and 1 of 2 pictures: 100 x (0.75 + 0.5) = 125 of 200
+    rows = measured(graded("mme-mini", [1, 1, 1, 0], per_group=2))
+    assert rows["score"].to_dict() == pytest.approx({"mme": 125 / 200, "accuracy": 0.75, "accuracy+": 0.5})
+    assert (rows["n"] == 2).all()  # pictures
+
+
+def test_circular_items_count_only_where_every_rotation_is_right():
+    rows = measured(graded("mmbench-mini", [1, 1, 1, 1, 1, 1, 1, 0], per_group=4))
+    assert rows["score"].to_dict() == pytest.approx({"circular": 0.5, "exact_match": 7 / 8})
+
+
+def test_all_or_nothing_scores_have_wilson_s_interval_and_graded_ones_a_bootstrap():
+    wilson = measured(graded("vqav2-mini", [1.0] * 30))
+    assert tuple(wilson.loc["vqa_accuracy", ["score", "ci_low", "ci_high"]]) == stats.proportion(30, 30)
+    scores = np.random.default_rng(0).uniform(size=200)
+    first, again = (measured(graded("refcoco-mini", scores)).loc["iou"] for _ in range(2))
+    assert first.equals(again)
+    # the standard error of 200 uniform numbers is sqrt(1/12 / 200) = 0.0204; a percentile of 500 rounds wavers by a tenth
+    assert (first["ci_high"] - first["ci_low"]) / 2 == pytest.approx(1.96 * 0.0204, rel=0.15)
+
+
+def test_a_score_of_a_half_is_correct_and_for_a_caption_one_of_a_hundred_points():
+    assert benchmarks._threshold("docvqa-mini") == benchmarks._threshold("gap-items") == 0.5
+    assert benchmarks._threshold("cococap-mini") * 10 * 100 == pytest.approx(100)
 
 
 def test_comparisons_are_paired_and_take_each_subset():
     items = table({"a": {"target": [True] * 90 + [False] * 10, "rectified": [False] * 1 + [True] * 99},
                    "gap-items": {"target": [False] * 50, "rectified": [True] * 40 + [False] * 10}})
     items.loc[(items["suite"] == "a") & (items["item"].astype(int) >= 90), "gap"] = "purple is blue"
-    rows = benchmarks.comparisons(items).set_index("items")
+    rows = scores.comparisons(items).set_index("items")
     assert rows["n"].to_dict() == {
         "gap-items": 50, "suites": 100, "suites outside gaps": 90, "right before": 90}
     assert rows["difference"].to_dict() == pytest.approx(
@@ -62,27 +121,52 @@ def test_comparisons_are_paired_and_take_each_subset():
     assert set(rows["model"]) == {"rectified"}
 
 
-def test_unknown_suite_is_refused_with_the_valid_names():
+def test_unknown_and_unplain_suites_are_refused_with_the_valid_names():
     with pytest.raises(ValueError, match="No suite 'vqa': the suites are .*gap-items"):
         benchmarks.load_items(["vqa"], 5, 5, seed=0)
+    plain = "vqav2-mini, gqa-mini, okvqa-mini, pope-mini, gap-items"
+    with pytest.raises(ValueError, match=f"No suite 'mme-mini': the suites are {plain}"):
+        benchmarks.load_items(["mme-mini"], 5, 5, seed=0)
 
 
 def test_testbed_items_are_answerable_and_gap_items_lie_in_a_gap():
-    items = benchmarks.load_items([*benchmarks.testbed.SUITES, "gap-items"], 6, 2, seed=1)
-    assert set(items["suite"]) == {*benchmarks.testbed.SUITES, "gap-items"}
+    items = benchmarks.load_items([*PLAIN_SUITES, "gap-items"], 6, 2, seed=1)
+    assert set(items["suite"]) == {*PLAIN_SUITES, "gap-items"}
     assert not items.duplicated(["suite", "item"]).any()
     assert items[items["suite"] == "gap-items"]["gap"].notna().all()
     assert items["image"].iloc[0].mode == "RGB"
 
 
+def test_one_who_knows_all_scores_the_maximum_everywhere(every):
+    scored = scored_as(every, lambda item: item.expected)
+    assert scored["correct"].all()
+    headline = scores.summary(scored).drop_duplicates("suite").set_index("suite")["score"]
+    assert set(headline.index) == {*SUITES, "average"}
+    # no caption can be all five references at once
+    assert headline.drop(["cococap-mini", "average"]).eq(1).all() and 0.35 < headline["cococap-mini"] < 1
+
+
+@pytest.mark.parametrize("said, most", [("", 0), ("cannot tell", 0), ("A", 0.45), ("yes", 0.5), ("red", 0.25), ("three", 0.4)])
+def test_one_who_always_says_the_same_scores_low(every, said, most):
+    headline = scores.summary(scored_as(every, lambda item: said)).drop_duplicates("suite").set_index("suite")["score"]
+    assert headline.max() <= most, headline.idxmax()
+
+
+def test_choices_are_right_by_letter_or_text_and_captions_get_room_to_end(every):
+    named = scored_as(every, lambda item: item.options["ABCD".index(item.expected)] if item.options else item.expected)
+    assert named["correct"].all()
+    assert benchmarks._answer_length("cococap-mini") > 100 > benchmarks._answer_length("gqa-mini")
+
+
 def test_models_are_scored_on_the_same_items_by_their_own_answers(tmp_path, monkeypatch):
     red = tiny_models.gemma3(tmp_path / "a"), tiny_models.paligemma2(tmp_path / "b", seed=1)
     images = [Image.new("RGB", (24, 24), colour) for colour in ("red", "blue")]
-    items = pd.DataFrame({"suite": "a", "item": ["0", "1"], "image": images, "skill": "colour", "gap": None,
-                          "question": ["what colour is it ?", "how many ?"], "expected": ["grey", "Two"]})
+    items = pd.DataFrame({"suite": "a", "item": ["0", "1"], "group": ["0", "1"], "image": images, "skill": "colour", "gap": None,
+                          "question": ["what colour is it ?", "how many ?"], "expected": ["grey", "Two"],
+                          "answers": [["grey"], ["Two"]], "options": None})
     canned = {str(red[0]): ["red", "two."], str(red[1]): ["blue", "three"]}
     monkeypatch.setattr(benchmarks.models, "answer", lambda vlm, images, questions, **kw: canned[vlm.name])
     scored = benchmarks.score({"target": red[0], "reference_1": red[1]}, items)
     assert scored["correct"].tolist() == [False, True, False, False]  # "two." is "Two"
     assert scored["model"].tolist() == ["target"] * 2 + ["reference_1"] * 2
-    assert "image" not in scored
+    assert scored.columns.tolist() == COLUMNS

@@ -1,0 +1,150 @@
+"""The metrics of the benchmarks: what a prediction earns, 0 to 1, against the answers that an item accepts.
+
+Short answers are compared as `consensus.same_answer` does, which is the normalisation of the official VQA script (case,
+punctuation, articles, number words) less its contractions and its "none" for 0, plus a few spellings ("grey" is "gray").
+"""
+
+import math
+import re
+from collections import Counter
+
+import numpy as np
+from anls_star import anls_score
+
+from auditdm_lib.consensus import same_answer
+
+LETTERS = "ABCDEFGH"  # of the options of a multiple-choice item
+BINS = 1024  # PaliGemma's location tokens: <loc0000> to <loc1023> across the picture
+TOLERANCE = 0.05  # of relaxed accuracy
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+                "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
+CIDER_N, CIDER_SIGMA = 4, 6.0  # longest n-gram and width of the length penalty, as in coco-caption
+
+
+def exact_match(prediction: str, answers: list[str]) -> float:
+    """1 where the prediction is one of the accepted answers, else 0 (GQA, RealWorldQA)."""
+    return float(any(same_answer(prediction, answer) for answer in answers))
+
+
+def vqa_accuracy(prediction: str, answers: list[str]) -> float:
+    """VQA accuracy: min(1, n / 3), n the annotators who agree, averaged over leaving each annotator out (Antol et al. 2015).
+
+    Of ten annotators, one who agrees is worth 0.3, two 0.6, three 0.9, four or more 1.
+    """
+    agree = [same_answer(prediction, answer) for answer in answers]
+    return sum(min(1.0, (sum(agree) - mine) / 3) for mine in agree) / len(agree)
+
+
+def anls(prediction: str, answers: list[str]) -> float:
+    """Normalised Levenshtein similarity to the nearest answer, 0 where it is below 0.5 (Biten et al. 2019; DocVQA)."""
+    return float(anls_score(tuple(answers), prediction))
+
+
+def number(text: str) -> float | None:
+    """The number that a text says in digits ("4", "4.0", "40 %": 40) or as a word ("four"); None where it says none."""
+    text = text.strip().lower().rstrip(".%").strip()
+    if text in NUMBER_WORDS:
+        return float(NUMBER_WORDS.index(text))
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+
+
+def relaxed_accuracy(prediction: str, answers: list[str]) -> float:
+    """1 where a number is within 5 % of an answer's, or where anything else matches exactly (Methani et al. 2020; ChartQA)."""
+    said = number(prediction)
+    for answer in answers:
+        right = number(answer)
+        if said is None or right is None:
+            near = same_answer(prediction, answer)
+        else:
+            near = abs(said - right) <= TOLERANCE * abs(right) + 1e-9  # the last for the rounding of floats
+        if near:
+            return 1.0
+    return 0.0
+
+
+def choice(prediction: str, options: list[str]) -> str | None:
+    """The letter of the option that a prediction names; None where it names none, or a letter and another option's text.
+
+    With the options red and blue, "B", "b.", "(B)", "B. blue" and "blue" all name B.
+    """
+    letters = LETTERS[:len(options)]
+    if match := re.fullmatch(rf"\(?([{letters}])[.:)]*(?:\s+(.*))?", prediction.strip(), re.IGNORECASE | re.DOTALL):
+        letter, rest = match[1].upper(), match[2]
+        if not rest or same_answer(rest, options[letters.index(letter)]):
+            return letter
+    named = [letter for letter, option in zip(letters, options, strict=True) if same_answer(prediction, option)]
+    return named[0] if len(named) == 1 else None
+
+
+def location(box: tuple[float, float, float, float]) -> str:
+    """A box (x1, y1, x2, y2) in fractions of the picture in PaliGemma's words: y1, x1, y2, x2 in 1,024 bins."""
+    x1, y1, x2, y2 = (min(BINS - 1, max(0, round(side * (BINS - 1)))) for side in box)
+    return f"<loc{y1:04d}><loc{x1:04d}><loc{y2:04d}><loc{x2:04d}>"
+
+
+def located(text: str) -> tuple[float, float, float, float] | None:
+    """The first box (x1, y1, x2, y2) that a text names in location tokens; None where it names none."""
+    match = re.search(r"<loc(\d{4})>\s*<loc(\d{4})>\s*<loc(\d{4})>\s*<loc(\d{4})>", text, re.ASCII)
+    if match is None or any(int(token) >= BINS for token in match.groups()):
+        return None
+    y1, x1, y2, x2 = (int(token) / (BINS - 1) for token in match.groups())
+    return x1, y1, x2, y2
+
+
+def iou(prediction: str, answers: list[str]) -> float:
+    """Intersection over union of the predicted box and the answer's, 0 where no box can be read (RefCOCO)."""
+    a, b = located(prediction), located(answers[0])
+    if a is None or b is None:
+        return 0.0
+    common = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    union = _area(a) + _area(b) - common
+    return common / union if union else 0.0
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    x1, y1, x2, y2 = box
+    return max(0.0, x2 - x1) * max(0.0, y2 - y1)
+
+
+def cider_d(predictions: list[str], references: list[list[str]]) -> np.ndarray:
+    """CIDEr-D of each caption against its references, 0 to 10 as in coco-caption; papers print 100 times the mean.
+
+    Vedantam et al. 2015: for n-grams of 1 to 4 words, the clipped cosine of TF-IDF vectors, times a Gaussian penalty
+    (sigma 6) on the difference in length, averaged over n and over the references, times 10. Document frequencies are over
+    the pictures of `references`, so one picture alone scores 0. Words are runs of letters and digits in lower case, where
+    coco-caption runs the Penn Treebank's tokenizer. Raises ValueError where the two lists differ in length.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} captions but {len(references)} lists of references: give one for each.")
+    counted = [[_ngrams(text) for text in texts] for texts in references]
+    frequency = Counter(gram for texts in counted for gram in set().union(*texts))
+    weight = {gram: math.log(len(references) / pictures) for gram, pictures in frequency.items()}
+    unseen = math.log(max(1, len(references)))  # an n-gram of no reference counts as if one picture had it
+    scores = []
+    for prediction, texts in zip(predictions, counted, strict=True):
+        mine = _vectors(_ngrams(prediction), weight, unseen)
+        scores.append(10 * np.mean([_similarity(mine, _vectors(text, weight, unseen)) for text in texts]))
+    return np.array(scores)
+
+
+def _ngrams(text: str) -> Counter:
+    words = re.findall(r"\w+", text.lower())
+    return Counter(tuple(words[i:i + n]) for n in range(1, CIDER_N + 1) for i in range(len(words) - n + 1))
+
+
+def _vectors(counts: Counter, weight: dict, unseen: float) -> tuple[list[dict], list[float], int]:
+    """TF-IDF vectors by n, their norms, and the length, which coco-caption counts in bigrams."""
+    vectors = [{} for _ in range(CIDER_N)]
+    for gram, count in counts.items():
+        vectors[len(gram) - 1][gram] = count * weight.get(gram, unseen)
+    norms = [math.sqrt(sum(v * v for v in vector.values())) for vector in vectors]
+    return vectors, norms, sum(count for gram, count in counts.items() if len(gram) == 2)
+
+
+def _similarity(mine: tuple, reference: tuple) -> float:
+    """The mean over n of the clipped cosine, times the penalty on length."""
+    cosines = []
+    for a, b, norm_a, norm_b in zip(mine[0], reference[0], mine[1], reference[1], strict=True):
+        shared = sum(min(value, b[gram]) * b[gram] for gram, value in a.items() if gram in b)
+        cosines.append(shared / (norm_a * norm_b) if norm_a and norm_b else 0.0)
+    return sum(cosines) / CIDER_N * math.exp(-(mine[2] - reference[2]) ** 2 / (2 * CIDER_SIGMA**2))
