@@ -1,7 +1,8 @@
 """The tracked result behind the README: `python -m auditdm_lib.reference testbed` takes it from a finished run.
 
-Copies claims, tables, figures (PNG) and the stages' manifests to `figures/reference/`, then writes every number of the
-README from there. A test fails when the README says anything else.
+Copies claims, tables, figures (PNG) and the stages' manifests to `figures/reference/`, and from the run's `build_testbed`
+notebook the galleries and the census of the world; then writes every number of the README from there. A test fails when the
+README says anything else.
 """
 
 import shutil
@@ -20,7 +21,8 @@ BEGIN, END = "<!-- numbers: python -m auditdm_lib.reference -->", "<!-- end of n
 def collect(run: str, folder: Path = REFERENCE) -> None:
     """Replace `folder` by the result of a run. Raises manifest.Damaged where a stage is unfinished or altered."""
     results = [paths.result(run, step.folder) for step in paths.CHAIN]
-    for result in results:
+    world = paths.result(run, "testbed")
+    for result in (*results, world):
         manifest.verify(result)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "manifests").mkdir(parents=True)
@@ -29,6 +31,8 @@ def collect(run: str, folder: Path = REFERENCE) -> None:
         shutil.copy(file, folder / file.name)
     for name in ("search.csv", "gap_hits.csv"):
         shutil.copy(paths.result(run, "02_probes") / name, folder / name)
+    for name in ("world_skills.csv", "world_skills.png", "gallery_skills.png", "gallery_suites.png"):
+        shutil.copy(world / name, folder / name)
     for step, result in zip(paths.CHAIN, results, strict=True):
         shutil.copy(result / "manifest.json", folder / "manifests" / f"{step.notebook}.json")
 
