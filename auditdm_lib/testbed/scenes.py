@@ -12,7 +12,8 @@ from functools import cache
 from sklearn.datasets import load_digits
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-# Glyphs of DejaVu Sans, which matplotlib carries; drawn in any colour. The first twelve are all that the plain world has.
+# Glyphs of DejaVu Sans, which matplotlib carries; drawn in any colour, a few of them by hand (`sprites.py`). The first twelve are
+# all that the plain world has.
 PICTOGRAMS = {
     "umbrella": "\u2602", "cloud": "\u2601", "snowman": "\u2603", "heart": "\u2665", "anchor": "\u2693", "plane": "\u2708",
     "phone": "\u260e", "cup": "\u2615", "letter": "\u2709", "scissors": "\u2702", "flag": "\u2691", "sun": "\u2600",
