@@ -11,9 +11,10 @@ from auditdm_lib.scores import GAP_ITEMS
 from auditdm_lib.testbed import suites as testbed
 
 GRADED = {  # metrics of one prediction and its answers; the others are exact matches, added up in their own ways
-    "vqa_accuracy": metrics.vqa_accuracy, "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou}
+    "vqa_accuracy": metrics.vqa_accuracy, "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou,
+    "accuracy": metrics.polled, "mme": metrics.polled}
 CIDER_BEST = 10  # of CIDEr-D
-RIGHT, RIGHT_CAPTION = 0.5, 0.1  # the score from which an item counts as correct: half, and for a caption 100 CIDEr points
+RIGHT, RIGHT_CAPTION = 0.5, 0.1  # the score above which an item counts as correct: half, and for a caption 100 CIDEr points
 
 
 def load_items(names: list[str], per_suite: int, per_gap: int, seed: int, plain: bool = True) -> pd.DataFrame:
@@ -36,8 +37,8 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
     gap.
 
     `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id. One model is in memory at a time.
-    `score` is 0-1 by the suite's metric; `correct` is a score of at least a half (the threshold of ANLS, and RefCOCO's
-    accuracy at an IoU of 0.5), for captions of at least a tenth (100 CIDEr points).
+    `score` is 0-1 by the suite's metric; `correct` is a score above a half (as RefCOCO's accuracy at an IoU of 0.5 is), for
+    captions above a tenth (100 CIDEr points).
     """
     tables = []
     for role, path in checkpoints.items():
@@ -47,7 +48,7 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
                                                 batch_size=batch_size, desc=role)
         scores = pd.concat([_scores(suite, part.assign(answer=answers)) for suite, part in items.groupby("suite", sort=False)])
         tables.append(items.assign(model=role, metric=items["suite"].map(_metric), answer=answers, score=scores,
-                                   correct=scores >= items["suite"].map(_threshold)))
+                                   correct=scores > items["suite"].map(_threshold)))
     columns = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
     return pd.concat(tables, ignore_index=True)[columns]
 

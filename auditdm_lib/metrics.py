@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 from anls_star import anls_score
 
-from auditdm_lib.consensus import same_answer
+from auditdm_lib.consensus import abstains, same_answer
 
 LETTERS = "ABCDEFGH"  # of the options of a multiple-choice item
 BINS = 1024  # PaliGemma's location tokens: <loc0000> to <loc1023> across the picture
@@ -36,7 +36,10 @@ def vqa_accuracy(prediction: str, answers: list[str]) -> float:
 
 
 def anls(prediction: str, answers: list[str]) -> float:
-    """Normalised Levenshtein similarity to the nearest answer, 0 where it is below 0.5 (Biten et al. 2019; DocVQA)."""
+    """Normalised Levenshtein similarity to the nearest answer, 0 where it is below 0.5 (Biten et al. 2019; DocVQA).
+
+    Exactly 0.5 counts, as in the challenge's script; the paper's formula has 0 there.
+    """
     return float(anls_score(tuple(answers), prediction))
 
 
@@ -68,12 +71,28 @@ def choice(prediction: str, options: list[str]) -> str | None:
     With the options red and blue, "B", "b.", "(B)", "B. blue" and "blue" all name B.
     """
     letters = LETTERS[:len(options)]
-    if match := re.fullmatch(rf"\(?([{letters}])[.:)]*(?:\s+(.*))?", prediction.strip(), re.IGNORECASE | re.DOTALL):
-        letter, rest = match[1].upper(), match[2]
+    if match := re.fullmatch(rf"(\(?)([{letters}])([.:)]*)(?:\s+(.*))?", prediction.strip(), re.IGNORECASE | re.DOTALL):
+        opened, letter, marked, rest = match.groups()
+        letter = letter.upper()
         if not rest or same_answer(rest, options[letters.index(letter)]):
             return letter
+        if opened or marked:  # without a mark, "a star" may be the article
+            return None
     named = [letter for letter, option in zip(letters, options, strict=True) if same_answer(prediction, option)]
     return named[0] if len(named) == 1 else None
+
+
+def yes_no(text: str) -> str:
+    """What a free answer to a yes/no question says, as POPE's script reads it: "no" where its first sentence has the word no
+    or not, else "yes". Unlike there, an answer that declines ("cannot tell", nothing at all) says neither: ""."""
+    if abstains(text):
+        return ""
+    return "no" if {"no", "not"} & set(re.findall(r"\w+", text.lower().split(".")[0])) else "yes"
+
+
+def polled(prediction: str, answers: list[str]) -> float:
+    """1 where a free answer to a yes/no question says what the item's answer says (POPE, MME)."""
+    return float(yes_no(prediction) == answers[0])
 
 
 def location(box: tuple[float, float, float, float]) -> str:

@@ -6,7 +6,7 @@ The items are those of `benchmarks.score`: model, suite, item, group, metric, sc
 import pandas as pd
 
 from auditdm_lib import stats
-from auditdm_lib.consensus import same_answer
+from auditdm_lib.metrics import yes_no
 
 GAP_ITEMS = "gap-items"  # questions inside the planted gaps, on pictures that nothing was trained on
 ROUNDS = 500  # of the bootstrap
@@ -48,7 +48,7 @@ def _measures(part: pd.DataFrame) -> list[tuple[str, int, stats.Estimate]]:
         measured = {metric: singly}
     table = [(name, len(scores), _mean(scores)) for name, scores in measured.items()]
     if metric == "accuracy":
-        said = part["answer"].map(lambda text: same_answer(text, "yes"))
+        said = part["answer"].map(lambda text: yes_no(text) == "yes")
         table += [("f1", len(part), _f1(part)), ("yes_ratio", len(part), stats.proportion(int(said.sum()), len(part)))]
     return table
 
@@ -87,7 +87,7 @@ def comparisons(items: pd.DataFrame, baseline: str = "target") -> pd.DataFrame:
 
 def _f1(group: pd.DataFrame) -> stats.Estimate:
     # F1 = 2J / (1 + J), where J = tp / (tp + fp + fn) is a proportion and so has a Wilson interval.
-    said = group["answer"].map(lambda text: same_answer(text, "yes"))
-    true = group["expected"].map(lambda text: same_answer(text, "yes"))
+    said = group["answer"].map(lambda text: yes_no(text) == "yes")
+    true = group["expected"].map(lambda text: yes_no(text) == "yes")
     jaccard = stats.proportion(int((said & true).sum()), int((said | true).sum()))
     return stats.Estimate(*(2 * j / (1 + j) for j in jaccard))

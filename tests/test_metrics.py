@@ -48,7 +48,8 @@ def test_a_choice_is_named_by_letter_by_text_or_by_both(prediction):
     assert metrics.choice(prediction, ["red", "blue", "a star", "two"]) == "B"
 
 
-@pytest.mark.parametrize("prediction", ["", "E", "B. red", "red or blue", "bb", "b, red", "cannot tell", "the answer", "()"])
+@pytest.mark.parametrize("prediction", [
+    "", "E", "B. red", "A. blue", "(A) blue", "a: blue", "red or blue", "bb", "b, red", "cannot tell", "the answer", "()"])
 def test_anything_else_names_no_choice(prediction):
     assert metrics.choice(prediction, ["red", "blue", "a star", "two"]) is None
 
@@ -61,6 +62,14 @@ def test_an_article_is_no_letter_and_numbers_match_as_words():
 @given(st.text(), st.lists(st.text(), min_size=2, max_size=4))
 def test_any_text_names_one_choice_or_none(prediction, options):
     assert metrics.choice(prediction, options) in {None, *metrics.LETTERS[:len(options)]}
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("yes", "yes"), ("Yes, there is a red cup.", "yes"), ("No.", "no"), ("there is not. yes", "no"), ("it is", "yes"),
+    ("nothing", "yes"), ("", ""), ("cannot tell", "")])
+def test_a_poll_is_read_as_pope_s_script_does_but_for_one_who_declines(text, said):
+    assert metrics.yes_no(text) == said
+    assert metrics.polled(text, ["yes"]) == (said == "yes") and metrics.polled(text, ["no"]) == (said == "no")
 
 
 def test_a_location_is_y_before_x_in_bins_of_the_picture():

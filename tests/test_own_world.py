@@ -8,17 +8,20 @@ import sys
 
 from auditdm_lib import paths
 
-CHECK = """
+CHECK = r"""
 import random
 from auditdm_lib.testbed.dataset import skill_census
 from auditdm_lib.testbed.language import apply_edit, caption, parse_caption
 from auditdm_lib.testbed.questions import sample_answerable
 from auditdm_lib.testbed.render import render
-from auditdm_lib.testbed.scenes import Scene, Thing, sample_scenes
+from auditdm_lib.testbed.scenes import PICTOGRAMS, Scene, Thing, sample_scenes
 from auditdm_lib.testbed.skills import answer
+from auditdm_lib.testbed.sprites import _glyph
 from auditdm_lib.testbed.suites import suite_items
 
 scene = Scene("mint", (Thing("key", "red", "large", 4),))
+missing, key = (_glyph(character, 50, 11).tobytes() for character in ("\U0010ffff", PICTOGRAMS["key"]))
+assert missing != key, "the font has no such glyph"
 assert (220, 40, 40) in {colour for _, colour in render(scene).getcolors(9999)}, "the key is not drawn"
 assert answer(scene, "what colour is the key?") == "red" and answer(scene, "how many keys are there?") == "one"
 assert parse_caption(caption(scene)) == scene and apply_edit(scene, "remove the key").things == ()

@@ -1,6 +1,8 @@
 """Drawing scenes."""
 
 import hashlib
+import itertools
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +12,13 @@ from auditdm_lib.testbed.render import bounding_box, render
 from auditdm_lib.testbed.scenes import (
     BACKGROUNDS,
     COLOURS,
+    COVERABLE,
     DETAILS,
     DIGIT,
     KINDS,
     MATERIALS,
     NEIGHBOURS,
     NUMBERS,
-    PICTOGRAMS,
     PLAIN_KINDS,
     SHAPES,
     WEATHERS,
@@ -125,10 +127,9 @@ def test_the_bounding_box_is_where_the_pixels_are(cell, jitter):
 
 
 def covering_pairs() -> list[tuple[Scene, Thing, Thing]]:
-    backs = [*SHAPES, *PICTOGRAMS]
     pairs = []
     for i, kind in enumerate(SHAPES):
-        for j, back in enumerate(backs):
+        for j, back in enumerate(COVERABLE):
             if back != kind:
                 direction = tuple(NEIGHBOURS)[(i + j) % 4]
                 rows, columns = NEIGHBOURS[direction]
@@ -149,7 +150,32 @@ def test_a_covered_thing_is_hidden_by_a_quarter_or_so_and_stays_next_to_what_cov
         assert columns * (u1 + u2 - x1 - x2) / 2 + rows * (v1 + v2 - y1 - y2) / 2 > 0.06, "the two have changed places"
         alone = Scene("white", (hidden,))
         shares.append(1 - near(pixels(scene, 192), COLOURS["red"]).sum() / near(pixels(alone, 192), COLOURS["red"]).sum())
-    assert 0.24 < np.mean(shares) < 0.36 and min(shares) > 0.1 and max(shares) < 0.5, (min(shares), np.mean(shares), max(shares))
+    assert 0.18 < np.mean(shares) < 0.3 and min(shares) > 0.08 and max(shares) < 0.35, (min(shares), np.mean(shares), max(shares))
+
+
+@pytest.mark.parametrize("direction", NEIGHBOURS)
+def test_covered_things_are_told_apart(direction):
+    rows, columns = NEIGHBOURS[direction]
+    for front in ("square", "triangle"):
+        drawn = {}
+        for back in COVERABLE:
+            if back != front:
+                things = Thing(front, "blue", "large", 4, covers=direction), Thing(back, "red", "large", 4 + 3 * rows + columns)
+                drawn[back] = pixels(Scene("white", tuple(sorted(things, key=lambda t: t.cell))))
+        for one, other in itertools.combinations(drawn, 2):  # wherever the front thing stands
+            apart = min((np.abs(np.roll(drawn[one], shift, (0, 1)) - drawn[other]).max(-1) > 90).sum()
+                        for shift in itertools.product((-1, 0, 1), repeat=2))
+            assert apart >= 15, f"{one} and {other} {direction} of a {front} that covers them differ in {apart} pixels"
+
+
+def test_a_thousand_scenes_a_second_are_drawn_on_one_core():
+    scenes = sample_scenes(1500, "train", 0)
+    for scene in scenes[:500]:
+        render(scene)  # draws the sprites that later scenes share
+    before = time.process_time()
+    for scene in scenes[500:]:
+        render(scene)
+    assert time.process_time() - before < 1  # measured: 0.15 to 0.3 seconds for the thousand
 
 
 def test_what_covers_is_drawn_whole_with_an_edge_around_it():

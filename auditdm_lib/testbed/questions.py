@@ -56,8 +56,10 @@ def _words(scene: Scene, rng: random.Random, skill: str, form: str, plain: bool)
 def _any_kind(rng: random.Random, skill: str, plain: bool) -> str:
     if plain:
         return rng.choice(PLAIN_KINDS)
-    # Shapes are common in scenes: were they as rare as others among absent kinds, "how many cats?" would give "zero" away.
-    return rng.choice(SHAPES if skill == "material" else (*SHAPES, *SHAPES, *KINDS) if skill == "count_kind" else KINDS)
+    # Shapes are common in scenes: were they as rare as others among absent kinds, "how many cats?" would give "zero" away,
+    # and "any cat?" the "no".
+    absent_too = (*SHAPES, *SHAPES, *KINDS) if skill in ("count_kind", "exists") else KINDS
+    return rng.choice(SHAPES if skill == "material" else absent_too)
 
 
 def draw_question(scene: Scene, rng: random.Random, skill: str, plain: bool = False) -> str:

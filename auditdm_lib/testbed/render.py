@@ -10,22 +10,23 @@ from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, DIGIT, NEIGHBOURS, 
 from auditdm_lib.testbed.sprites import INK, Sprite, sprite
 
 SIZE = 48
+OVERSAMPLE = 3  # times larger than wanted, for smooth edges
 EXTENT = {"small": 0.66, "large": 0.94, "tiny": 0.32}  # side of a thing in cells
 WORD = 17  # side of a word's plate in pixels of a picture of 48
-HIDDEN = 0.3  # share of a covered thing that is hidden
-FARTHEST = 0.36  # how far, in cells, a thing may move for that
+HIDDEN = 0.22  # share of a covered thing that is hidden
+FARTHEST = 0.28  # how far, in cells, a thing may move for that
 HALO = 0.04  # in cells: the edge around a thing that covers another
 WEATHER_TINTS = {
     "rainy": {"other": (100, 140, 195)}, "snowy": {"white": (180, 203, 225), "other": (255, 255, 255)},
     "foggy": {"grey": (225, 225, 225), "other": (200, 200, 206)}}
 
 
-def render(scene: Scene, size: int = SIZE, oversample: int = 3) -> Image.Image:
-    """Draw a scene as an RGB image of `size` x `size` pixels, smoothed by drawing `oversample` times larger.
+def render(scene: Scene, size: int = SIZE) -> Image.Image:
+    """Draw a scene as an RGB image of `size` x `size` pixels, smoothed by drawing it larger first.
 
     Raises AssertionError where a digit has no scan yet.
     """
-    side = size * oversample
+    side = size * OVERSAMPLE
     image = _background(scene.background, scene.weather, side).copy()
     placed = [(thing, *_placed(thing, scene, side)) for thing in scene.things]
     for layer in (False, True):  # whatever covers another thing is drawn last
@@ -39,7 +40,7 @@ def render(scene: Scene, size: int = SIZE, oversample: int = 3) -> Image.Image:
         for thing, left, top, drawn in things:  # after all bodies, so that no neighbour's edge hides a letter
             if drawn.ink:
                 image.paste(INK[thing.colour], (left, top), drawn.ink)
-    return image.resize((size, size), Image.BOX) if oversample > 1 else image
+    return image.resize((size, size), Image.BOX)
 
 
 def bounding_box(thing: Thing, scene: Scene) -> tuple[float, float, float, float]:

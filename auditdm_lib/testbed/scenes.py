@@ -50,6 +50,7 @@ BOTH_SIZES = (*PLAIN_KINDS, *tuple(PICTOGRAMS)[12:23], "arrow")  # small and lar
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "centre", "right")
 NEIGHBOURS = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0)}  # (rows, columns) to the neighbouring cell
+UNCOVERED = ("diamond", "spade", "club", "umbrella", "cloud", "crown")  # half hidden, these look like something else
 JITTER = 0.08  # how far from the middle of its cell a thing may sit, in cells
 SPLITS = {  # tenths of all scenes and of all digit scans: no two splits share a scene or a scan
     "train": (0, 1, 2, 5, 6, 7), "validation": (9,), "audit": (3,), "probe": (8,), "test": (4,)}
@@ -147,9 +148,12 @@ def sizes_of(kind: str) -> tuple[str, ...]:
     return ("tiny",) if kind == BEAD else ("small", "large") if kind in BOTH_SIZES else ("large",)
 
 
+COVERABLE = tuple(kind for kind in (*SHAPES, *PICTOGRAMS) if kind not in UNCOVERED)
+
+
 def can_cover(front: Thing, back: Thing | None) -> bool:
     """Whether `front` may partly hide `back`: a large shape, and a large shape or pictogram that stays recognisable."""
-    return (back is not None and front.kind in SHAPES and front.material != "hollow" and back.kind in (*SHAPES, *PICTOGRAMS)
+    return (back is not None and front.kind in SHAPES and front.material != "hollow" and back.kind in COVERABLE
             and front.size == back.size == "large" and front.kind != back.kind and front.colour != back.colour)
 
 
@@ -218,7 +222,8 @@ def _cover(rng: random.Random, things: dict[int, Thing], palette: list[str]) -> 
     back = rng.choice([cell for cell in range(9) if cell not in things] or list(things))
     direction = rng.choice([d for d in NEIGHBOURS if neighbour(back, d) is not None])
     front = neighbour(back, direction)
-    kinds = rng.sample(SHAPES, 2) if rng.random() < 0.5 else [rng.choice(SHAPES), rng.choice(tuple(PICTOGRAMS))]
+    hidden = rng.choice([k for k in COVERABLE if (k in SHAPES) == (rng.random() < 0.5)])
+    kinds = [rng.choice([shape for shape in SHAPES if shape != hidden]), hidden]
     colours = rng.sample(palette, 2)
     for cell, kind, colour in zip((front, back), kinds, colours, strict=True):
         things[cell] = replace(_draw_thing(rng, kind, palette, cell), size="large", colour=colour)

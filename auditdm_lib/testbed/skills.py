@@ -22,7 +22,6 @@ from auditdm_lib.testbed.scenes import (
     NUMBERS,
     ROWS,
     SHAPES,
-    SIZES,
     WEATHERS,
     Scene,
     Thing,
@@ -34,9 +33,11 @@ NOTHING, SAME, YES_NO = "nothing", "the same", ("yes", "no")
 KNOWLEDGE = {  # what a thing does or is for -> the thing; the first eight are all that the plain world has
     "flies": "plane", "keeps you dry": "umbrella", "holds a ship": "anchor", "cuts paper": "scissors",
     "rings": "phone", "holds coffee": "cup", "melts in spring": "snowman", "brings rain": "cloud",
-    "gives milk": "cow", "catches mice": "cat", "eats cheese": "mouse", "is worn by a king": "crown", "shines by night": "moon",
-    "weighs things": "scales", "comes with thunder": "bolt", "smells sweet": "flower", "is posted": "letter", "writes": "pencil",
+    "gives milk": "cow", "catches mice": "cat", "eats cheese": "mouse", "is worn by a king": "crown", "waxes and wanes": "moon",
+    "weighs things": "scales", "comes with thunder": "bolt", "smells sweet": "flower", "has a stamp": "letter",
+    "writes": "pencil",
 }
+RIVALS = {"melts in spring": "snowflake"}  # of which the same is true: with one there, nothing single does it
 PLAIN_KNOWLEDGE = tuple(KNOWLEDGE)[:8]
 PLURALS = {kind: {"cross": "crosses", "scissors": "scissors", "scales": "scales", "person": "people", "mouse": "mice"}.get(
     kind, kind + "s") for kind in KINDS}
@@ -121,7 +122,7 @@ def _exists(scene: Scene, slots: dict) -> str:
 
 def _knowledge(scene: Scene, slots: dict) -> str:
     thing = only(scene, kind=KNOWLEDGE[slots["does"]])
-    return CANNOT_TELL if thing is None else thing.colour
+    return CANNOT_TELL if thing is None or _count(scene, kind=RIVALS.get(slots["does"], "")) else thing.colour
 
 
 def _neighbour(scene: Scene, slots: dict) -> str:
@@ -132,10 +133,23 @@ def _neighbour(scene: Scene, slots: dict) -> str:
     return beside.kind if beside else NOTHING
 
 
+def _size(scene: Scene, slots: dict) -> str:
+    thing = only(scene, kind=slots["kind"])
+    return thing.size if thing and thing.kind in BOTH_SIZES else CANNOT_TELL
+
+
 def _larger(a: Thing, b: Thing, slots: dict) -> str:
-    order = ("tiny", "small", "large")
-    x, y = order.index(a.size), order.index(b.size)
-    return SAME if x == y else a.kind if x > y else b.kind
+    if not {a.kind, b.kind} <= set(BOTH_SIZES):
+        return CANNOT_TELL
+    return SAME if a.size == b.size else a.kind if a.size == "large" else b.kind
+
+
+def _despite(scene: Scene, slots: dict) -> str:
+    """The colour of a thing, whatever the sentence before says of another one that is there."""
+    colour, kind = slots["beside"].split()
+    if kind == slots["kind"] or not _count(scene, colour=colour, kind=kind):
+        return CANNOT_TELL
+    return _attribute("colour")(scene, slots)
 
 
 def _hider(scene: Scene, slots: dict) -> str:
@@ -200,7 +214,7 @@ SKILLS = {s.name: s for s in (
     Skill("name", "", ("what is the {colour} thing?", "which thing is {colour}?"),
           KINDS, lambda scene, slots: _kind(only(scene, colour=slots["colour"]))),
     Skill("size", "", ("is the {kind} small or large?", "how large is the {kind}?"),
-          SIZES, _attribute("size"), **_sized, balance=_by_answer, classes=("small", "large")),
+          ("small", "large"), _size, **_sized, balance=_by_answer, classes=("small", "large")),
     Skill("row", "", ("which row is the {kind} in?", "how high up is the {kind}?"),
           ROWS, _attribute("row")),
     Skill("column", "", ("which column is the {kind} in?", "how far right is the {kind}?"),
@@ -241,11 +255,11 @@ SKILLS = {s.name: s for s in (
           tuple(f"{row} {column}" for row in ROWS for column in COLUMNS), _place, about=BEAD),
     Skill("material", "Material Recognition", ("is the {shape} plain, striped, dotted or hollow?", "how is the {shape} filled?"),
           MATERIALS, _attribute("material", slot="shape"), asks=lambda scene, thing: thing.kind in SHAPES),
-    Skill("weather", _EMOTION, ("what is the weather like?", "which weather does the picture show?"),
+    Skill("weather", _EMOTION, ("what is the weather like?", "what is the weather behind the things?"),
           WEATHERS, lambda scene, slots: scene.weather),
     Skill("distraction", "Distraction Avoidance", ("there is a {beside}. what colour is the {kind}?",
                                                    "forget the {beside}: what colour is the {kind}?"),
-          _colours, _attribute("colour")),
+          _colours, _despite),
     # What several things are to each other.
     Skill("compare_size", "Size Comparison", ("which is larger, the {kind} or the {kind2}?",
                                               "is the {kind} or the {kind2} larger?"),

@@ -273,6 +273,7 @@ def _crown(body: Pen, ink: Pen, detail: str) -> None:
 
 def _bead(body: Pen, ink: Pen, detail: str) -> None:
     body.disc(0.5, 0.5, 0.5)
+    ink.disc(0.5, 0.5, 0.2)  # its hole, without which it would be one more circle
 
 
 def _moon(body: Pen, ink: Pen, detail: str) -> None:

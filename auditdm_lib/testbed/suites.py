@@ -222,7 +222,8 @@ SUITES = {
     "chartqa-mini": Suite(("chart", "peak"), _short, "relaxed_accuracy", "ChartQA",
                           "Charts of three bars with heights from one to four; number words count as numbers."),
     "refcoco-mini": Suite(("detect",), _detect, "iou", "RefCOCO",
-                          "Expressions from templates; a box in location tokens, as PaliGemma answers; the mean IoU."),
+                          "Expressions from templates; a box in location tokens, as PaliGemma answers, around all of a thing, "
+                          "its hidden part included; the mean IoU."),
     "cococap-mini": Suite(
         ("caption",), _captioned, "cider_d", "COCO captions",
         "Five reference captions from templates; words are split without the Penn Treebank's tokenizer.", tokens=128),
@@ -235,7 +236,8 @@ SUITES = {
          "compare_counts", "text"), _choice, "exact_match", "SEED-Bench", f"Single pictures only, no video. {_LISTED}"),
     "mme-mini": Suite(
         ("exists", "count_all", "count_colour", "row", "column", "colour", "text", "digit"), _yes_and_no, "mme", "MME",
-        "Existence, count, position, colour and reading, of MME's perception tasks; none of its cognition tasks."),
+        "Existence, count, position, colour and reading, of MME's perception tasks; none of its cognition tasks. All items "
+        "are pooled; MME adds up its tasks, and reads yes or no off the first four letters of an answer."),
     "mmmu-mini": Suite(
         ("arithmetic", "chart", "peak", "clock", "compare_counts", "negation", "knowledge", "sign"), _mixed, "exact_match",
         "MMMU", f"Sums, clocks and charts instead of college exams; half choices, half open. {_LISTED}"),
@@ -248,7 +250,8 @@ SUITES = {
         "exact_match", "RealWorldQA",
         f"Signs, weather, arrows and places instead of photographs; half choices, half short answers. {_LISTED}"),
     "pope-mini": Suite(("exists",), _polled, "accuracy", "POPE",
-                       "One question a picture; the three strategies are mixed, an item's name says which made it."),
+                       "One question a picture; the three strategies are mixed, an item's name says which made it. Adversarial "
+                       "are colours and kinds that are both there, not things that often go together; declining is wrong."),
 }
 PLAIN_SUITES = ("vqav2-mini", "gqa-mini", "okvqa-mini", "pope-mini")
 
@@ -259,7 +262,8 @@ def suite_items(name: str, n: int, seed: int, split: str = "test", plain: bool =
     Columns: item, image (48 x 48 RGB), question (all that a model is shown), answer, answers (all that count, or the
     references), options (or None), group (items that are scored together), skill, gap (the planted gap that the bare question
     meets, or None). Skills have equal shares: none is asked again before each was. `plain` keeps to the plain world. Raises
-    ValueError for an unknown suite or split, and for a suite that the plain world does not have.
+    ValueError for an unknown suite or split, and for a suite that the plain world does not have; AssertionError where a suite's
+    skills are hardly ever answerable.
     """
     if name not in SUITES:
         raise ValueError(f"Unknown suite {name!r}; choose one of {', '.join(SUITES)}.")
@@ -273,7 +277,7 @@ def suite_items(name: str, n: int, seed: int, split: str = "test", plain: bool =
         least = min(asked[skill] for skill in skills)
         for skill in (skill for skill in skills if asked[skill] == least):
             if made := suite.make(scene, skill, rng, least, plain):
-                rows += _rows(name, scene, made, len(rows))
+                rows += _rows(name, split, scene, made, len(rows))
                 asked[skill] += 1
                 break
     return pd.DataFrame(rows)
@@ -285,12 +289,12 @@ def _scenes(n: int, split: str, seed: str, plain: bool) -> Iterator[Scene]:
     raise AssertionError(f"{CHUNKS * n} scenes were too few for {seed}: its skills are too rarely answerable.")
 
 
-def _rows(name: str, scene: Scene, made: list[dict], first: int) -> list[dict]:
+def _rows(name: str, split: str, scene: Scene, made: list[dict], first: int) -> list[dict]:
     image, rows = render(scene), []
     for i, item in enumerate(made):
         about, tag = item.pop("about"), item.pop("tag")
         held, question = gap_of(scene, about, load_gaps()), parse_question(about)
-        rows.append(dict(item=f"{name}{tag}-{first + i:05d}", image=image, **item, group=f"{name}-{first:05d}",
+        rows.append(dict(item=f"{name}-{split}{tag}-{first + i:05d}", image=image, **item, group=f"{name}-{split}-{first:05d}",
                          skill=question.skill if question else about, gap=held[0].name if held else None))
     return rows
 

@@ -41,7 +41,7 @@ class World:
         return sample_answerable(self.scenes[i], rng, plain=self.plain)
 
     def all_questions(self, i: int) -> list[str]:
-        """Every answerable question about picture i, for the ceiling of search success."""
+        """Every answerable question about what is in picture i, for the ceiling of search success."""
         return all_questions(self.scenes[i], self.plain)
 
 
