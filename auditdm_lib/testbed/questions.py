@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from auditdm_lib.testbed.scenes import COLOURS, KINDS, NUMBERS, PLAIN_KINDS, SHAPES, Scene, Thing
+from auditdm_lib.testbed.scenes import BEAD, COLOURS, DETAILS, KINDS, NUMBERS, PICTOGRAMS, PLAIN_KINDS, SHAPES, Scene, Thing
 from auditdm_lib.testbed.skills import (
     CANNOT_TELL,
     KNOWLEDGE,
@@ -21,6 +21,8 @@ from auditdm_lib.testbed.skills import (
 
 SEEN = 0.8  # share of the words of a question that name what is in the scene
 TRIES = 12
+# Kinds about as common as in scenes: asked in equal shares, an absent kind would give its "zero" or "no" away.
+AS_COMMON = (*4 * (*SHAPES, *DETAILS, BEAD), *PICTOGRAMS)
 THING = ("colour", "size", "row", "column", "detail", "material")
 
 
@@ -56,10 +58,7 @@ def _words(scene: Scene, rng: random.Random, skill: str, form: str, plain: bool)
 def _any_kind(rng: random.Random, skill: str, plain: bool) -> str:
     if plain:
         return rng.choice(PLAIN_KINDS)
-    # Shapes are common in scenes: were they as rare as others among absent kinds, "how many cats?" would give "zero" away,
-    # and "any cat?" the "no".
-    absent_too = (*SHAPES, *SHAPES, *KINDS) if skill in ("count_kind", "exists") else KINDS
-    return rng.choice(SHAPES if skill == "material" else absent_too)
+    return rng.choice(SHAPES if skill == "material" else AS_COMMON if skill in ("count_kind", "exists") else KINDS)
 
 
 def draw_question(scene: Scene, rng: random.Random, skill: str, plain: bool = False) -> str:
