@@ -1,5 +1,6 @@
 """The testbed's models as empty checkpoints: tokenizer, processors and configurations of the real architectures."""
 
+import random
 from pathlib import Path
 
 import torch
@@ -19,10 +20,14 @@ from transformers import (
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from auditdm_lib.testbed.render import SIZE
-from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, NUMBERS, ROWS, SIZES
+from auditdm_lib.metrics import BINS, LETTERS
+from auditdm_lib.testbed.language import caption, sample_edit
+from auditdm_lib.testbed.render import OVERSAMPLE, SIZE
+from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, NUMBERS, ROWS, SIZES, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, KNOWLEDGE, SKILLS, SLOTS
 
+# PaliGemma has a token for each of 1,024 places across a picture; here are those where things begin and end.
+LOCATIONS = sorted({round(step / (OVERSAMPLE * SIZE) * (BINS - 1)) for step in range(OVERSAMPLE * SIZE + 1)})
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 PATCH = 16  # one patch for each cell of the scene grid; 8 would cost four times the tokens
 GEMMA_IMAGE_TOKENS = 9
@@ -44,17 +49,21 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE in which every word of the world is one token and any other Unicode text still encodes."""
     words = [word for words in SLOTS.values() for word in words]
     words += [*COLOURS, *BACKGROUNDS, *SIZES, *ROWS, *COLUMNS, *NUMBERS, *KNOWLEDGE, CANNOT_TELL]
+    scenes, rng = sample_scenes(500, "train", "tokenizer"), random.Random(0)
+    words += [caption(scene) for scene in scenes] + [sample_edit(scene, rng)[0] for scene in scenes]
     forms = [form.replace("{", " ").replace("}", " ") for skill in SKILLS.values() for form in skill.forms]
     text = forms + [a for skill in SKILLS.values() for a in skill.answers] + words + list(PROMPTS)
-    text += ["answer en", "yes no", "on a an small , : . ?"]
+    text += ["answer en", "yes no", "on a an small , : . ?", "detect the", "is the answer?", *(f"{mark}." for mark in LETTERS)]
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.decoder = decoders.ByteLevel()
     backend.train_from_iterator(text, trainers.BpeTrainer(
         vocab_size=4000, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, padding_side="left", pad_token="<pad>", bos_token="<bos>", eos_token="<eos>",
         extra_special_tokens={"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image>"})
+    tokenizer.add_tokens([f"<loc{place:04d}>" for place in LOCATIONS])
+    return tokenizer
 
 
 def build_processor(family: str) -> Gemma3Processor | PaliGemmaProcessor:

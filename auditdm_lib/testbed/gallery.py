@@ -38,7 +38,7 @@ def skill_gallery(seed: int, skills: tuple[str, ...] = tuple(SKILLS), examples: 
             axis.imshow(_both(scene))
             name = f"{skill}\n" if k == 0 else "\n"
             axis.set_title(f"{name}{textwrap.fill(text, 54)}\n{answer(scene, text)}", fontsize=7, loc="left")
-    figure.suptitle("Testbed: every skill, as people see the picture and as the model does (48 pixels, enlarged)", y=1)
+    figure.suptitle("Testbed: skills, as people see the picture and as the model does (48 pixels, enlarged)", y=1)
     figure.tight_layout()
     return figure
 

@@ -8,6 +8,7 @@ from auditdm_lib.testbed.skills import (
     CANNOT_TELL,
     KNOWLEDGE,
     PLAIN_KNOWLEDGE,
+    PLAIN_PLURALS,
     PLAIN_SKILLS,
     PLURALS,
     SKILLS,
@@ -38,7 +39,7 @@ def _words(scene: Scene, rng: random.Random, skill: str, form: str, plain: bool)
         if slot in ("kind", "kind2", "shape"):
             words[slot] = thing.kind if seen else _any_kind(rng, skill, plain)
         elif slot == "plural":
-            words[slot] = PLURALS[thing.kind if seen else _any_kind(rng, skill, plain)]
+            words[slot] = (PLAIN_PLURALS if plain else PLURALS)[thing.kind if seen else _any_kind(rng, skill, plain)]
         elif slot in ("colour", "colour2"):
             palette = [thing.colour] if skill == "exists" and rng.random() < 0.6 else [t.colour for t in scene.things]
             words[slot] = rng.choice(palette if seen and palette else tuple(COLOURS))
@@ -103,7 +104,8 @@ def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2,
 def all_questions(scene: Scene, plain: bool = False) -> list[str]:
     """Every answerable question about what is in a scene, in the first form of its skill."""
     kinds = tuple(dict.fromkeys(t.kind for t in scene.things))
-    present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(PLURALS[k] for k in kinds),
+    plurals = PLAIN_PLURALS if plain else PLURALS
+    present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(plurals[k] for k in kinds),
                "beside": tuple(dict.fromkeys(f"{t.colour} {t.kind}" for t in scene.things))}
     texts = []
     for name in PLAIN_SKILLS if plain else SKILLS:

@@ -39,9 +39,11 @@ KNOWLEDGE = {  # what a thing does or is for -> the thing; the first eight are a
 }
 RIVALS = {"melts in spring": "snowflake"}  # of which the same is true: with one there, nothing single does it
 PLAIN_KNOWLEDGE = tuple(KNOWLEDGE)[:8]
-PLURALS = {kind: {"cross": "crosses", "scissors": "scissors", "scales": "scales", "person": "people", "mouse": "mice"}.get(
-    kind, kind + "s") for kind in KINDS}
-SINGULAR = {plural: kind for kind, plural in PLURALS.items()}
+_IRREGULAR = {"cross": "crosses", "scissors": "scissors", "scales": "scales", "person": "people", "mouse": "mice",
+              "snowman": "snowmen"}
+PLURALS = {kind: _IRREGULAR.get(kind, kind + "s") for kind in KINDS}
+PLAIN_PLURALS = PLURALS | {"snowman": "snowmans"}  # as the shipped models were taught
+SINGULAR = {plural: kind for plurals in (PLURALS, PLAIN_PLURALS) for kind, plural in plurals.items()}
 WHERE = {"left of": "left", "right of": "right", "above": "above", "below": "below"}
 RANKS = {"first": 0, "last": -1}
 HEIGHTS = {"left": 0, "middle": 1, "right": 2}

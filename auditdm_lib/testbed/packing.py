@@ -1,0 +1,65 @@
+"""Many questions behind one picture in one row, each seeing the picture and itself only, as if it had been asked alone."""
+
+import torch
+
+from auditdm_lib.testbed.checkpoint import GEMMA_IMAGE_TOKENS, PALIGEMMA_IMAGE_TOKENS
+from auditdm_lib.testbed.training import IGNORE, _ids
+
+PREFIX = {
+    "gemma3": "<bos>\n\n<start_of_image>" + "<image>" * GEMMA_IMAGE_TOKENS + "<end_of_image>\n\n",
+    "paligemma2": "<image>" * PALIGEMMA_IMAGE_TOKENS + "<bos>"}
+QUESTION = {"gemma3": "<start_of_turn>{}<end_of_turn>", "paligemma2": "answer en {}\n"}
+
+
+def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str, torch.Tensor]:
+    """Rows of (question, answer) pairs, each row about one picture, as inputs of the language model.
+
+    input_ids, labels, position_ids: (B, T); attention_mask: (B, 1, T, T), 0 where a token sees another and -inf where not.
+    Every pair goes on from the picture's last position. In Gemma3 the picture's tokens see one another and the rest is
+    causal. PaliGemma is a prefix LM: picture and question see all of themselves, and the answer is causal; unlike when it is
+    asked alone, the picture does not see the question, so a model ends its training on single questions.
+    """
+    prefix = _ids(tokenizer, PREFIX[family])
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    encoded = []
+    for pairs in rows:
+        # Two tokens see one another both ways if their block is the same and positive.
+        row = dict(ids=list(prefix), labels=[IGNORE] * len(prefix), segment=[0] * len(prefix), position=list(range(len(prefix))),
+                   block=[int(i == image or family == "paligemma2") for i in prefix])
+        for k, (question, answer) in enumerate(pairs, 1):
+            asked, said = _ids(tokenizer, QUESTION[family].format(question)), _ids(tokenizer, answer + "<eos>")
+            row["ids"] += asked + said
+            row["labels"] += [IGNORE] * len(asked) + list(said)
+            row["segment"] += [k] * len(asked + said)
+            row["position"] += range(len(prefix), len(prefix) + len(asked + said))
+            row["block"] += [(k + 1) * (family == "paligemma2")] * len(asked) + [0] * len(said)
+        encoded.append(row)
+    length = max(len(row["ids"]) for row in encoded)
+
+    def padded(name: str, fill: int) -> torch.Tensor:
+        return torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in encoded])
+
+    segment, block, order = padded("segment", -1), padded("block", 0), torch.arange(length)
+    same = segment[:, :, None] == segment[:, None, :]
+    causal = order[:, None] >= order[None, :]
+    both_ways = (block[:, :, None] == block[:, None, :]) & (block[:, :, None] > 0)
+    seen = (causal & (same | (segment == 0)[:, None, :])) | both_ways
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    return dict(input_ids=padded("ids", tokenizer.pad_token_id), labels=padded("labels", IGNORE),
+                position_ids=padded("position", 0), attention_mask=mask)
+
+
+def answer_logits(model: torch.nn.Module, inputs: dict[str, torch.Tensor], features: torch.Tensor
+                  ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels (labelled tokens, vocabulary) and (labelled tokens,), from the vision tower's ready features
+    (B, 9, hidden): the model's own forward pass, but for the tower and the logits that no label needs."""
+    embedded = model.get_input_embeddings()(inputs["input_ids"])
+    pictures = model.model.multi_modal_projector(features)
+    where = (inputs["input_ids"] == model.config.image_token_id)[..., None].expand_as(embedded)
+    masks = dict.fromkeys(("full_attention", "sliding_attention"), inputs["attention_mask"])
+    hidden = model.model.language_model(
+        inputs_embeds=embedded.masked_scatter(where, pictures), attention_mask=masks, position_ids=inputs["position_ids"] + 1,
+        use_cache=False).last_hidden_state
+    labels = inputs["labels"][:, 1:]
+    wanted = labels != IGNORE
+    return model.lm_head(hidden[:, :-1][wanted]), labels[wanted]

@@ -1,0 +1,57 @@
+"""Training goes on exactly where it was stopped."""
+
+import pytest
+import torch
+
+from auditdm_lib.testbed import learning
+from auditdm_lib.testbed.checkpoint import build_model, build_tokenizer
+from auditdm_lib.testbed.learning import Schedule, train_language
+from auditdm_lib.testbed.questions import sample_question
+from auditdm_lib.testbed.scenes import sample_scenes
+from auditdm_lib.testbed.skills import answer
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def draw(scene, rng):
+    return [(q, answer(scene, q)) for q in (sample_question(scene, rng) for _ in range(2))]
+
+
+def trained(family, folder):
+    torch.manual_seed(0)
+    tokenizer, scenes = build_tokenizer(), sample_scenes(8, "train", 0)
+    model = build_model(family, tokenizer, hidden=32, layers=1)
+    features = torch.randn(8, 9, model.config.vision_config.hidden_size, generator=torch.Generator().manual_seed(0))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    card = train_language(model, family, tokenizer, scenes, features, draw,
+                          Schedule(steps=6, pictures=4, save_every=2), 0, folder)
+    return model, before, card
+
+
+@pytest.mark.parametrize("family", ["gemma3", "paligemma2"])
+def test_a_stopped_training_ends_in_the_weights_of_an_undisturbed_one(family, tmp_path, monkeypatch):
+    straight, before, card = trained(family, tmp_path / "straight")
+    moved = {name for name, p in straight.named_parameters() if not torch.equal(p, before[name])}
+    assert card["steps"] == 6 and moved == {name for name in before if "vision_tower" not in name}
+    calls, real = [], learning.pack
+
+    def killed_in_the_sixth_step(*args):
+        calls.append(0)
+        if len(calls) == 6:
+            raise Stopped
+        return real(*args)
+    monkeypatch.setattr(learning, "pack", killed_in_the_sixth_step)
+    with pytest.raises(Stopped):
+        trained(family, tmp_path / "stopped")
+    resumed, _, _ = trained(family, tmp_path / "stopped")
+    assert len(calls) == 6 + 2  # it went on from step 4
+    for name, p in straight.named_parameters():
+        assert torch.equal(p, resumed.get_parameter(name)), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning.F, "cross_entropy", lambda logits, labels: logits.sum() * float("nan"))
+    with pytest.raises(AssertionError, match="The loss of step 0 is nan; lower the learning rate"):
+        trained("gemma3", tmp_path)
