@@ -126,12 +126,12 @@ def build_auditor(corpus: Corpus, parent: Path, out: Path, steps: int = 1500, lr
     return write_model(out, vlm.model, vlm.processor, card)
 
 
-def accuracy_by_skill(path: Path, n: int = 3000, seed: int = 0) -> pd.DataFrame:
-    """Accuracy on fresh questions of the test split: skill, n, accuracy with Wilson interval; then all skills together,
-    and precision and recall of "cannot tell"."""
+def accuracy_by_skill(path: Path, n: int = 3000, seed: int = 0, plain: bool = PLAIN) -> pd.DataFrame:
+    """Accuracy on fresh questions of the test split, of the plain world or of the whole: skill, n, accuracy with Wilson
+    interval; then all skills together, and precision and recall of "cannot tell"."""
     rng = random.Random(f"accuracy/{seed}")
-    scenes = sample_scenes(n, "test", f"accuracy/{seed}", PLAIN)
-    texts = [sample_question(scene, rng, UNANSWERABLE, PLAIN) for scene in scenes]
+    scenes = sample_scenes(n, "test", f"accuracy/{seed}", plain)
+    texts = [sample_question(scene, rng, UNANSWERABLE, plain) for scene in scenes]
     right = [answer(scene, text) for scene, text in zip(scenes, texts, strict=True)]
     said = models.answer(models.load_vlm(path), [render(s) for s in scenes], texts)
     frame = pd.DataFrame(dict(skill=[parse_question(t).skill for t in texts], right=right, said=said))
