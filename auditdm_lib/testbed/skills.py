@@ -320,10 +320,10 @@ def parse_question(text: str) -> Question | None:
     return None
 
 
-def phrase(question: Question, form: int = 0) -> str:
+def phrase(question: Question, form: int = 0, plain: bool = False) -> str:
     """A question in words, in one of its skill's forms; `parse_question(phrase(q)) == q`."""
     slots = question.slots
-    plural = {"plural": PLURALS[slots["kind"]]} if "kind" in slots else {}
+    plural = {"plural": (PLAIN_PLURALS if plain else PLURALS)[slots["kind"]]} if "kind" in slots else {}
     return SKILLS[question.skill].forms[form].format(**slots, **plural)
 
 
