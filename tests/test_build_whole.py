@@ -35,7 +35,7 @@ def test_a_build_stopped_before_its_last_part_ends_in_the_same_weights_and_is_no
     one, two = (load_file(path / "model.safetensors") for path in (whole, resumed))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     card = json.loads((whole / CARD).read_text())
-    assert card["steps"] == 3 and card["seconds"] > 0 and not list(tmp_path.glob("*/.paligemma2-x*"))
+    assert card["steps"] == 3 and isinstance(card["seconds"], int) and not list(tmp_path.glob("*/.paligemma2-x*"))
     before = (whole / "model.safetensors").stat().st_mtime_ns
     assert build_whole.build_whole("paligemma2-x", small, tmp_path / "one") == whole
     assert (whole / "model.safetensors").stat().st_mtime_ns == before
