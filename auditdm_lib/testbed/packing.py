@@ -2,13 +2,7 @@
 
 import torch
 
-from auditdm_lib.testbed.checkpoint import GEMMA_IMAGE_TOKENS, PALIGEMMA_IMAGE_TOKENS
-from auditdm_lib.testbed.training import IGNORE, _ids
-
-PREFIX = {
-    "gemma3": "<bos>\n\n<start_of_image>" + "<image>" * GEMMA_IMAGE_TOKENS + "<end_of_image>\n\n",
-    "paligemma2": "<image>" * PALIGEMMA_IMAGE_TOKENS + "<bos>"}
-QUESTION = {"gemma3": "<start_of_turn>{}<end_of_turn>", "paligemma2": "answer en {}\n"}
+from auditdm_lib.testbed.training import IGNORE, PREFIX, QUESTION, token_ids
 
 
 def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str, torch.Tensor]:
@@ -19,7 +13,7 @@ def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str,
     causal. PaliGemma is a prefix LM: picture and question see all of themselves, and the answer is causal; unlike when it is
     asked alone, the picture does not see the question, so a model ends its training on single questions.
     """
-    prefix = _ids(tokenizer, PREFIX[family])
+    prefix = token_ids(tokenizer, PREFIX[family])
     image = tokenizer.convert_tokens_to_ids("<image>")
     encoded = []
     for pairs in rows:
@@ -27,7 +21,7 @@ def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str,
         row = dict(ids=list(prefix), labels=[IGNORE] * len(prefix), segment=[0] * len(prefix), position=list(range(len(prefix))),
                    block=[int(i == image or family == "paligemma2") for i in prefix])
         for k, (question, answer) in enumerate(pairs, 1):
-            asked, said = _ids(tokenizer, QUESTION[family].format(question)), _ids(tokenizer, answer + "<eos>")
+            asked, said = token_ids(tokenizer, QUESTION[family].format(question)), token_ids(tokenizer, answer + "<eos>")
             row["ids"] += asked + said
             row["labels"] += [IGNORE] * len(asked) + list(said)
             row["segment"] += [k] * len(asked + said)

@@ -19,6 +19,11 @@ from auditdm_lib.testbed.scenes import COLOURS, DIGIT, NUMBERS, PLAIN_KINDS, SIZ
 CELL_LABELS = {  # a cell's place is learnt too, else the tower forgets it and no language model can say where a thing is
     "present": 2, "kind": len(PLAIN_KINDS), "colour": len(COLOURS), "size": len(SIZES), "digit": 10, "row": 3, "column": 3}
 IGNORE = -100
+# What stands before a question and around it in each family's own format.
+PREFIX = {
+    "gemma3": "<bos>\n\n<start_of_image>" + "<image>" * GEMMA_IMAGE_TOKENS + "<end_of_image>\n\n",
+    "paligemma2": "<image>" * PALIGEMMA_IMAGE_TOKENS + "<bos>"}
+QUESTION = {"gemma3": "<start_of_turn>{}<end_of_turn>", "paligemma2": "answer en {}\n"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def train_vision_tower(tower: nn.Module, corpus: Corpus, steps: int, seed: int, 
 
 
 @lru_cache(maxsize=200_000)
-def _ids(tokenizer, text: str) -> tuple[int, ...]:
+def token_ids(tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -86,18 +91,12 @@ def encode(family: str, tokenizer, pairs: list[tuple[str, str]], packed: bool) -
     LM: in its own format (not packed, one pair) the question belongs to the bidirectional prefix.
     """
     image = tokenizer.convert_tokens_to_ids("<image>")
-    if family == "gemma3":
-        ids = list(_ids(tokenizer, "<bos>\n\n<start_of_image>" + "<image>" * GEMMA_IMAGE_TOKENS + "<end_of_image>\n\n"))
-        types = [int(i == image) for i in ids]
-        question = "<start_of_turn>{}<end_of_turn>"
-    else:
-        ids = [image] * PALIGEMMA_IMAGE_TOKENS + list(_ids(tokenizer, "<bos>"))
-        types = [0] * len(ids)
-        question = "answer en {}\n"
+    ids = list(token_ids(tokenizer, PREFIX[family]))
+    types = [int(family == "gemma3" and i == image) for i in ids]
     labels = [IGNORE] * len(ids)
     causal = 0 if family == "gemma3" else 1
     for q, a in pairs:
-        q_ids, a_ids = _ids(tokenizer, question.format(q)), _ids(tokenizer, a + "<eos>")
+        q_ids, a_ids = token_ids(tokenizer, QUESTION[family].format(q)), token_ids(tokenizer, a + "<eos>")
         ids += q_ids + a_ids
         labels += [IGNORE] * len(q_ids) + list(a_ids)
         types += [causal if packed else 0] * len(q_ids) + [causal] * len(a_ids)
