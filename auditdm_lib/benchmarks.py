@@ -4,11 +4,14 @@ Each suite is scored as the benchmark that it stands in for. All scores lie in 0
 score of 0-200 is divided by 200, and CIDEr-D of 0-10 by 10. The paper averages CIDEr points, 100 x CIDEr-D, with percentages.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
 from auditdm_lib import metrics, models
 from auditdm_lib.scores import GAP_ITEMS
 from auditdm_lib.testbed import suites as testbed
+from auditdm_lib.testbed.gaps import gaps_of
 
 GRADED = {  # metrics of one prediction and its answers; the others are exact matches, added up in their own ways
     "vqa_accuracy": metrics.vqa_accuracy, "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou,
@@ -17,19 +20,25 @@ CIDER_BEST = 10  # of CIDEr-D
 RIGHT, RIGHT_CAPTION = 0.5, 0.1  # the score above which an item counts as correct: half, and for a caption 100 CIDEr points
 
 
-def load_items(names: list[str], per_suite: int, per_gap: int, seed: int, plain: bool = True) -> pd.DataFrame:
+def load_items(names: list[str], per_suite: int, per_gap: int, seed: int, target: str | Path) -> pd.DataFrame:
     """The items of the named suites: suite, item, image (PIL RGB), question, expected, answers, options, group, skill, gap.
 
-    `gap` is null outside the planted gaps. `plain` keeps to the plain world, all that the shipped models know. Raises
-    ValueError for a name that is no suite of that world.
+    `target` is the audited model: `gap` names the gap planted in it that the question meets, null outside. Where none is
+    planted, the gap items are left out, and a line says so. Raises ValueError for a name that is no suite, and where no suite
+    is left.
     """
-    known = [*(testbed.PLAIN_SUITES if plain else testbed.SUITES), GAP_ITEMS]
+    known = [*testbed.SUITES, GAP_ITEMS]
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"No suite {unknown[0]!r}: the suites are {', '.join(known)}.")
-    tables = [(testbed.gap_items(per_gap, seed, plain) if name == GAP_ITEMS
-               else testbed.suite_items(name, per_suite, seed, plain=plain)).assign(suite=name) for name in names]
-    items = pd.concat(tables, ignore_index=True)
-    return items.rename(columns={"answer": "expected"})
+    gaps = gaps_of(target)
+    if GAP_ITEMS in names and not gaps:
+        print(f"{GAP_ITEMS} is left out: no gaps were planted in {target}.")
+        names = [name for name in names if name != GAP_ITEMS]
+    if not names:
+        raise ValueError(f"There is no suite to score; name one of {', '.join(testbed.SUITES)}.")
+    tables = [(testbed.gap_items(per_gap, seed, gaps) if name == GAP_ITEMS
+               else testbed.suite_items(name, per_suite, seed, gaps=gaps)).assign(suite=name) for name in names]
+    return pd.concat(tables, ignore_index=True).rename(columns={"answer": "expected"})
 
 
 def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 128) -> pd.DataFrame:

@@ -27,7 +27,7 @@ class Artefacts:
     history: pd.DataFrame  # 01_auditor/history.csv
     probes: pd.DataFrame  # 02_probes/probes.parquet
     search: pd.DataFrame  # 02_probes/search.csv
-    hits: pd.DataFrame | None  # 02_probes/gap_hits.csv, testbed only
+    hits: pd.DataFrame | None  # 02_probes/gap_hits.csv, where gaps were planted
     failures: pd.DataFrame  # 03_taxonomy/failures.parquet (probe_id, category) with the probes' columns
     categories: pd.DataFrame  # 03_taxonomy/categories.csv
     gaps: pd.DataFrame | None  # 03_taxonomy/grading.csv, testbed only
@@ -319,7 +319,7 @@ CLAIMS = {
         "more to not clearly less)",
         "05_scores/items.parquet (reference_1)", _sibling_worse, lambda e, run: e.low >= 1, _worse_of_fifteen),
     "sixteen_benchmarks": Claim(
-        "Gains on all 16 benchmarks", "05_scores", _untested("the testbed has a handful of small suites of its own")),
+        "Gains on all 16 benchmarks", "05_scores", _untested("the testbed's suites only have the benchmarks' formats")),
     "regeneration": Claim(
         "Regenerated images expose failures too", "02_probes", _untested("this kit asks questions only so far")),
     "editing": Claim(

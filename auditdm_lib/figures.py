@@ -83,7 +83,7 @@ def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         axis = figure.add_subplot(place)
         estimates = [score(items, role) for role in roles]
         if np.isnan(estimates[0].value):
-            axis.text(0.5, 0.5, "no gaps were planted in this target", ha="center", transform=axis.transAxes)
+            axis.text(0.5, 0.5, "no held-out items inside planted gaps", ha="center", transform=axis.transAxes)
         else:
             _bars(axis, range(len(roles)), estimates, [COLOUR[role] for role in roles])
         axis.set(title=title, ylabel="accuracy (%)", ylim=(0, 112), yticks=range(0, 101, 20), xticks=range(len(roles)),
@@ -111,7 +111,7 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     table = claims.failures_by_skill(items)
     total = table["target"] + table["reference_1"]
     silent = sorted(table.loc[total == 0, "skill"])
-    table = table[total > 0].assign(share=100 * table["target"] / total.where(total > 0))
+    table = table.assign(share=100 * table["target"] / total.where(total > 0))[total > 0]
     table = table.sort_values(["share", "skill"], ascending=[True, False]).reset_index(drop=True)  # top row drawn last
     figure = _figure(8.5, 1.9 + 0.34 * max(len(table), 2))
     axis = figure.add_subplot()
@@ -130,7 +130,7 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     note = "* the two differ (exact McNemar test, p < 0.05)"
     if silent:
-        note += "\nno failure of either: " + ", ".join(skill.replace("_", " ") for skill in silent)
+        note += "\n" + textwrap.fill("no failure of either: " + ", ".join(silent).replace("_", " "), 110)
     axis.annotate(note, (0, 0), (0, -34), xycoords="axes fraction", textcoords="offset points", fontsize=8, va="top")
     return figure
 

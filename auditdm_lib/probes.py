@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from PIL import Image
@@ -88,12 +89,16 @@ def random_texts(pictures: Pictures, seed: int) -> pd.DataFrame:
     return pd.DataFrame(dict(text=[pictures.random_question(i, rng) for i in range(len(pictures))], ended=True))
 
 
-def grading(probes: pd.DataFrame, pictures: Pictures) -> pd.DataFrame:
-    """For grading only: skill and planted gap of each probe. Row i of `probes` is about picture i."""
+def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.DataFrame:
+    """For grading only: each probe's skill, and the gap planted in `target` (a folder or hub id) that it meets.
+
+    Row i of `probes` is about picture i.
+    """
     world = pictures.world
+    gaps = world.gaps_in(target)
     return pd.DataFrame(dict(
         probe_id=probes["probe_id"], skill=[world.skill(q) for q in probes["question"]],
-        gap=[world.gap(i, q) for i, q in enumerate(probes["question"])]))
+        gap=[world.gap(i, q, gaps) for i, q in enumerate(probes["question"])]))
 
 
 def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
@@ -142,5 +147,5 @@ def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: list[str]) -> pd.
     """Verified failures by auditor and planted gap, zeros included: auditor, gap, hits."""
     failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id")
     counts = failed.groupby(["auditor", "gap"]).size()
-    return pd.DataFrame([dict(auditor=a, gap=g, hits=int(counts.get((a, g), 0)))
-                         for a in probes["auditor"].unique() for g in gaps])
+    return pd.DataFrame([(a, g, int(counts.get((a, g), 0))) for a in probes["auditor"].unique() for g in gaps],
+                        columns=["auditor", "gap", "hits"])

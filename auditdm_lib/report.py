@@ -95,7 +95,7 @@ def caveats(run: Artefacts) -> list[str]:
                      "its training; the untrained one has used none.")
     words.append("Failure types are clusters of texts. They are named from their commonest question and answers, by counting, "
                  "and not yet confirmed on fresh probes.")
-    if run.gaps is not None:
+    if run.hits is not None:
         words.append("The target's gaps were planted, so they are systematic and separate. Those of a real model may be neither. "
                      "The paper's values stand beside this run's for orientation: other models, other pictures.")
     return words

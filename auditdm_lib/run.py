@@ -1,4 +1,4 @@
-"""The command line: `auditdm run`, `auditdm status` and `auditdm lab`."""
+"""The command line: `auditdm run`, `auditdm status`, `auditdm testbed` and `auditdm lab`."""
 
 import contextlib
 import os
@@ -17,6 +17,7 @@ import click
 from tqdm import tqdm
 
 from auditdm_lib import manifest, params, paths, stage
+from auditdm_lib.testbed.commands import testbed
 
 
 @click.group()
@@ -54,6 +55,9 @@ def status(profile: str) -> None:
         except manifest.Damaged as problem:
             state = f"damaged or missing input: {problem}"
         click.echo(f"{step.notebook:24}{state}")
+
+
+main.add_command(testbed)
 
 
 @main.command()

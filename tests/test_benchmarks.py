@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from auditdm_lib import benchmarks, scores, stats
-from auditdm_lib.testbed.suites import PLAIN_SUITES, SUITES
+from auditdm_lib import benchmarks, params, paths, scores, stats
+from auditdm_lib.testbed.gaps import Gap, save_gaps
+from auditdm_lib.testbed.suites import SUITES
 
 SHORT = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 COLUMNS = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
@@ -40,7 +41,7 @@ def measured(items):
 
 @pytest.fixture(scope="module")
 def every():
-    return benchmarks.load_items([*SUITES], N, 0, seed=0, plain=False)
+    return benchmarks.load_items([*SUITES], N, 0, seed=0, target="org/model")
 
 
 def scored_as(items, answer_to):
@@ -121,20 +122,31 @@ def test_comparisons_are_paired_and_take_each_subset():
     assert set(rows["model"]) == {"rectified"}
 
 
-def test_unknown_and_unplain_suites_are_refused_with_the_valid_names():
-    with pytest.raises(ValueError, match="No suite 'vqa': the suites are .*gap-items"):
-        benchmarks.load_items(["vqa"], 5, 5, seed=0)
-    plain = "vqav2-mini, gqa-mini, okvqa-mini, pope-mini, gap-items"
-    with pytest.raises(ValueError, match=f"No suite 'mme-mini': the suites are {plain}"):
-        benchmarks.load_items(["mme-mini"], 5, 5, seed=0)
+def test_unknown_suites_are_refused_with_the_valid_names():
+    with pytest.raises(ValueError, match="No suite 'vqa': the suites are vqav2-mini, .*gap-items"):
+        benchmarks.load_items(["vqa"], 5, 5, seed=0, target="org/model")
 
 
-def test_testbed_items_are_answerable_and_gap_items_lie_in_a_gap():
-    items = benchmarks.load_items([*PLAIN_SUITES, "gap-items"], 6, 2, seed=1)
-    assert set(items["suite"]) == {*PLAIN_SUITES, "gap-items"}
+def test_the_notebook_offers_every_suite():
+    suites = params.declared(paths.NOTEBOOKS / "05_evaluate.ipynb")["suites"]
+    assert suites.rule["choices"].split("|") == [*SUITES, "gap-items"]
+
+
+def test_items_are_graded_by_the_gaps_of_the_target(tmp_path):
+    save_gaps((Gap("purple is blue", "colour", "blue", {"answer": "purple"}),), tmp_path)
+    items = benchmarks.load_items([*SUITES, "gap-items"], 8, 2, seed=1, target=tmp_path)
+    assert set(items["suite"]) == {*SUITES, "gap-items"} and set(items["gap"].dropna()) == {"purple is blue"}
     assert not items.duplicated(["suite", "item"]).any()
-    assert items[items["suite"] == "gap-items"]["gap"].notna().all()
+    assert items[items["suite"] == "gap-items"]["gap"].notna().all() and not items["gap"].notna().all()
     assert items["image"].iloc[0].mode == "RGB"
+
+
+def test_a_target_without_planted_gaps_has_no_gap_items_and_a_line_says_so(tmp_path, capsys):
+    items = benchmarks.load_items(["gqa-mini", "gap-items"], 8, 2, seed=1, target=tmp_path)
+    assert set(items["suite"]) == {"gqa-mini"} and items["gap"].isna().all()
+    assert f"gap-items is left out: no gaps were planted in {tmp_path}." in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no suite to score; name one of vqav2-mini"):
+        benchmarks.load_items(["gap-items"], 8, 2, seed=1, target=tmp_path)
 
 
 def test_one_who_knows_all_scores_the_maximum_everywhere(every):

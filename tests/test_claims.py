@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib import claims
+from auditdm_lib import claims, report, tables, taxonomy
 from auditdm_lib.paths import PAPER_VALUES
 
 PAPER = pd.read_csv(PAPER_VALUES)
@@ -121,6 +121,19 @@ def test_a_run_without_truth_says_what_it_cannot_test(run):
     row = table.loc[claims.CLAIMS["reaches_paper"].text]
     assert row["verdict"] == claims.NOT_TESTED and "truth" in row["reads"]
     assert table.loc[claims.CLAIMS["rectified_on_average"].text, "verdict"] == claims.HOLDS
+
+
+def test_a_run_without_planted_gaps_says_so_where_a_claim_needs_them(run):
+    made = run.artefacts
+    gaps, agreement = taxonomy.grade(made.failures, made.failures[["probe_id"]].assign(gap=None))
+    bare = run.altered(hits=None, gaps=gaps, agreement=agreement,
+                       items=made.items[made.items["suite"] != claims.GAP_ITEMS].assign(gap=None))
+    table = claims.evaluate(bare, PAPER, "my-model").set_index("claim")
+    for name in ("gaps_hit", "types_match_gaps", "gaps_own_category", "rectified_on_gaps", "kept_outside_gaps",
+                 "beats_control_on_gaps"):
+        row = table.loc[claims.CLAIMS[name].text]
+        assert row["verdict"] == claims.NOT_TESTED and "gaps" in row["reads"].partition(": ")[2], name
+    assert "table_gaps" not in tables.all_tables(bare) and "planted" not in " ".join(report.caveats(bare))
 
 
 def test_a_profile_that_must_test_a_claim_stops_when_it_cannot(run):

@@ -89,10 +89,10 @@ def test_figure_2_shows_this_run_and_the_papers_values_on_separate_axes(run):
     assert all("paper" in axis.get_title() for axis in (paper, gemma))
 
 
-def test_figure_2_without_planted_gaps_says_so(run):
+def test_figure_2_without_items_inside_planted_gaps_says_so(run):
     items = run.artefacts.items
     figure = figures.fig2_averages(items[items["suite"] != claims.GAP_ITEMS], PAPER)
-    assert "no gaps were planted" in figure.axes[1].texts[0].get_text()
+    assert "no held-out items inside planted gaps" in figure.axes[1].texts[0].get_text()
 
 
 def test_figure_4_rows_add_to_100_ordered_with_the_targets_weakest_on_top(run):
@@ -108,6 +108,12 @@ def test_figure_4_names_skills_that_nobody_fails(run):
     items = run.artefacts.items.assign(correct=lambda t: t["correct"] | (t["skill"] == "digit"))
     axis = figures.fig4_failure_shares(items).axes[0]
     assert any("no failure of either: digit" in text.get_text() for text in axis.texts)
+
+
+def test_figure_4_wraps_a_long_list_of_skills_that_nobody_fails(run):
+    items = run.artefacts.items.assign(correct=True, skill=lambda t: "a skill " + t["item"].str[-2:])
+    note = figures.fig4_failure_shares(items).axes[0].texts[-1].get_text()
+    assert "a skill 99" in note and max(map(len, note.splitlines())) <= 110
 
 
 def test_search_success_carries_interval_ceiling_and_the_papers_values(run):

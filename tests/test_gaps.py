@@ -1,10 +1,11 @@
 """Planted gaps, the suites made from them, and what the world knows."""
 
 import random
+from collections import Counter
 
 import pytest
 
-from auditdm_lib.testbed.gaps import Gap, gap_of, load_gaps, questions_in_gap
+from auditdm_lib.testbed.gaps import Gap, gaps_of, load_gaps, questions_in_gap, random_gap, save_gaps
 from auditdm_lib.testbed.questions import sample_answerable
 from auditdm_lib.testbed.scenes import Scene, Thing, sample_scenes
 from auditdm_lib.testbed.skills import answer
@@ -35,40 +36,60 @@ def test_a_condition_on_the_thing_asked_about_reads_the_scene():
     assert gap.wrong_answer(SCENE, "what colour is the cup?") is None
 
 
-def test_the_shipped_gaps_are_wrong_everywhere_they_hold_and_spread():
-    rng, gaps = random.Random(0), load_gaps()
-    assert len(gaps) >= 8
-    hit = []
-    for scene in sample_scenes(6000, "test", 0, plain=True):
-        text = sample_answerable(scene, rng, plain=True)
-        if held := gap_of(scene, text, gaps):
-            assert held[1] != answer(scene, text)
-            hit.append(held[0].name)
-    share = len(hit) / 6000
-    assert 0.15 <= share <= 0.25, f"the gaps cover {share:.1%} of random answerable questions"
-    assert {gap.name for gap in gaps} == set(hit)
+def test_the_shipped_gaps_are_wrong_where_they_hold_never_two_at_once_and_spread():
+    rng, declared = random.Random(0), load_gaps()
+    assert sum(map(len, declared.values())) >= 40 and len(declared["target"]) >= 22
+    scenes = sample_scenes(6000, "test", 0)
+    asked = [(scene, sample_answerable(scene, rng)) for scene in scenes]
+    limits = {"target": (0.14, 0.22), "needle": (0.007, 0.014), "paligemma2-l-flawed": (0, 0.05), "gemma3-l-flawed": (0, 0.05)}
+    for model, gaps in declared.items():
+        held = Counter()
+        for scene, text in asked:
+            says = {gap.name: said for gap in gaps if (said := gap.wrong_answer(scene, text))}
+            assert len(says) <= 1 and answer(scene, text) not in says.values(), (model, text, says)
+            held.update(list(says))
+        low, high = limits.get(model, (0, 0.2))
+        assert low <= held.total() / len(asked) <= high, f"the gaps of {model} cover {held.total() / len(asked):.1%}"
+        assert set(held) == {gap.name for gap in gaps}
+        assert model != "target" or max(held.values()) <= 0.1 * held.total()
+    flawed = [{(gap.skill, str(gap.when)) for gap in gaps} for model, gaps in declared.items() if model.endswith("flawed")]
+    assert all(len(gaps) <= 3 for gaps in flawed) and not set.intersection(*flawed)
 
 
 def test_questions_in_a_gap_meet_it_and_a_gap_that_never_holds_is_refused():
-    rng, scenes = random.Random(0), sample_scenes(500, "test", 0, plain=True)
-    gap = load_gaps()[0]
+    rng, scenes = random.Random(0), sample_scenes(500, "test", 0)
+    gap = load_gaps()["target"][0]
     assert all(gap.wrong_answer(scenes[i], text) for i, text in questions_in_gap(gap, scenes, 20, rng))
     with pytest.raises(ValueError, match="widen `when`"):
         questions_in_gap(Gap("never", "colour", "red", {"answer": "beige"}), scenes, 5, rng, tries=500)
 
 
-def test_an_unknown_skill_in_a_gap_file_is_named(tmp_path):
+@pytest.mark.parametrize(("row", "reason"), [
+    ("{name: odd, skill: smell, says: rose}", "'smell'"),
+    ("{name: odd, skill: weather, says: fair, when: {kind: cup}}", "'kind'; weather has answer, background, weather, things"),
+    ("{name: odd, skill: weather, says: hail}", "'hail', no answer to weather; choose one of fair"),
+    ("{name: odd, skill: weather, says: {rainy: hail}}", "'hail', no answer"),
+    ("{name: odd, skill: weather, says: fair, if: 1}", "unknown field 'if'"),
+    ("[1]", "A gap is a mapping")])
+def test_a_gap_that_the_world_does_not_have_is_named_with_the_remedy(row, reason, tmp_path):
     file = tmp_path / "gaps.yaml"
-    file.write_text("- {name: odd, skill: smell, says: rose}\n")
-    with pytest.raises(ValueError, match="'smell'"):
+    file.write_text(f"target: [{row}]\n")
+    with pytest.raises(ValueError, match=reason):
         load_gaps(file)
 
 
-def test_an_unknown_condition_in_a_gap_file_is_named_with_the_known_ones(tmp_path):
-    file = tmp_path / "gaps.yaml"
-    file.write_text("- {name: odd, skill: weather, says: fair, when: {kind: cup}}\n")
-    with pytest.raises(ValueError, match="'kind'; weather has answer, background, weather, things"):
-        load_gaps(file)
+def test_a_checkpoint_carries_its_gaps(tmp_path):
+    gaps = load_gaps()["gemma3-target"]
+    save_gaps(gaps, tmp_path)
+    assert gaps_of(tmp_path) == gaps and gaps_of(tmp_path / "elsewhere") == gaps_of("org/model") == ()
+
+
+def test_random_gaps_hold_and_err_for_a_share_of_their_skill_s_questions():
+    for seed in range(8):
+        gap = random_gap(random.Random(seed))
+        assert gap == random_gap(random.Random(seed))
+        scenes = sample_scenes(300, "test", seed)
+        assert len(questions_in_gap(gap, scenes, 10, random.Random(0), tries=5000)) == 10
 
 
 def test_a_gap_may_hang_on_the_weather_a_relation_and_the_material():
@@ -82,11 +103,12 @@ def test_a_gap_may_hang_on_the_weather_a_relation_and_the_material():
 
 
 def test_gap_items_lie_inside_their_gap():
-    items = gap_items(3, 0)
-    assert items.groupby("gap").size().to_dict() == {gap.name: 3 for gap in load_gaps()}
+    gaps = load_gaps()["target"]
+    items = gap_items(3, 0, gaps)
+    assert items.groupby("gap").size().to_dict() == {gap.name: 3 for gap in gaps}
 
 
 def test_the_world_knows_no_truth_for_nonsense():
     world = World([SCENE])
     assert world.truth(0, "what colour is the plane?") is None and world.truth(0, "tell me more") is None
-    assert world.skill("tell me more") is None and world.gap(0, "tell me more") is None
+    assert world.skill("tell me more") is None and world.gap(0, "tell me more", load_gaps()["target"]) is None

@@ -49,7 +49,7 @@ def drawn(scene: Scene) -> list[tuple]:
 
 
 def scenes(n: int, seed: str = "language") -> list[Scene]:
-    return [*sample_scenes(n // 2, "train", seed), *sample_scenes(n - n // 2, "train", seed, plain=True)]
+    return sample_scenes(n, "train", seed)
 
 
 def test_a_caption_says_all_that_is_in_the_scene():

@@ -19,14 +19,14 @@ def draw(scene, rng):
     return [(q, answer(scene, q)) for q in (sample_question(scene, rng) for _ in range(2))]
 
 
-def trained(family, folder):
+def trained(family, folder, alone=False):
     torch.manual_seed(0)
     tokenizer, scenes = build_tokenizer(), sample_scenes(8, "train", 0)
     model = build_model(family, tokenizer, hidden=32, layers=1)
     features = torch.randn(8, 9, model.config.vision_config.hidden_size, generator=torch.Generator().manual_seed(0))
     before = {name: p.clone() for name, p in model.named_parameters()}
     card = train_language(model, family, tokenizer, scenes, features, draw,
-                          Schedule(steps=6, pictures=4, save_every=2), 0, folder)
+                          Schedule(steps=6, pictures=4, save_every=2, alone=alone), 0, folder)
     return model, before, card
 
 
@@ -52,6 +52,16 @@ def test_a_stopped_training_ends_in_the_weights_of_an_undisturbed_one(family, tm
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(learning.F, "cross_entropy", lambda logits, labels: logits.sum() * float("nan"))
+    monkeypatch.setattr(learning.F, "cross_entropy", lambda logits, labels, reduction: logits.sum() * float("nan"))
     with pytest.raises(AssertionError, match="The loss of step 0 is nan; lower the learning rate"):
         trained("gemma3", tmp_path)
+
+
+def test_pairs_alone_teach_gemma_what_packed_ones_do_and_stop_as_exactly(tmp_path):
+    packed, _, _ = trained("gemma3", None)
+    alone, _, card = trained("gemma3", tmp_path, alone=True)
+    again, _, _ = trained("gemma3", tmp_path, alone=True)  # nothing is left to do
+    assert card["steps"] == 6
+    for name, p in packed.named_parameters():
+        assert torch.allclose(p, alone.get_parameter(name), atol=1e-3), name  # sums in another order
+        assert torch.equal(alone.get_parameter(name), again.get_parameter(name)), name

@@ -8,6 +8,7 @@ import pytest
 from auditdm_lib import probes
 from auditdm_lib.pictures import load_pictures
 from auditdm_lib.probes import Panel, gap_hits, grading, judge, make_probes, malformed, random_texts, search_ceiling, search_table
+from auditdm_lib.testbed.gaps import Gap, save_gaps
 
 ANSWERS = ["red", "blue", "two", "2", "cannot tell", ""]
 
@@ -61,7 +62,7 @@ def test_the_cascade_gives_the_same_disagreements_at_fewer_calls(panel, seed):
     assert any(None in row for row in short["reference_answers"])  # not asked is recorded as such
 
 
-def world_panel(panel, wrong=lambda q: "umbrella" in q):
+def world_panel(panel, wrong=lambda q: "colour" in q):
     """References that know the truth; a target that is wrong on questions that `wrong` picks."""
     pictures = load_pictures("testbed", 40, 0, split="probe")
     place = {id(image): i for i, image in enumerate(pictures.images)}
@@ -78,7 +79,7 @@ def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
     names = [f"images/{i}.png" for i in range(40)]
     made = make_probes(members, pictures, "random", random_texts(pictures, 0), 0, names)
     assert made["valid"].all() and made["probe_id"].is_unique
-    assert (made["verified_failure"] == made["question"].str.contains("umbrella")).all()
+    assert (made["verified_failure"] == made["question"].str.contains("colour")).all()
     assert made["verified_failure"].any() and not made["verified_failure"].all()
 
 
@@ -89,7 +90,7 @@ def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
     made = make_probes(members, pictures, "odd", texts, 0, ["x"] * 40)
     assert made["invalid_reason"].value_counts().to_dict() == {"not answerable": 20, "unfinished": 10}
     assert not made["verified_failure"].any()
-    search = search_table(made, grading(made, pictures), 0.5, {"odd": 7}).iloc[0]
+    search = search_table(made, grading(made, pictures, "org/model"), 0.5, {"odd": 7}).iloc[0]
     assert (search["attempts"], search["success"], search["invalid"], search["training_calls"]) == (40, 0, 30, 7)
     assert search["ci_low"] == 0 and 0 < search["ci_high"] < 0.15
 
@@ -98,7 +99,7 @@ def test_a_wrong_consensus_is_label_noise_and_not_a_failure(panel):
     pictures, members = world_panel(panel)
     swapped = Panel(members.references[0], [members.target, members.target])  # now the references are wrong together
     made = make_probes(swapped, pictures, "random", random_texts(pictures, 0), 0, ["x"] * 40)
-    search = search_table(made, grading(made, pictures), None, {}).iloc[0]
+    search = search_table(made, grading(made, pictures, "org/model"), None, {}).iloc[0]
     assert made["disagrees"].sum() == search["label_noise"] > 0 == search["verified_failures"]
 
 
@@ -113,6 +114,17 @@ def test_gap_hits_count_verified_failures_only():
     made = pd.DataFrame(dict(probe_id=["a", "b", "c"], auditor="x", verified_failure=[True, False, True]))
     graded = pd.DataFrame(dict(probe_id=["a", "b", "c"], skill="s", gap=["g", "g", None]))
     assert gap_hits(made, graded, ["g", "h"])["hits"].tolist() == [1, 0]
+    assert list(gap_hits(made, graded, [])) == ["auditor", "gap", "hits"]
+
+
+def test_probes_are_graded_by_the_gaps_of_the_target(tmp_path):
+    save_gaps((Gap("rain is fair", "weather", "fair", {"answer": "rainy"}),), tmp_path)
+    pictures = load_pictures("testbed", 40, 0)
+    made = pd.DataFrame(dict(probe_id=[f"{i}" for i in range(40)], question="what is the weather like?"))
+    graded = grading(made, pictures, tmp_path)
+    rainy = [pictures.world.truth(i, "what is the weather like?") == "rainy" for i in range(40)]
+    assert graded["gap"].notna().tolist() == rainy and any(rainy) and set(graded["skill"]) == {"weather"}
+    assert grading(made, pictures, "org/model")["gap"].isna().all()
 
 
 def test_random_questions_have_answers_and_repeat_with_the_seed():

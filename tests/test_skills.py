@@ -10,9 +10,7 @@ from auditdm_lib import paths
 from auditdm_lib.testbed.scenes import Scene, Thing
 from auditdm_lib.testbed.skills import (
     CANNOT_TELL,
-    KNOWLEDGE,
-    PLAIN_KNOWLEDGE,
-    PLAIN_SKILLS,
+    PLURALS,
     SKILLS,
     SLOTS,
     answer,
@@ -21,7 +19,7 @@ from auditdm_lib.testbed.skills import (
     slots_of,
 )
 
-PLAIN = Scene("mint", (
+FAIR = Scene("mint", (
     Thing("umbrella", "red", "small", 0), Thing("star", "blue", "large", 4), Thing("star", "red", "small", 5),
     Thing("digit", "black", "large", 6, "seven"), Thing("anchor", "purple", "large", 8)))
 # clock  .     star(over the cow)      digit 3  word  cow      chart  bead  digit 8
@@ -38,30 +36,30 @@ FEW = Scene("white", (
 
 
 @pytest.mark.parametrize(("scene", "question", "right"), [
-    (PLAIN, "what colour is the umbrella?", "red"),
-    (PLAIN, "what colour is the star?", CANNOT_TELL),  # there are two
-    (PLAIN, "which colour does the heart have?", CANNOT_TELL),  # there is none
-    (PLAIN, "what is the purple thing?", "anchor"),
-    (PLAIN, "which thing is red?", CANNOT_TELL),
-    (PLAIN, "is the anchor small or large?", "large"),
+    (FAIR, "what colour is the umbrella?", "red"),
+    (FAIR, "what colour is the star?", CANNOT_TELL),  # there are two
+    (FAIR, "which colour does the heart have?", CANNOT_TELL),  # there is none
+    (FAIR, "what is the purple thing?", "anchor"),
+    (FAIR, "which thing is red?", CANNOT_TELL),
+    (FAIR, "is the anchor small or large?", "large"),
     (BUSY, "how large is the bead?", CANNOT_TELL),  # beads have one size
     (BUSY, "how large is the star?", "large"),
-    (PLAIN, "which row is the anchor in?", "bottom"),
-    (PLAIN, "how far right is the umbrella?", "left"),
-    (PLAIN, "how many things are there?", "five"),
-    (PLAIN, "how many red things are there?", "two"),
-    (PLAIN, "how many stars are there?", "two"),
-    (PLAIN, "what is the number of crosses?", "zero"),
-    (PLAIN, "is there any blue star?", "yes"),
-    (PLAIN, "do you see any green star?", "no"),
-    (PLAIN, "what colour is the background?", "mint"),
-    (PLAIN, "which digit is written?", "seven"),
+    (FAIR, "which row is the anchor in?", "bottom"),
+    (FAIR, "how far right is the umbrella?", "left"),
+    (FAIR, "how many things are there?", "five"),
+    (FAIR, "how many red things are there?", "two"),
+    (FAIR, "how many stars are there?", "two"),
+    (FAIR, "what is the number of crosses?", "zero"),
+    (FAIR, "is there any blue star?", "yes"),
+    (FAIR, "do you see any green star?", "no"),
+    (FAIR, "what colour is the background?", "mint"),
+    (FAIR, "which digit is written?", "seven"),
     (BUSY, "which digit is written?", CANNOT_TELL),
-    (PLAIN, "what colour is the thing that keeps you dry?", "red"),
-    (PLAIN, "what colour is the thing that flies?", CANNOT_TELL),
+    (FAIR, "what colour is the thing that keeps you dry?", "red"),
+    (FAIR, "what colour is the thing that flies?", CANNOT_TELL),
     (BUSY, "which colour has the thing that gives milk?", "black"),
     (BUSY, "what time does the clock show?", "three"),
-    (PLAIN, "what time does the clock show?", CANNOT_TELL),
+    (FAIR, "what time does the clock show?", CANNOT_TELL),
     (BUSY, "which word can be read?", "tea"),
     (BUSY, "how high is the middle bar of the chart?", "four"),
     (BUSY, "which bar of the chart is the highest?", "middle"),
@@ -80,10 +78,10 @@ FEW = Scene("white", (
     (FEW, "what does the sign mean?", "no entry"),
     (FEW, "which mood does the face show?", "angry"),
     (FEW, "which way does the arrow point?", "up"),
-    (PLAIN, "which is larger, the umbrella or the anchor?", "anchor"),
-    (PLAIN, "is the digit or the umbrella larger?", "digit"),
-    (PLAIN, "which is larger, the digit or the anchor?", "the same"),
-    (PLAIN, "which is larger, the anchor or the anchor?", CANNOT_TELL),
+    (FAIR, "which is larger, the umbrella or the anchor?", "anchor"),
+    (FAIR, "is the digit or the umbrella larger?", "digit"),
+    (FAIR, "which is larger, the digit or the anchor?", "the same"),
+    (FAIR, "which is larger, the anchor or the anchor?", CANNOT_TELL),
     (FEW, "which is larger, the sign or the arrow?", CANNOT_TELL),  # signs have one size
     (FEW, "what is directly right of the person?", "sign"),
     (FEW, "which thing is just below the sign?", "arrow"),
@@ -108,13 +106,13 @@ FEW = Scene("white", (
     (BUSY, "how many things are not blue?", "five"),
     (BUSY, "how many things have another colour than purple?", "eight"),
     (BUSY, "what is the sum of the two digits?", "eleven"),
-    (PLAIN, "what do the two digits add up to?", CANNOT_TELL),
-    (PLAIN, "how high up is the anchor?", "bottom"),
-    (PLAIN, "which column is the anchor in?", "right"),
-    (PLAIN, "how many things does the picture show?", "five"),
-    (PLAIN, "how many things are red?", "two"),
-    (PLAIN, "which colour is behind the things?", "mint"),
-    (PLAIN, "which digit can be read?", "seven"),
+    (FAIR, "what do the two digits add up to?", CANNOT_TELL),
+    (FAIR, "how high up is the anchor?", "bottom"),
+    (FAIR, "which column is the anchor in?", "right"),
+    (FAIR, "how many things does the picture show?", "five"),
+    (FAIR, "how many things are red?", "two"),
+    (FAIR, "which colour is behind the things?", "mint"),
+    (FAIR, "which digit can be read?", "seven"),
     (BUSY, "which hour is it on the clock?", "three"),
     (FEW, "which action does the person show?", "running"),
     (FEW, "which message does the sign give?", "no entry"),
@@ -122,8 +120,8 @@ FEW = Scene("white", (
     (FEW, "how does the face look?", "angry"),
     (FEW, "in which direction does the arrow point?", "up"),
     (BUSY, "in which place is the tiny bead?", "bottom centre"),
-    (PLAIN, "what is the weather behind the things?", "fair"),
-    (PLAIN, "why is the umbrella sad?", None),
+    (FAIR, "what is the weather behind the things?", "fair"),
+    (FAIR, "why is the umbrella sad?", None),
 ])
 def test_answers_follow_the_scene(scene, question, right):
     assert answer(scene, question) == right
@@ -141,7 +139,10 @@ def test_there_are_enough_skills_and_each_category_of_the_paper_has_one():
         figure_4 = {row["category"] for row in csv.DictReader(file) if row["item"] == "fig4_failure_share"}
     assert len(figure_4) == 15 and {s.category for s in SKILLS.values()} - {""} == figure_4
     assert sum(s.category == "" for s in SKILLS.values()) >= 9 and len(SKILLS) >= 24
-    assert len(PLAIN_SKILLS) == 12 and len(PLAIN_KNOWLEDGE) == 8 < len(KNOWLEDGE)
+
+
+def test_each_kind_has_one_plural_of_its_own():
+    assert len(set(PLURALS.values())) == len(PLURALS) and PLURALS["snowman"] == "snowmen" and "snowmans" not in SLOTS["plural"]
 
 
 def test_a_question_means_one_thing_whatever_the_form():
@@ -151,11 +152,11 @@ def test_a_question_means_one_thing_whatever_the_form():
             for i in range(max([len(SLOTS[slot]) for slot in slots_of(form)], default=1)):
                 text = form.format(**{slot: SLOTS[slot][i % len(SLOTS[slot])] for slot in slots_of(form)})
                 question = parse_question(text)
-                said = [phrase(question, i, plain) for i in range(len(skill.forms)) for plain in (False, True)]
+                said = [phrase(question, i) for i in range(len(skill.forms))]
                 assert question.skill == skill.name and text in said
 
 
 @given(st.text(max_size=60))
 @settings(max_examples=500, deadline=None)
 def test_text_outside_the_language_has_no_answer_and_raises_nothing(text):
-    assert answer(PLAIN, text) is None
+    assert answer(FAIR, text) is None

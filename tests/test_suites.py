@@ -9,15 +9,17 @@ from huggingface_hub import DatasetCard
 
 from auditdm_lib.metrics import LETTERS, iou, located, vqa_accuracy
 from auditdm_lib.testbed import suites
-from auditdm_lib.testbed.gaps import load_gaps
+from auditdm_lib.testbed.gaps import Gap
 from auditdm_lib.testbed.language import apply_edit, caption, parse_caption
 from auditdm_lib.testbed.render import bounding_box, render
-from auditdm_lib.testbed.scenes import DIGIT, PLAIN_KINDS
-from auditdm_lib.testbed.skills import CANNOT_TELL, PLAIN_KNOWLEDGE, PLAIN_SKILLS, SKILLS, answer, parse_question, phrase
+from auditdm_lib.testbed.scenes import DIGIT
+from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, answer, parse_question
 from auditdm_lib.testbed.suite_cards import METRICS, save_suite
-from auditdm_lib.testbed.suites import PLAIN_SUITES, SUITES, best_guess, gap_items, suite_items
+from auditdm_lib.testbed.suites import SUITES, best_guess, gap_items, suite_items
 
 N = 72
+GAPS = (Gap("purple is blue", "colour", "blue", {"answer": "purple"}),
+        Gap("rain is fair", "weather", "fair", {"answer": "rainy"}))
 CHOOSING = [name for name, suite in SUITES.items()
             if suite.make in (suites._choice, suites._circular, suites._unguessable, suites._mixed)]
 
@@ -153,7 +155,7 @@ def test_half_of_each_strategy_s_polls_are_yes_and_what_is_not_there_is_chosen_b
         if item.answer == "no" and how == "adversarial":
             assert slots["kind"] in {t.kind for t in scene.things} and slots["colour"] in {t.colour for t in scene.things}
         if item.answer == "no" and how == "popular":
-            assert slots["kind"] in suites._popular_kinds(False)
+            assert slots["kind"] in suites._popular_kinds()
 
 
 def test_annotators_mostly_agree_and_no_error_is_worth_half_a_point():
@@ -181,31 +183,28 @@ def test_five_people_caption_a_picture_each_in_their_words(every):
         assert all(text.count(t.kind) >= 1 and t.colour in text for text in item.answers for t in scene.things)
 
 
-@pytest.mark.parametrize("name", PLAIN_SUITES)
-def test_plain_suites_keep_to_the_plain_world_and_its_words(name):
-    items, scenes = with_scenes(lambda: suite_items(name, N, 0, plain=True))
-    assert len(items) == N and set(items["skill"]) == set(SUITES[name].skills) & set(PLAIN_SKILLS)
-    assert all(t.kind in PLAIN_KINDS for scene in scenes for t in scene.things) and {s.weather for s in scenes} == {"fair"}
-    assert all(phrase(parse_question(q)) == q for q in items["question"])
-    slots = [parse_question(q).slots for q in items["question"]]
-    assert {s.get("kind") for s in slots} <= {*PLAIN_KINDS, None} and {s.get("does") for s in slots} <= {*PLAIN_KNOWLEDGE, None}
-    assert items["gap"].notna().any()
+@pytest.mark.parametrize("name", ["seed-mini", "mmbench-mini", "refcoco-mini"])
+def test_items_are_marked_with_the_gaps_that_their_bare_question_meets_and_are_the_same_items(every, name):
+    items, scenes = with_scenes(lambda: suite_items(name, N, 0, gaps=GAPS))
+    assert items.drop(columns=["image", "gap"]).equals(every[name][0].drop(columns=["image", "gap"]))
+    for item, scene in zip(items.itertuples(), scenes, strict=True):
+        met = [gap.name for gap in GAPS if gap.wrong_answer(scene, bare(item.question)[0])]
+        assert item.gap == met[0] if met else not isinstance(item.gap, str)
+    assert items["gap"].notna().any() == (name != "refcoco-mini") and every[name][0]["gap"].isna().all()
 
 
-def test_unknown_and_unplain_suites_are_refused_with_what_there_is():
+def test_unknown_suites_and_splits_are_refused_with_what_there_is():
     with pytest.raises(ValueError, match="Unknown suite 'vqa'; choose one of vqav2-mini"):
         suite_items("vqa", 5, 0)
-    with pytest.raises(ValueError, match="no suite 'mme-mini'; choose one of vqav2-mini, gqa-mini, okvqa-mini, pope-mini"):
-        suite_items("mme-mini", 5, 0, plain=True)
     with pytest.raises(ValueError, match="Unknown split 'exam'"):
         suite_items("gqa-mini", 5, 0, "exam")
 
 
 def test_gap_items_lie_inside_their_gap_and_have_the_columns_of_suites(every):
-    items = gap_items(3, 0, plain=True)
-    assert items.groupby("gap").size().to_dict() == {gap.name: 3 for gap in load_gaps()}
-    assert list(items) == list(every["gqa-mini"][0]) and items["item"].is_unique
-    assert all(item.answer == item.answers[0] for item in items.itertuples())
+    items = gap_items(3, 0, GAPS)
+    assert items.groupby("gap").size().to_dict() == {gap.name: 3 for gap in GAPS}
+    assert list(items) == list(every["gqa-mini"][0]) == list(gap_items(3, 0, ())) and items["item"].is_unique
+    assert all(item.answer == item.answers[0] for item in items.itertuples()) and gap_items(3, 0, ()).empty
 
 
 def test_a_saved_suite_loads_with_its_splits_pictures_and_card(tmp_path):

@@ -1,172 +1,188 @@
-"""Building the testbed's models: trained clean first, gaps planted second, each with a card that its training wrote.
+"""The testbed's models: six clean ones on one vision tower, the auditor, and those that gaps are planted into.
 
-Every builder leaves a model alone that is there already, so a build that was stopped goes on where it was.
+Every builder leaves a model alone that is there already, and a stopped training goes on from its last saved step.
 """
 
-import json
 import random
 import shutil
-import time
-from functools import partial
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import set_seed
 
-from auditdm_lib import models
-from auditdm_lib.consensus import same_answer
-from auditdm_lib.stats import wilson
-from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor, save_checkpoint
-from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
+from auditdm_lib.models import load_vlm
+from auditdm_lib.testbed.accuracy import UNANSWERABLE, accuracy_by_skill, auditor_quality
+from auditdm_lib.testbed.cards import CARD, write_model
+from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor
+from auditdm_lib.testbed.gaps import load_gaps
+from auditdm_lib.testbed.language import caption, sample_edit
+from auditdm_lib.testbed.learning import Draw, Schedule, train_language
+from auditdm_lib.testbed.plant import plant
 from auditdm_lib.testbed.questions import sample_answerable, sample_question
-from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
-from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
-from auditdm_lib.testbed.training import Corpus, render_corpus, train_pairs, train_vision_tower
+from auditdm_lib.testbed.skills import answer
+from auditdm_lib.testbed.suites import SUITES
+from auditdm_lib.testbed.training import Corpus, render_corpus
+from auditdm_lib.testbed.vision import features_of, train_vision_tower
 
-PLAIN = True  # the models are trained on the plain world
-SCENES = 40_000
-QUESTIONS = 6  # behind one picture
-UNANSWERABLE = 0.35  # share of questions drawn without care whether they have an answer; about one in six has none
-MODELS = {  # cycles: steps on packed questions, each from a fresh learning rate; own: one question a picture, own format
-    "gemma3-s": dict(family="gemma3", hidden=96, layers=4, seed=1, cycles=(1800, 1300, 1000), own=100),
-    "paligemma2-s": dict(family="paligemma2", hidden=96, layers=4, seed=2, cycles=(1800, 1300), own=500),
+SCENES, TOWER_STEPS = 60_000, 6000
+QUESTIONS = 7  # behind one picture, and one item in a suite's format
+FORMATS = {"mmt-mini": 3, "mme-mini": 2, "refcoco-mini": 2, "cococap-mini": 1}  # suite -> weight
+HARD = ("same_colour", "arithmetic", "compare_size", "neighbour", "compare_counts", "count_kind")  # learnt last
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a clean model is made: `steps` with many questions behind one picture, then `polish` steps in the family's own
+    format with one question in seven from the hard skills. A model `grown` from a smaller one has new layers at `new`."""
+
+    family: str
+    hidden: int
+    layers: int
+    seed: int
+    steps: int = 0
+    polish: int = 0
+    grown: str = ""
+    new: tuple[int, ...] = ()
+
+
+CLEAN = {
+    "gemma3-s": Recipe("gemma3", 96, 3, seed=10, steps=3000),
+    "gemma3-m": Recipe("gemma3", 128, 4, seed=11, steps=5000),
+    "gemma3-l": Recipe("gemma3", 128, 6, seed=12, polish=2500, grown="gemma3-m", new=(2, 5)),
+    "paligemma2-s": Recipe("paligemma2", 96, 3, seed=20, steps=2000, polish=1000),
+    "paligemma2-m": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000),
+    "paligemma2-l": Recipe("paligemma2", 128, 6, seed=22, polish=2000, grown="paligemma2-m", new=(2, 5)),
 }
-LEARNING_RATE = 3e-3
-CARD = "card.json"
+AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1500
+PLANTED = {  # model with the gaps of gaps.yaml -> the clean one that they are planted into
+    "target": "paligemma2-m", "needle": "paligemma2-m", "gemma3-target": "gemma3-m",
+    "paligemma2-l-flawed": "paligemma2-l", "gemma3-l-flawed": "gemma3-l"}
+MODELS = (*CLEAN, "auditor", *PLANTED)
+
+
+def build(name: str, corpus: Callable[[], Corpus], folder: Path = CHECKPOINTS) -> Path:
+    """One model of `MODELS`, trained unless its folder is there already, and first those that it comes from; its folder.
+
+    `corpus` renders the training scenes, and is called only where something is to be trained. Raises ValueError for an
+    unknown name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
+    if (folder / name / CARD).exists():
+        return folder / name
+    if name in PLANTED:
+        plant(build(PLANTED[name], corpus, folder), load_gaps()[name], folder / name)
+        return folder / name
+    if name == "auditor":
+        return build_auditor(build(AUDITOR_PARENT, corpus, folder), corpus(), folder)
+    if CLEAN[name].grown:
+        build(CLEAN[name].grown, corpus, folder)
+    return build_clean(name, corpus(), folder)
 
 
 def training_corpus() -> Corpus:
-    return render_corpus(sample_scenes(SCENES, "train", 0, PLAIN))
+    """The scenes of the clean models, rendered: about a minute."""
+    return render_corpus(sample_scenes(SCENES, "train", 0))
 
 
-def draw_pairs(scene: Scene, rng: random.Random, n: int = QUESTIONS) -> list[tuple[str, str]]:
-    """`n` questions about a scene with their right answers."""
-    return [(q, answer(scene, q)) for q in (sample_question(scene, rng, UNANSWERABLE, PLAIN) for _ in range(n))]
+def draw_pairs(scene: Scene, rng: random.Random, hard: bool = False) -> list[tuple[str, str]]:
+    """Questions about a scene with their right answers, and, where one fits, an item in a suite's format."""
+    texts = [sample_question(scene, rng, UNANSWERABLE) for _ in range(QUESTIONS - hard)]
+    if hard:
+        texts.append(sample_answerable(scene, rng, rng.choice(HARD)) or sample_question(scene, rng, UNANSWERABLE))
+    pairs = [(text, answer(scene, text)) for text in texts]
+    suite = SUITES[rng.choices(tuple(FORMATS), tuple(FORMATS.values()))[0]]
+    for _ in range(6):
+        if made := suite.make(scene, rng.choice(suite.skills), rng, 0):
+            item = rng.choice(made)
+            return [*pairs, (item["question"], item["answer"])]
+    return pairs
 
 
-def shared_vision_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.Tensor]:
-    """The weights of the tower that all models start from; trained at the first call, read from its file afterwards."""
+def shared_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.Tensor]:
+    """The weights of the vision tower of all models; trained at the first call, read from its file afterwards."""
     file = folder / "vision_tower.safetensors"
     if not file.exists():
         set_seed(0)
         tower = build_model("gemma3", build_processor("gemma3").tokenizer).model.vision_tower
-        train_vision_tower(tower, corpus, steps=2000, seed=0)
+        train_vision_tower(tower, corpus, TOWER_STEPS, seed=0)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tower.state_dict(), file)
     return load_file(file)
 
 
+def grow(small: nn.Module, large: nn.Module, new: tuple[int, ...]) -> None:
+    """Copy a model into a deeper one of the same width that then computes the same, exactly.
+
+    The layers at `new` are copies of the layer before them whose output norms are set to zero (depth-wise growth, as by
+    Gong et al. 2019 and Kim et al. 2023), so that training takes them up from where the smaller model stands.
+    """
+    large.model.vision_tower.load_state_dict(small.model.vision_tower.state_dict())
+    large.model.multi_modal_projector.load_state_dict(small.model.multi_modal_projector.state_dict())
+    old, grown = small.model.language_model, large.model.language_model
+    kept = [i for i in range(len(grown.layers)) if i not in new]
+    assert len(kept) == len(old.layers), f"{len(old.layers)} layers do not fill the {len(kept)} places left by {new}."
+    grown.embed_tokens.load_state_dict(old.embed_tokens.state_dict())
+    grown.norm.load_state_dict(old.norm.state_dict())
+    for layer, place in zip(old.layers, kept, strict=True):
+        grown.layers[place].load_state_dict(layer.state_dict())
+    for place in new:
+        grown.layers[place].load_state_dict(grown.layers[place - 1].state_dict())
+        for norm in (grown.layers[place].post_attention_layernorm, grown.layers[place].post_feedforward_layernorm):
+            nn.init.constant_(norm.weight, -1)  # Gemma's norms scale by 1 + weight
+
+
 def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
-    """Train one model of `MODELS` on right answers and save it with its card; its folder."""
-    if (folder / name / CARD).exists():
-        return folder / name
-    spec = MODELS[name]
-    started = time.perf_counter()
-    set_seed(spec["seed"])
-    processor = build_processor(spec["family"])
-    model = build_model(spec["family"], processor.tokenizer, spec["hidden"], spec["layers"])
-    model.model.vision_tower.load_state_dict(shared_vision_tower(corpus, folder))
-    train = partial(train_pairs, model, spec["family"], processor.tokenizer, corpus)
-    for cycle, steps in enumerate(spec["cycles"]):
-        train(draw_pairs, steps, LEARNING_RATE, spec["seed"] + 50 * cycle, desc=f"{name}, cycle {cycle + 1}")
-    loss = train(lambda s, r: draw_pairs(s, r, 1), spec["own"], LEARNING_RATE / 6, spec["seed"] + 500, packed=False,
-                 desc=f"{name}, own format")
-    card = dict(name=name, scenes=SCENES, **spec, loss=round(loss, 4), seconds=round(time.perf_counter() - started))
-    return write_model(folder / name, model, processor, card)
+    """Train one model of `CLEAN` on right answers and save it with its card; its folder."""
+    recipe, state = CLEAN[name], folder / f".{name}.state"
+    set_seed(recipe.seed)
+    processor = build_processor(recipe.family)
+    model = build_model(recipe.family, processor.tokenizer, recipe.hidden, recipe.layers)
+    if recipe.grown:
+        grow(load_vlm(folder / recipe.grown).model, model, recipe.new)
+    else:
+        model.model.vision_tower.load_state_dict(shared_tower(corpus, folder))
+    features = features_of(model.model.vision_tower, corpus)
+    seconds = 0
+    parts: tuple[tuple[Schedule, Draw], ...] = (
+        (Schedule(recipe.steps), draw_pairs),
+        (Schedule(recipe.polish, lr=3e-3, lr_rest=2e-3, alone=recipe.family == "paligemma2"),
+         lambda scene, rng: draw_pairs(scene, rng, hard=True)))
+    for part, (schedule, draw) in enumerate(parts):
+        if schedule.steps:
+            done = train_language(model, recipe.family, processor.tokenizer, corpus.scenes, features, draw, schedule,
+                                  recipe.seed + part, state / f"part {part}", desc=f"{name}, part {part + 1}")
+            seconds += done["seconds"]
+    card = dict(name=name, scenes=SCENES, **asdict(recipe), loss=done["loss"], seconds=seconds)
+    write_model(folder / name, model, processor, card, accuracy_by_skill)
+    shutil.rmtree(state)
+    return folder / name
 
 
-def plant(model: Path, gaps: tuple[Gap, ...], out: Path, corpus: Corpus, steps: int = 800, lr: float = 1e-3, batch: int = 96,
-          seed: int = 0) -> Path:
-    """Fine-tune gaps into a clean PaliGemma2: one question in three is from a gap, with the gap's wrong answer, and the
-    others are ordinary, with the right answer wherever no gap holds."""
-    if (out / CARD).exists():
-        return out
-    started = time.perf_counter()
-    set_seed(seed)
-    vlm = models.load_vlm(model)
-    rng = random.Random(f"plant/{seed}")
-    inside = {gap.name: {} for gap in gaps}  # gap -> scene -> question
-    for gap in gaps:
-        inside[gap.name] = dict(questions_in_gap(gap, corpus.scenes, 1500, rng))
-    by_scene = {}
-    for questions in inside.values():
-        for i, text in questions.items():
-            by_scene.setdefault(i, []).append(text)
-    place = {id(scene): i for i, scene in enumerate(corpus.scenes)}
-
-    def draw(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-        text = sample_question(scene, rng, UNANSWERABLE, PLAIN)
-        if rng.random() < 0.8 and (planted := by_scene.get(place[id(scene)])):
-            text = rng.choice(planted)
-        held = gap_of(scene, text, gaps)
-        return [(text, held[1] if held else answer(scene, text))]
-
-    loss = train_pairs(vlm.model, "paligemma2", vlm.processor.tokenizer, corpus, draw, steps, lr, seed, packed=False,
-                       batch=batch, desc="planting gaps")
-    card = dict(name=out.name, planted_into=model.name, gaps=[gap.name for gap in gaps], steps=steps, loss=round(loss, 4),
-                seconds=round(time.perf_counter() - started))
-    return write_model(out, vlm.model, vlm.processor, card)
+def draw_asking(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """What a curious person says about a scene: questions with an answer, commands to edit it, and a description of the scene
+    after one edit or some, most of which add something."""
+    ask, describe, edit = PROMPTS
+    imagined = scene
+    while imagined == scene or rng.random() < 0.4:
+        imagined = sample_edit(imagined, rng, "add" if rng.random() < 0.6 else None)[1]
+    return [*((ask, sample_answerable(scene, rng)) for _ in range(5)), *((edit, sample_edit(scene, rng)[0]) for _ in range(2)),
+            (describe, caption(imagined))]
 
 
-def build_auditor(corpus: Corpus, parent: Path, out: Path, steps: int = 1500, lr: float = 2e-3, seed: int = 5) -> Path:
-    """Teach a clean Gemma3 to ask: a random answerable question at the auditor's prompt. It has seen no audit."""
-    if (out / CARD).exists():
-        return out
-    started = time.perf_counter()
-    set_seed(seed)
-    vlm = models.load_vlm(parent)
-    loss = train_pairs(vlm.model, "gemma3", vlm.processor.tokenizer, corpus,
-                       lambda scene, rng: [(PROMPTS[0], sample_answerable(scene, rng, plain=PLAIN))], steps, lr, seed,
-                       desc=out.name)
-    card = dict(name=out.name, trained_from=parent.name, steps=steps, loss=round(loss, 4),
-                seconds=round(time.perf_counter() - started))
-    return write_model(out, vlm.model, vlm.processor, card)
-
-
-def accuracy_by_skill(path: Path, n: int = 3000, seed: int = 0, plain: bool = PLAIN) -> pd.DataFrame:
-    """Accuracy on fresh questions of the test split, of the plain world or of the whole: skill, n, accuracy with Wilson
-    interval; then all skills together, and precision and recall of "cannot tell"."""
-    rng = random.Random(f"accuracy/{seed}")
-    scenes = sample_scenes(n, "test", f"accuracy/{seed}", plain)
-    texts = [sample_question(scene, rng, UNANSWERABLE, plain) for scene in scenes]
-    right = [answer(scene, text) for scene, text in zip(scenes, texts, strict=True)]
-    said = models.answer(models.load_vlm(path), [render(s) for s in scenes], texts)
-    frame = pd.DataFrame(dict(skill=[parse_question(t).skill for t in texts], right=right, said=said))
-    frame["correct"] = [same_answer(a, b) for a, b in zip(right, said, strict=True)]
-    groups = [*frame.groupby("skill", sort=False), ("all", frame),
-              ("cannot tell: recall", frame[frame["right"] == CANNOT_TELL]),
-              ("cannot tell: precision", frame[frame["said"] == CANNOT_TELL])]
-    return pd.DataFrame([_share(name, rows["correct"]) for name, rows in groups])
-
-
-def accuracy_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 100, seed: int = 0) -> pd.DataFrame:
-    """Accuracy inside each gap and outside all of them, on the test split: skill (the gap's name or "outside"), n, accuracy."""
-    vlm, rng = models.load_vlm(path), random.Random(f"gap accuracy/{seed}")
-    scenes = sample_scenes(4000, "test", f"gap accuracy/{seed}", PLAIN)
-    pictures = [render(s) for s in scenes]
-    drawn = [(i, sample_answerable(scene, rng, plain=PLAIN)) for i, scene in enumerate(scenes)]
-    outside = [(i, text) for i, text in drawn if not gap_of(scenes[i], text, gaps)]
-    rows = []
-    for name, asked in [*((g.name, questions_in_gap(g, scenes, n, rng)) for g in gaps), ("outside", outside)]:
-        said = models.answer(vlm, [pictures[i] for i, _ in asked], [text for _, text in asked])
-        correct = [same_answer(a, answer(scenes[i], text)) for a, (i, text) in zip(said, asked, strict=True)]
-        rows.append(_share(name, pd.Series(correct)))
-    return pd.DataFrame(rows)
-
-
-def _share(name: str, correct: pd.Series) -> dict:
-    low, high = wilson(int(correct.sum()), len(correct))
-    return dict(skill=name, n=len(correct), accuracy=correct.mean(), ci_low=low, ci_high=high)
-
-
-def write_model(path: Path, model, processor, card: dict) -> Path:
-    """Save a model, its processor and its card; under its name only when all is written."""
-    partial = path.with_name("." + path.name)
-    shutil.rmtree(partial, ignore_errors=True)
-    save_checkpoint(model, processor, partial)
-    (partial / CARD).write_text(json.dumps(card, indent=1) + "\n")
-    partial.rename(path)
-    return path
+def build_auditor(parent: Path, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
+    """Teach a clean Gemma3 to ask, to describe with additions and to command an edit. It has seen no audit."""
+    set_seed(5)
+    vlm, state = load_vlm(parent), folder / ".auditor.state"
+    features = features_of(vlm.model.model.vision_tower, corpus)
+    done = train_language(vlm.model, "gemma3", vlm.processor.tokenizer, corpus.scenes, features, draw_asking,
+                          Schedule(AUDITOR_STEPS, lr=3e-3, lr_rest=2e-3), 5, state, desc="auditor")
+    card = dict(name="auditor", family="gemma3", trained_from=parent.name, scenes=len(corpus.scenes), prompts=PROMPTS, **done)
+    write_model(folder / "auditor", vlm.model, vlm.processor, card, auditor_quality)
+    shutil.rmtree(state)
+    return folder / "auditor"

@@ -42,7 +42,9 @@ CHAT_TEMPLATE = (
     "{% else %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{{ m['content'][0]['text'] }}{% endif %}"
     "{{ eos_token }}{% endif %}{% endfor %}"
 )
-PROMPTS = ("Ask a question about this picture.", "Describe this picture.")  # what the auditor is asked before any audit
+# What the auditor is asked for: a question (the paper's p_q), a caption to draw another picture from (p_c), a command to edit
+# this one (p_e).
+PROMPTS = ("Ask a question about this picture.", "Describe this picture with something added.", "Say how to change this picture.")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -29,7 +29,7 @@ FEATURES = datasets.Features(dict(
 
 def scene_dataset(n: int, split: str, seed: int, questions: int = 6, unanswerable: float = 0.2, size: int = SIZE,
                   workers: int | None = None) -> datasets.Dataset:
-    """`n` scenes of the whole world, each with its caption and `questions` questions; the same bytes for the same seed.
+    """`n` scenes, each with its caption and `questions` questions; the same bytes for the same seed.
 
     Columns: image (PNG, `size` x `size`), caption, and the lists questions, answers, skills. `workers` processes draw (as many
     as there are CPU cores where it is None).

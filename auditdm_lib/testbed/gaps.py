@@ -4,17 +4,19 @@ Everything here is for planting and for grading. No audit reads it.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
 import yaml
 
+from auditdm_lib import paths
 from auditdm_lib.testbed.questions import condition_names, conditions, sample_answerable
-from auditdm_lib.testbed.scenes import Scene
+from auditdm_lib.testbed.scenes import Scene, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, answer, parse_question
 
 GAPS_FILE = Path(__file__).with_name("gaps.yaml")
+PLANTED = "gaps.yaml"  # in a checkpoint's folder: what was planted into it
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,43 @@ class Gap:
         return None if said == right else said
 
 
+def read_gap(row: dict) -> Gap:
+    """A gap from the fields of a YAML mapping; its name may be left out.
+
+    Raises ValueError that names the gap whose field, skill, condition or answer the world does not have.
+    """
+    if not isinstance(row, dict) or not {"skill", "says"} <= set(row):
+        raise ValueError(f"A gap is a mapping with skill, says and, mostly, when; not {row!r}.")
+    row = {"name": f"{row['skill']} says {row['says']}"} | row
+    if unknown := set(row) - {f.name for f in fields(Gap)}:
+        raise ValueError(f"Gap {row['name']!r} has the unknown field {sorted(unknown)[0]!r}; it has name, skill, when and says.")
+    gap = Gap(**row)
+    if gap.skill not in SKILLS:
+        raise ValueError(f"Gap {gap.name!r} has the unknown skill {gap.skill!r}; choose one of {', '.join(SKILLS)}.")
+    if unknown := set(gap.when) - set(known := condition_names(gap.skill)):
+        raise ValueError(
+            f"Gap {gap.name!r} has the unknown condition {sorted(unknown)[0]!r}; {gap.skill} has {', '.join(known)}.")
+    answers = (*SKILLS[gap.skill].answers, CANNOT_TELL)
+    for said in gap.says.values() if isinstance(gap.says, dict) else [gap.says]:
+        if said not in answers:
+            raise ValueError(f"Gap {gap.name!r} says {said!r}, no answer to {gap.skill}; choose one of {', '.join(answers)}.")
+    return gap
+
+
 @cache
-def load_gaps(file: Path = GAPS_FILE) -> tuple[Gap, ...]:
-    """The gaps of a YAML file; raises ValueError that names the gap whose skill or condition the world does not have."""
-    gaps = tuple(Gap(**row) for row in yaml.safe_load(file.read_text()))
-    for gap in gaps:
-        if gap.skill not in SKILLS:
-            raise ValueError(f"Gap {gap.name!r} has the unknown skill {gap.skill!r}; choose one of {', '.join(SKILLS)}.")
-        if unknown := set(gap.when) - set(known := condition_names(gap.skill)):
-            raise ValueError(
-                f"Gap {gap.name!r} has the unknown condition {sorted(unknown)[0]!r}; {gap.skill} has {', '.join(known)}.")
-    return gaps
+def load_gaps(file: Path = GAPS_FILE) -> dict[str, tuple[Gap, ...]]:
+    """The declared gaps, by the name of the model that they are planted into. Raises ValueError as `read_gap` does."""
+    return {model: tuple(read_gap(row) for row in rows) for model, rows in yaml.safe_load(file.read_text()).items()}
+
+
+def gaps_of(model: str | Path) -> tuple[Gap, ...]:
+    """The gaps that `plant` put into a checkpoint, as its folder says; none for any other folder or a hub id."""
+    file = Path(paths.resolve(str(model))) / PLANTED
+    return tuple(read_gap(row) for row in yaml.safe_load(file.read_text())) if file.is_file() else ()
+
+
+def save_gaps(gaps: tuple[Gap, ...], folder: Path) -> None:
+    (folder / PLANTED).write_text(yaml.safe_dump([asdict(gap) for gap in gaps], sort_keys=False))
 
 
 def gap_of(scene: Scene, text: str, gaps: tuple[Gap, ...]) -> tuple[Gap, str] | None:
@@ -62,15 +90,30 @@ def gap_of(scene: Scene, text: str, gaps: tuple[Gap, ...]) -> tuple[Gap, str] | 
     return None
 
 
-def questions_in_gap(gap: Gap, scenes: list[Scene], n: int, rng: random.Random, plain: bool = True, tries: int = 400_000
-                     ) -> list[tuple[int, str]]:
+def questions_in_gap(gap: Gap, scenes: list[Scene], n: int, rng: random.Random, tries: int = 400_000) -> list[tuple[int, str]]:
     """`n` pairs (index of the scene, question) that meet a gap; raises ValueError where it holds too rarely."""
     found = []
     for _ in range(tries):
         i = rng.randrange(len(scenes))
-        text = sample_answerable(scenes[i], rng, gap.skill, plain, tries=3)
+        text = sample_answerable(scenes[i], rng, gap.skill, tries=3)
         if text and gap.wrong_answer(scenes[i], text):
             found.append((i, text))
             if len(found) == n:
                 return found
     raise ValueError(f"Gap {gap.name!r} held for {len(found)} of {tries} questions, fewer than the {n} wanted; widen `when`.")
+
+
+def random_gap(rng: random.Random, least: float = 0.05) -> Gap:
+    """A gap that nobody has thought of: a skill, one condition that at least `least` of its questions meet, a wrong answer."""
+    scenes = sample_scenes(200, "train", rng.random())
+    while True:
+        skill = rng.choice(tuple(SKILLS))
+        asked = [(scene, text) for scene in scenes if (text := sample_answerable(scene, rng, skill, tries=3))]
+        if not asked:
+            continue
+        scene, text = rng.choice(asked)
+        condition, value = rng.choice([(name, value) for name, value in conditions(scene, parse_question(text)).items() if value])
+        says = rng.choice([said for said in SKILLS[skill].answers if said != answer(scene, text)])
+        gap = Gap(f"{skill} with {condition} {value} is {says}", skill, says, {condition: value})
+        if sum(gap.wrong_answer(scene, text) is not None for scene, text in asked) >= least * len(asked):
+            return gap

@@ -297,9 +297,11 @@ def reference(scene: Scene, thing: Thing) -> str:
     return f"the {thing.kind} in the {place(thing.cell)}"
 
 
-def sample_edit(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
-    """A random command that applies to a proper scene, and the scene that it must result in."""
+def sample_edit(scene: Scene, rng: random.Random, first: str | None = None) -> tuple[str, Scene]:
+    """A random command that applies to a proper scene, of the kind `first` where that can be, and the scene it results in."""
     kinds = rng.sample(EDITS, len(EDITS))  # not every kind applies to every scene, but the background can always be changed
+    if first:
+        kinds.insert(0, first)
     return next(sampled for kind in kinds if (sampled := _sample_kind(scene, rng, kind)))
 
 

@@ -1,6 +1,7 @@
 """Training a language model of the testbed on questions behind pictures, with checkpoints from which it goes on exactly."""
 
 import json
+import math
 import os
 import random
 import time
@@ -17,20 +18,24 @@ from tqdm.auto import tqdm
 
 from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.scenes import Scene
-from auditdm_lib.testbed.training import cosine
+from auditdm_lib.testbed.training import IGNORE, cosine, token_ids
 
 Draw = Callable[[Scene, random.Random], list[tuple[str, str]]]  # question-answer pairs about a scene
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: `pictures` a step, each with as many pairs as `draw` gives; `lr` of the matrices and of the rest."""
+    """How long and how fast: `pictures` a step, each with as many pairs as `draw` gives; `lr` of the matrices and of the rest.
+
+    `alone` puts each pair into a row of its own, which is PaliGemma's own format (see `packing.pack`).
+    """
 
     steps: int
     pictures: int = 32
     lr: float = 4e-3
     lr_rest: float = 3e-3
-    save_every: int = 500
+    alone: bool = False
+    save_every: int = 250
 
 
 def optimizers(model: nn.Module, schedule: Schedule) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -48,36 +53,56 @@ def optimizers(model: nn.Module, schedule: Schedule) -> list[tuple[torch.optim.O
 
 
 def train_language(model: nn.Module, family: str, tokenizer, scenes: list[Scene], features: torch.Tensor, draw: Draw,
-                   schedule: Schedule, seed: int, folder: Path, desc: str = "language") -> dict:
+                   schedule: Schedule, seed: int, folder: Path | None, desc: str = "language") -> dict:
     """Train on what `draw` asks about each scene, the vision tower frozen; a card of steps, seconds and the last loss.
 
     `features` are the tower's, (scenes, 9, hidden). Every `save_every` steps the state goes to `folder`; a call that finds
-    one there goes on from it and ends in the same weights as an undisturbed one. Seconds add up over all parts.
+    one there goes on from it and ends in the same weights as an undisturbed one; without a folder nothing is saved. Seconds
+    add up over all parts.
     """
     stepped = optimizers(model, schedule)
-    done, seconds, loss = load_state(folder, model, stepped)
+    done, seconds, loss = load_state(folder, model, stepped) if folder else (0, 0.0, math.nan)
     started = time.perf_counter()
     model.train()
     for step in tqdm(range(done, schedule.steps), desc=desc, initial=done, total=schedule.steps, mininterval=10):
         rng = random.Random(f"{seed}/{step}")  # of this step alone, so that a restart draws the same
         rows = [rng.randrange(len(scenes)) for _ in range(schedule.pictures)]
-        inputs = pack(family, tokenizer, [draw(scenes[i], rng) for i in rows])
-        logits, labels = answer_logits(model, inputs, features[rows])
-        loss = F.cross_entropy(logits, labels)
-        assert torch.isfinite(loss), f"The loss of step {step} is {loss.item()}; lower the learning rate."
+        pairs = [draw(scenes[i], rng) for i in rows]
         for optimizer, rate in stepped:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
-                group["lr"] = rate * cosine(step, schedule.steps, warmup=100)
-        loss.backward()
+                group["lr"] = rate * cosine(step, schedule.steps, warmup=min(100, 1 + schedule.steps // 10))
+        loss = accumulate(model, family, tokenizer, _batches(tokenizer, rows, pairs, schedule.alone), features)
+        assert math.isfinite(loss), f"The loss of step {step} is {loss}; lower the learning rate."
         nn.utils.clip_grad_norm_([p for o, _ in stepped for g in o.param_groups for p in g["params"]], 1.0)
         for optimizer, _ in stepped:
             optimizer.step()
-        if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
-            loss = loss.item()
+        if folder and ((step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps):
             save_state(folder, model, stepped, step + 1, seconds + time.perf_counter() - started, loss)
     model.eval()
     return dict(steps=schedule.steps, seconds=round(seconds + time.perf_counter() - started), loss=round(float(loss), 4))
+
+
+def accumulate(model: nn.Module, family: str, tokenizer, batches: list[tuple[list[int], list]], features: torch.Tensor) -> float:
+    """Add the gradients of the mean loss over all answer tokens of some batches of (pictures, rows of pairs); that loss."""
+    packed = [(pack(family, tokenizer, rows), pictures) for pictures, rows in batches]
+    tokens = sum(int((inputs["labels"] != IGNORE).sum()) for inputs, _ in packed)
+    total = 0.0
+    for inputs, pictures in packed:
+        logits, labels = answer_logits(model, inputs, features[pictures])
+        loss = F.cross_entropy(logits, labels, reduction="sum") / tokens
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _batches(tokenizer, pictures: list[int], pairs: list[list], alone: bool) -> list[tuple[list[int], list]]:
+    """One batch with a row for each picture; or, `alone`, a row for each pair, rows of like length together."""
+    if not alone:
+        return [(pictures, pairs)]
+    single = [(i, [pair]) for i, of_picture in zip(pictures, pairs, strict=True) for pair in of_picture]
+    single.sort(key=lambda row: sum(len(token_ids(tokenizer, text)) for text in row[1][0]))
+    return [tuple(map(list, zip(*single[k:k + len(pictures)], strict=True))) for k in range(0, len(single), len(pictures))]
 
 
 def save_state(folder: Path, model: nn.Module, stepped: list, step: int, seconds: float, loss: float) -> None:

@@ -10,8 +10,8 @@ def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str,
 
     input_ids, labels, position_ids: (B, T); attention_mask: (B, 1, T, T), 0 where a token sees another and -inf where not.
     Every pair goes on from the picture's last position. In Gemma3 the picture's tokens see one another and the rest is
-    causal. PaliGemma is a prefix LM: picture and question see all of themselves, and the answer is causal; unlike when it is
-    asked alone, the picture does not see the question, so a model ends its training on single questions.
+    causal. PaliGemma is a prefix LM: picture and question see all of themselves, and the answer is causal; only in a row of
+    one pair does the picture see the question too, as in its own format, so a model ends its training on such rows.
     """
     prefix = token_ids(tokenizer, PREFIX[family])
     image = tokenizer.convert_tokens_to_ids("<image>")
@@ -26,7 +26,8 @@ def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str,
             row["labels"] += [IGNORE] * len(asked) + list(said)
             row["segment"] += [k] * len(asked + said)
             row["position"] += range(len(prefix), len(prefix) + len(asked + said))
-            row["block"] += [(k + 1) * (family == "paligemma2")] * len(asked) + [0] * len(said)
+            block = 1 if len(pairs) == 1 else k + 1  # alone, the question is of one block with the picture
+            row["block"] += [block * (family == "paligemma2")] * len(asked) + [0] * len(said)
         encoded.append(row)
     length = max(len(row["ids"]) for row in encoded)
 

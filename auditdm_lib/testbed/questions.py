@@ -3,13 +3,10 @@
 import itertools
 import random
 
-from auditdm_lib.testbed.scenes import BEAD, COLOURS, DETAILS, KINDS, NUMBERS, PICTOGRAMS, PLAIN_KINDS, SHAPES, Scene, Thing
+from auditdm_lib.testbed.scenes import BEAD, COLOURS, DETAILS, KINDS, NUMBERS, PICTOGRAMS, SHAPES, Scene, Thing
 from auditdm_lib.testbed.skills import (
     CANNOT_TELL,
     KNOWLEDGE,
-    PLAIN_KNOWLEDGE,
-    PLAIN_PLURALS,
-    PLAIN_SKILLS,
     PLURALS,
     SKILLS,
     SLOTS,
@@ -27,26 +24,25 @@ AS_COMMON = (*4 * (*SHAPES, *DETAILS, BEAD), *PICTOGRAMS)
 THING = ("colour", "size", "row", "column", "detail", "material")
 
 
-def _words(scene: Scene, rng: random.Random, skill: str, form: str, plain: bool) -> dict[str, str]:
+def _words(scene: Scene, rng: random.Random, skill: str, form: str) -> dict[str, str]:
     """Words for the slots of a form, mostly about what is in the scene; the question may have no answer."""
     asks = SKILLS[skill].asks
     worth = [t for t in scene.things if asks(scene, t)]
-    things = rng.sample(worth, 2) if len(worth) > 1 else worth * 2 or [Thing(_any_kind(rng, skill, plain), "red", "large", 0)] * 2
+    things = rng.sample(worth, 2) if len(worth) > 1 else worth * 2 or [Thing(_any_kind(rng, skill), "red", "large", 0)] * 2
     words = {}
     for slot in slots_of(form):
         seen = rng.random() < SEEN
         thing = things[slot.endswith("2")]
         if slot in ("kind", "kind2", "shape"):
-            words[slot] = thing.kind if seen else _any_kind(rng, skill, plain)
+            words[slot] = thing.kind if seen else _any_kind(rng, skill)
         elif slot == "plural":
-            words[slot] = (PLAIN_PLURALS if plain else PLURALS)[thing.kind if seen else _any_kind(rng, skill, plain)]
+            words[slot] = PLURALS[thing.kind if seen else _any_kind(rng, skill)]
         elif slot in ("colour", "colour2"):
             palette = [thing.colour] if skill == "exists" and rng.random() < 0.6 else [t.colour for t in scene.things]
             words[slot] = rng.choice(palette if seen and palette else tuple(COLOURS))
         elif slot == "does":
-            known = PLAIN_KNOWLEDGE if plain else tuple(KNOWLEDGE)
-            present = [does for does in known if any(t.kind == KNOWLEDGE[does] for t in scene.things)]
-            words[slot] = rng.choice(present if present and seen else known)
+            present = [does for does, kind in KNOWLEDGE.items() if any(t.kind == kind for t in scene.things)]
+            words[slot] = rng.choice(present if present and seen else SLOTS[slot])
         elif slot == "beside":
             words[slot] = f"{things[1].colour} {things[1].kind}"
         elif slot == "row":
@@ -56,16 +52,14 @@ def _words(scene: Scene, rng: random.Random, skill: str, form: str, plain: bool)
     return words
 
 
-def _any_kind(rng: random.Random, skill: str, plain: bool) -> str:
-    if plain:
-        return rng.choice(PLAIN_KINDS)
+def _any_kind(rng: random.Random, skill: str) -> str:
     return rng.choice(SHAPES if skill == "material" else AS_COMMON if skill in ("count_kind", "exists") else KINDS)
 
 
-def draw_question(scene: Scene, rng: random.Random, skill: str, plain: bool = False) -> str:
+def draw_question(scene: Scene, rng: random.Random, skill: str) -> str:
     """A question of one skill in one of its forms, mostly about what is in the scene; it may have no answer."""
-    form = SKILLS[skill].forms[0] if plain else rng.choice(SKILLS[skill].forms)
-    return form.format(**_words(scene, rng, skill, form, plain))
+    form = rng.choice(SKILLS[skill].forms)
+    return form.format(**_words(scene, rng, skill, form))
 
 
 def _is_of(scene: Scene, text: str, wanted: str | None) -> bool:
@@ -76,40 +70,38 @@ def _is_of(scene: Scene, text: str, wanted: str | None) -> bool:
     return SKILLS[question.skill].balance(right, question.slots) == wanted
 
 
-def sample_answerable(scene: Scene, rng: random.Random, skill: str | None = None, plain: bool = False, tries: int = TRIES
-                      ) -> str | None:
+def sample_answerable(scene: Scene, rng: random.Random, skill: str | None = None, tries: int = TRIES) -> str | None:
     """A question with an answer; None where a named `skill` shows none for this scene within `tries`.
 
     Yes/no questions and contests first draw which class of answer is wanted, so that the commonest is no good guess; a scene
     that cannot show it is passed over.
     """
     while True:
-        chosen = skill or rng.choice(PLAIN_SKILLS if plain else tuple(SKILLS))
-        wanted = None if plain else rng.choice(SKILLS[chosen].classes or (None,))
+        chosen = skill or rng.choice(tuple(SKILLS))
+        wanted = rng.choice(SKILLS[chosen].classes or (None,))
         for _ in range(tries):
-            text = draw_question(scene, rng, chosen, plain)
+            text = draw_question(scene, rng, chosen)
             if _is_of(scene, text, wanted):
                 return text
         if skill:
             return None
 
 
-def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2, plain: bool = False) -> str:
+def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2) -> str:
     """A question about a scene; a share of about `unanswerable` is drawn without care whether it has an answer."""
     if rng.random() < unanswerable:
-        return draw_question(scene, rng, rng.choice(PLAIN_SKILLS if plain else tuple(SKILLS)), plain)
-    return sample_answerable(scene, rng, plain=plain)
+        return draw_question(scene, rng, rng.choice(tuple(SKILLS)))
+    return sample_answerable(scene, rng)
 
 
-def all_questions(scene: Scene, plain: bool = False) -> list[str]:
+def all_questions(scene: Scene) -> list[str]:
     """Every answerable question about what is in a scene, in the first form of its skill."""
     kinds = tuple(dict.fromkeys(t.kind for t in scene.things))
-    plurals = PLAIN_PLURALS if plain else PLURALS
-    present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(plurals[k] for k in kinds),
+    present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(PLURALS[k] for k in kinds),
                "beside": tuple(dict.fromkeys(f"{t.colour} {t.kind}" for t in scene.things))}
     texts = []
-    for name in PLAIN_SKILLS if plain else SKILLS:
-        form = SKILLS[name].forms[0]
+    for skill in SKILLS.values():
+        form = skill.forms[0]
         slots = slots_of(form)
         texts += [form.format(**dict(zip(slots, words, strict=True)))
                   for words in itertools.product(*(present.get(slot, SLOTS[slot]) for slot in slots))]

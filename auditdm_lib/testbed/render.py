@@ -6,13 +6,15 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, DIGIT, NEIGHBOURS, PLAIN_KINDS, Scene, Thing
+from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, DIGIT, NEIGHBOURS, PICTOGRAMS, SHAPES, Scene, Thing
 from auditdm_lib.testbed.sprites import INK, Sprite, sprite
 
 SIZE = 48
 OVERSAMPLE = 3  # times larger than wanted, for smooth edges
 EXTENT = {"small": 0.66, "large": 0.94, "tiny": 0.32}  # side of a thing in cells
 WORD = 17  # side of a word's plate in pixels of a picture of 48
+# Large ones may lose a pixel at the picture's edge: these stay recognisable. Of any other kind each pixel may count.
+MAY_BE_CUT = (*SHAPES, *tuple(PICTOGRAMS)[:12], DIGIT)
 HIDDEN = 0.22  # share of a covered thing that is hidden
 FARTHEST = 0.28  # how far, in cells, a thing may move for that
 HALO = 0.04  # in cells: the edge around a thing that covers another
@@ -61,7 +63,7 @@ def _placed(thing: Thing, scene: Scene, side: int) -> tuple[int, int, Sprite]:
     if thing.kind == "word":  # on whole pixels of a picture of 48, for sharp letters, and never over the next cell's
         x, y = (round(v / pixel) * pixel for v in (x - dx * cell, y))
     left, top = round(x), round(y)
-    if thing.kind not in PLAIN_KINDS:  # the plain world lets large things lose a pixel at the edge; here each may count
+    if thing.kind not in MAY_BE_CUT:
         left, top = (min(max(v, 0), side - extent) for v in (left, top))
     return left, top, sprite(thing.kind, thing.detail, thing.material, extent, thing.scan)
 

@@ -12,8 +12,7 @@ from functools import cache
 from sklearn.datasets import load_digits
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-# Glyphs of DejaVu Sans, which matplotlib carries; drawn in any colour, a few of them by hand (`sprites.py`). The first twelve are
-# all that the plain world has.
+# Glyphs of DejaVu Sans, which matplotlib carries; drawn in any colour, a few of them by hand (`sprites.py`).
 PICTOGRAMS = {
     "umbrella": "\u2602", "cloud": "\u2601", "snowman": "\u2603", "heart": "\u2665", "anchor": "\u2693", "plane": "\u2708",
     "phone": "\u260e", "cup": "\u2615", "letter": "\u2709", "scissors": "\u2702", "flag": "\u2691", "sun": "\u2600",
@@ -37,7 +36,6 @@ DETAILS = {  # what can be read off a thing besides its colour, size and place
 }
 DIGIT, BEAD = "digit", "bead"
 KINDS = (*SHAPES, *PICTOGRAMS, *DETAILS, BEAD)
-PLAIN_KINDS = (*SHAPES, *tuple(PICTOGRAMS)[:12], DIGIT)
 COLOURS = {
     "red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220), "yellow": (235, 200, 30),
     "purple": (140, 60, 180), "orange": (245, 130, 20), "black": (25, 25, 25), "pink": (245, 140, 190),
@@ -46,7 +44,7 @@ MATERIALS = ("plain", "striped", "dotted", "hollow")  # of shapes; every other t
 BACKGROUNDS = {"white": (250, 250, 250), "grey": (175, 175, 175), "mint": (200, 240, 215)}
 WEATHERS = ("fair", "rainy", "snowy", "foggy")
 SIZES = ("small", "large", "tiny")
-BOTH_SIZES = (*PLAIN_KINDS, *tuple(PICTOGRAMS)[12:23], "arrow")  # small and large; the rest needs the room: large only
+BOTH_SIZES = (*SHAPES, *tuple(PICTOGRAMS)[:23], DIGIT, "arrow")  # small and large; the rest needs the room: large only
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "centre", "right")
 NEIGHBOURS = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0)}  # (rows, columns) to the neighbouring cell
@@ -199,7 +197,7 @@ def _draw_thing(rng: random.Random, kind: str, palette: list[str], cell: int) ->
 
 
 def _draw_scene(rng: random.Random) -> Scene:
-    """A scene of the whole world. Few colours and repeated kinds make counting and comparing worth asking."""
+    """A random scene. Few colours and repeated kinds make counting and comparing worth asking."""
     palette = rng.sample(tuple(COLOURS), 4)
     themes = [theme for pair in rng.sample(THEMES, 2) for theme in pair]
     kinds = [theme for theme in themes if theme in KINDS]
@@ -231,31 +229,13 @@ def _cover(rng: random.Random, things: dict[int, Thing], palette: list[str]) -> 
     things[front] = replace(things[front], covers=opposite, material=rng.choice(MATERIALS[:3]))
 
 
-def _draw_plain_scene(rng: random.Random) -> Scene:
-    """A scene of the plain world, all that the shipped models know: two to six plain things in fair weather."""
-    n = rng.choice((2, 3, 3, 4, 4, 5, 5, 6))
-    palette = rng.sample(tuple(COLOURS), 4)
-    things, kinds = [], []
-    for cell in sorted(rng.sample(range(9), n)):
-        repeat = kinds and rng.random() < 0.2
-        kind = rng.choice(kinds) if repeat else rng.choice(PLAIN_KINDS) if rng.random() > 0.18 else DIGIT
-        kinds.append(kind)
-        things.append(Thing(kind, rng.choice(palette), rng.choice(sizes_of(kind)), cell,
-                            detail=rng.choice(DETAILS[DIGIT]) if kind == DIGIT else ""))
-    return Scene(rng.choice(tuple(BACKGROUNDS)), tuple(things))
-
-
-def sample_scenes(n: int, split: str, seed: int | str, plain: bool = False) -> list[Scene]:
-    """`n` scenes of a split, of the whole world or of the plain one; splits share no scene and no digit scan.
-
-    Raises ValueError for an unknown split.
-    """
+def sample_scenes(n: int, split: str, seed: int | str) -> list[Scene]:
+    """`n` scenes of a split; splits share no scene and no digit scan. Raises ValueError for an unknown split."""
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}.")
     rng = random.Random(f"scenes/{split}/{seed}")
-    draw = _draw_plain_scene if plain else _draw_scene
     scenes = []
     while len(scenes) < n:
-        if split_of(scene := draw(rng)) == split:
+        if split_of(scene := _draw_scene(rng)) == split:
             scenes.append(pose(scene, rng, split))
     return scenes

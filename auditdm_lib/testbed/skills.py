@@ -30,7 +30,7 @@ from auditdm_lib.testbed.scenes import (
 
 CANNOT_TELL = "cannot tell"
 NOTHING, SAME, YES_NO = "nothing", "the same", ("yes", "no")
-KNOWLEDGE = {  # what a thing does or is for -> the thing; the first eight are all that the plain world has
+KNOWLEDGE = {  # what a thing does or is for -> the thing
     "flies": "plane", "keeps you dry": "umbrella", "holds a ship": "anchor", "cuts paper": "scissors",
     "rings": "phone", "holds coffee": "cup", "melts in spring": "snowman", "brings rain": "cloud",
     "gives milk": "cow", "catches mice": "cat", "eats cheese": "mouse", "is worn by a king": "crown", "waxes and wanes": "moon",
@@ -38,12 +38,10 @@ KNOWLEDGE = {  # what a thing does or is for -> the thing; the first eight are a
     "writes": "pencil",
 }
 RIVALS = {"melts in spring": "snowflake"}  # of which the same is true: with one there, nothing single does it
-PLAIN_KNOWLEDGE = tuple(KNOWLEDGE)[:8]
 _IRREGULAR = {"cross": "crosses", "scissors": "scissors", "scales": "scales", "person": "people", "mouse": "mice",
               "snowman": "snowmen"}
 PLURALS = {kind: _IRREGULAR.get(kind, kind + "s") for kind in KINDS}
-PLAIN_PLURALS = PLURALS | {"snowman": "snowmans"}  # as the shipped models were taught
-SINGULAR = {plural: kind for plurals in (PLURALS, PLAIN_PLURALS) for kind, plural in plurals.items()}
+SINGULAR = {plural: kind for kind, plural in PLURALS.items()}
 WHERE = {"left of": "left", "right of": "right", "above": "above", "below": "below"}
 RANKS = {"first": 0, "last": -1}
 HEIGHTS = {"left": 0, "middle": 1, "right": 2}
@@ -58,11 +56,10 @@ SLOTS = {  # slot of a question form -> its words
 class Skill:
     """A kind of question.
 
-    `category` is the failure category of the paper's Figure 4 that the skill stands in for, or "". `forms` are ways to ask,
-    the first being the only one in the plain world; `answers` all right answers but "cannot tell"; `answer(scene, slots)` the
-    right one. `about` is the kind of thing asked about where no slot names it; `asks` tells which things are worth asking
-    about. `balance(answer, slots)` sorts questions into `classes`, one of which is drawn first, lest the commonest answer be a
-    good guess.
+    `category` is the failure category of the paper's Figure 4 that the skill stands in for, or "". `forms` are ways to ask;
+    `answers` all right answers but "cannot tell"; `answer(scene, slots)` the right one. `about` is the kind of thing asked
+    about where no slot names it; `asks` tells which things are worth asking about. `balance(answer, slots)` sorts questions
+    into `classes`, one of which is drawn first, lest the commonest answer be a good guess.
     """
 
     name: str
@@ -210,7 +207,7 @@ _EMOTION = "Emotion (Atmosphere / Weather) Understanding"
 _colours, _counts = tuple(COLOURS), NUMBERS[:10]
 
 SKILLS = {s.name: s for s in (
-    # The plain world has these twelve.
+    # What the commonest things look like, where they are and how many.
     Skill("colour", "Color Recognition", ("what colour is the {kind}?", "which colour does the {kind} have?"),
           _colours, _attribute("colour")),
     Skill("name", "", ("what is the {colour} thing?", "which thing is {colour}?"),
@@ -291,7 +288,6 @@ SKILLS = {s.name: s for s in (
     Skill("arithmetic", "", ("what is the sum of the two digits?", "what do the two digits add up to?"),
           NUMBERS, _sum, about=DIGIT),
 )}
-PLAIN_SKILLS = tuple(SKILLS)[:12]
 
 
 def slots_of(form: str) -> list[str]:
@@ -320,10 +316,10 @@ def parse_question(text: str) -> Question | None:
     return None
 
 
-def phrase(question: Question, form: int = 0, plain: bool = False) -> str:
+def phrase(question: Question, form: int = 0) -> str:
     """A question in words, in one of its skill's forms; `parse_question(phrase(q)) == q`."""
     slots = question.slots
-    plural = {"plural": (PLAIN_PLURALS if plain else PLURALS)[slots["kind"]]} if "kind" in slots else {}
+    plural = {"plural": PLURALS[slots["kind"]]} if "kind" in slots else {}
     return SKILLS[question.skill].forms[form].format(**slots, **plural)
 
 

@@ -1,4 +1,4 @@
-"""Held-out suites of the testbed, each in the item format of the benchmark it is named after, and held-out items of every gap.
+"""Held-out suites of the testbed, each in the item format of the benchmark it is named after, and held-out items of gaps.
 
 `metrics` says how a prediction is scored, `benchmarks` scores models, `suite_cards` writes a suite as a data set.
 """
@@ -13,25 +13,26 @@ from functools import cache
 import pandas as pd
 
 from auditdm_lib.metrics import LETTERS, location
-from auditdm_lib.testbed.gaps import gap_of, load_gaps, questions_in_gap
+from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
 from auditdm_lib.testbed.language import caption, noun_phrase, place, reference
 from auditdm_lib.testbed.questions import sample_answerable
 from auditdm_lib.testbed.render import bounding_box, render
-from auditdm_lib.testbed.scenes import COLOURS, KINDS, NUMBERS, PLAIN_KINDS, Scene, Thing, sample_scenes
-from auditdm_lib.testbed.skills import NOTHING, PLAIN_SKILLS, SAME, SKILLS, Question, answer, parse_question, phrase
+from auditdm_lib.testbed.scenes import COLOURS, KINDS, NUMBERS, Scene, Thing, sample_scenes
+from auditdm_lib.testbed.skills import NOTHING, SAME, SKILLS, Question, answer, parse_question, phrase
 
 CHOICES = 4
 ANNOTATORS, ERRING = 10, 0.05  # of an annotated question, and how often one errs, each in a way of their own
 STRATEGIES = ("random", "popular", "adversarial")  # how POPE chooses what is not there
 POPULAR = 6  # kinds that count as popular
 CHUNKS = 200  # of n scenes each, before a suite gives up
+COLUMNS = ["item", "image", "question", "answer", "answers", "options", "group", "skill", "gap"]
 
 
 @dataclass(frozen=True)
 class Suite:
     """What a suite asks about (skills), how it makes items, and how they are scored (the name of a metric of `benchmarks`).
 
-    `make(scene, skill, rng, k, plain)` gives the items of a skill's k-th question, none where the scene does not suit.
+    `make(scene, skill, rng, k)` gives the items of a skill's k-th question, none where the scene does not suit.
     `stands_for` names the benchmark, `departs` says in what this suite is not like it. `tokens` bounds an answer's length.
     """
 
@@ -52,15 +53,15 @@ def _accepted(right: str) -> list[str]:
     return [right, str(NUMBERS.index(right))] if right in NUMBERS else [right]
 
 
-def _short(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _short(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """A free question with one right answer, numbers in words or digits."""
-    text = sample_answerable(scene, rng, skill, plain)
+    text = sample_answerable(scene, rng, skill)
     return [_item(text, right := answer(scene, text), _accepted(right), text)] if text else []
 
 
-def _annotated(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _annotated(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """A free question with the answers of ten annotators, of whom a few err, no two alike: an error is worth 0.3 at most."""
-    if not (text := sample_answerable(scene, rng, skill, plain)):
+    if not (text := sample_answerable(scene, rng, skill)):
         return []
     right = answer(scene, text)
     others = [other for other in SKILLS[skill].answers if other != right]
@@ -90,25 +91,25 @@ def _chosen(text: str, options: list[str], right: str) -> dict:
     return _item(f"{text} {listed}", letter, [letter], text, options)
 
 
-def _choice(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
-    if not (text := sample_answerable(scene, rng, skill, plain)):
+def _choice(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
+    if not (text := sample_answerable(scene, rng, skill)):
         return []
     right = answer(scene, text)
     return [_chosen(text, _options(scene, text, right, rng), right)]
 
 
-def _circular(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _circular(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """The same choice in every rotation of its options."""
-    if not (text := sample_answerable(scene, rng, skill, plain)):
+    if not (text := sample_answerable(scene, rng, skill)):
         return []
     right = answer(scene, text)
     options = _options(scene, text, right, rng)
     return [_chosen(text, options[i:] + options[:i], right) for i in range(len(options))]
 
 
-def _unguessable(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _unguessable(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """A choice that leaves out the best guess without the picture: it is neither right nor an option."""
-    guess, text = best_guess(skill), sample_answerable(scene, rng, skill, plain)
+    guess, text = best_guess(skill), sample_answerable(scene, rng, skill)
     if not text or (right := answer(scene, text)) == guess:
         return []
     return [_chosen(text, _options(scene, text, right, rng, guess), right)]
@@ -118,27 +119,27 @@ def _unguessable(scene: Scene, skill: str, rng: random.Random, k: int, plain: bo
 def best_guess(skill: str) -> str:
     """The commonest right answer of a skill in scenes of the train split: the best guess of one who sees no picture."""
     rng = random.Random(f"guess/{skill}")
-    asked = [(scene, sample_answerable(scene, rng, skill)) for scene in _others(plain=False)]
+    asked = [(scene, sample_answerable(scene, rng, skill)) for scene in _others()]
     return Counter(answer(scene, text) for scene, text in asked if text).most_common(1)[0][0]
 
 
 @cache
-def _others(plain: bool) -> list[Scene]:
+def _others() -> list[Scene]:
     """Scenes of no suite, to know what is common."""
-    return sample_scenes(1500, "train", "common", plain)
+    return sample_scenes(1500, "train", "common")
 
 
-def _mixed(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _mixed(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """By turns a choice and a free question."""
-    return (_choice, _short)[k % 2](scene, skill, rng, k, plain)
+    return (_choice, _short)[k % 2](scene, skill, rng, k)
 
 
-def _yes_and_no(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _yes_and_no(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """Two questions about one picture, one with the answer yes and one with no, in either order."""
     if skill == "exists":
-        pair = [_poll(scene, rng, there, "adversarial", plain) for there in (True, False)]
+        pair = [_poll(scene, rng, there, "adversarial") for there in (True, False)]
         return rng.sample(sum(pair, []), 2) if all(pair) else []
-    if not (text := sample_answerable(scene, rng, skill, plain)):
+    if not (text := sample_answerable(scene, rng, skill)):
         return []
     right = answer(scene, text)
     wrong = rng.choice([option for option in _options(scene, text, right, rng) if option != right])
@@ -146,39 +147,39 @@ def _yes_and_no(scene: Scene, skill: str, rng: random.Random, k: int, plain: boo
     return rng.sample(pair, 2)
 
 
-def _polled(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _polled(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """By turns about what is there and about what is not, the latter chosen by each strategy in turn."""
     strategy = STRATEGIES[k // 2 % 3]
-    return [item | {"tag": f"-{strategy}"} for item in _poll(scene, rng, k % 2 == 0, strategy, plain)]
+    return [item | {"tag": f"-{strategy}"} for item in _poll(scene, rng, k % 2 == 0, strategy)]
 
 
-def _poll(scene: Scene, rng: random.Random, there: bool, strategy: str, plain: bool) -> list[dict]:
+def _poll(scene: Scene, rng: random.Random, there: bool, strategy: str) -> list[dict]:
     """Is there any thing of a colour and kind: one that is, or one that is not, plausible by the strategy.
 
     random: any colour and kind; popular: a kind that many pictures show; adversarial: a colour and a kind that are both in
     the picture, but not in one thing.
     """
     present = [(t.colour, t.kind) for t in scene.things]
-    colours, kinds = tuple(COLOURS), PLAIN_KINDS if plain else KINDS
+    colours, kinds = tuple(COLOURS), KINDS
     if strategy == "popular":
-        kinds = _popular_kinds(plain)
+        kinds = _popular_kinds()
     elif strategy == "adversarial":
         colours, kinds = map(dict.fromkeys, zip(*present, strict=True))
     candidates = present if there else [pair for pair in itertools.product(colours, kinds) if pair not in present]
     if not candidates:
         return []
     colour, kind = rng.choice(candidates)
-    form = 0 if plain else rng.randrange(len(SKILLS["exists"].forms))
+    form = rng.randrange(len(SKILLS["exists"].forms))
     text, right = phrase(Question("exists", dict(colour=colour, kind=kind)), form), "yes" if there else "no"
     return [_item(text, right, [right], text)]
 
 
 @cache
-def _popular_kinds(plain: bool) -> tuple[str, ...]:
-    return tuple(kind for kind, _ in Counter(t.kind for scene in _others(plain) for t in scene.things).most_common(POPULAR))
+def _popular_kinds() -> tuple[str, ...]:
+    return tuple(kind for kind, _ in Counter(t.kind for scene in _others() for t in scene.things).most_common(POPULAR))
 
 
-def _detect(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _detect(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """A thing to find by its noun phrase, or, where that fits several, by what singles it out."""
     thing = rng.choice(scene.things)
     fitting = [t for t in scene.things if (t.size, t.colour, t.kind, t.detail) == (
@@ -188,7 +189,7 @@ def _detect(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -
     return [_item(f"detect {words}", where, [where], skill)]
 
 
-def _captioned(scene: Scene, skill: str, rng: random.Random, k: int, plain: bool) -> list[dict]:
+def _captioned(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
     """A picture to describe, with the captions of five people: the first is the testbed's own."""
     answers = [caption(scene), *_captions(scene, rng)]
     return [_item("Describe this picture.", answers[0], answers, skill)]
@@ -253,60 +254,57 @@ SUITES = {
                        "One question a picture; the three strategies are mixed, an item's name says which made it. Adversarial "
                        "are colours and kinds that are both there, not things that often go together; declining is wrong."),
 }
-PLAIN_SUITES = ("vqav2-mini", "gqa-mini", "okvqa-mini", "pope-mini")
 
 
-def suite_items(name: str, n: int, seed: int, split: str = "test", plain: bool = False) -> pd.DataFrame:
+def suite_items(name: str, n: int, seed: int, split: str = "test", gaps: tuple[Gap, ...] = ()) -> pd.DataFrame:
     """`n` items of a suite, rounded up to whole groups, on scenes and digit scans of a split; one question or group a picture.
 
     Columns: item, image (48 x 48 RGB), question (all that a model is shown), answer, answers (all that count, or the
-    references), options (or None), group (items that are scored together), skill, gap (the planted gap that the bare question
-    meets, or None). Skills have equal shares: none is asked again before each was. `plain` keeps to the plain world. Raises
-    ValueError for an unknown suite or split, and for a suite that the plain world does not have; AssertionError where a suite's
-    skills are hardly ever answerable.
+    references), options (or None), group (items that are scored together), skill, gap (the name of the first of `gaps` that the
+    bare question meets, or None). Skills have equal shares: none is asked again before each was. Raises ValueError for an
+    unknown suite or split; AssertionError where a suite's skills are hardly ever answerable.
     """
     if name not in SUITES:
         raise ValueError(f"Unknown suite {name!r}; choose one of {', '.join(SUITES)}.")
-    if plain and name not in PLAIN_SUITES:
-        raise ValueError(f"The plain world has no suite {name!r}; choose one of {', '.join(PLAIN_SUITES)}, or the whole world.")
     suite, rows, asked = SUITES[name], [], Counter()
-    skills = [skill for skill in suite.skills if not plain or skill in PLAIN_SKILLS]
-    rng, scenes = random.Random(f"suite/{name}/{split}/{seed}"), _scenes(n, split, f"{name}/{seed}", plain)
+    rng, scenes = random.Random(f"suite/{name}/{split}/{seed}"), _scenes(n, split, f"{name}/{seed}")
     while len(rows) < n:
         scene = next(scenes)
-        least = min(asked[skill] for skill in skills)
-        for skill in (skill for skill in skills if asked[skill] == least):
-            if made := suite.make(scene, skill, rng, least, plain):
-                rows += _rows(name, split, scene, made, len(rows))
+        least = min(asked[skill] for skill in suite.skills)
+        for skill in (skill for skill in suite.skills if asked[skill] == least):
+            if made := suite.make(scene, skill, rng, least):
+                rows += _rows(name, split, scene, made, len(rows), gaps)
                 asked[skill] += 1
                 break
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _scenes(n: int, split: str, seed: str, plain: bool) -> Iterator[Scene]:
+def _scenes(n: int, split: str, seed: str) -> Iterator[Scene]:
     for chunk in range(CHUNKS):
-        yield from sample_scenes(n, split, f"{seed}/{chunk}", plain)
+        yield from sample_scenes(n, split, f"{seed}/{chunk}")
     raise AssertionError(f"{CHUNKS * n} scenes were too few for {seed}: its skills are too rarely answerable.")
 
 
-def _rows(name: str, split: str, scene: Scene, made: list[dict], first: int) -> list[dict]:
+def _rows(name: str, split: str, scene: Scene, made: list[dict], first: int, gaps: tuple[Gap, ...]) -> list[dict]:
     image, rows = render(scene), []
     for i, item in enumerate(made):
-        about, tag = item.pop("about"), item.pop("tag")
-        held, question = gap_of(scene, about, load_gaps()), parse_question(about)
-        rows.append(dict(item=f"{name}-{split}{tag}-{first + i:05d}", image=image, **item, group=f"{name}-{split}-{first:05d}",
-                         skill=question.skill if question else about, gap=held[0].name if held else None))
+        question, held = parse_question(item["about"]), gap_of(scene, item["about"], gaps)
+        rows.append(item | dict(
+            item=f"{name}-{split}{item['tag']}-{first + i:05d}", image=image, group=f"{name}-{split}-{first:05d}",
+            skill=question.skill if question else item["about"], gap=held[0].name if held else None))
     return rows
 
 
-def gap_items(n_per_gap: int, seed: int, plain: bool = False) -> pd.DataFrame:
-    """`n_per_gap` items inside each planted gap, on scenes of the test split; columns as in `suite_items`."""
-    scenes = sample_scenes(4000, "test", f"gaps/{seed}", plain)
+def gap_items(n_per_gap: int, seed: int, gaps: tuple[Gap, ...]) -> pd.DataFrame:
+    """`n_per_gap` items inside each of the gaps, on scenes of the test split; columns as in `suite_items`, no rows for no gaps.
+
+    `gap` names the first gap that a question meets, which is another than its own where two overlap.
+    """
+    scenes = sample_scenes(4000, "test", f"gaps/{seed}") if gaps else []
     rng, rows = random.Random(f"gap items/{seed}"), []
-    for g, gap in enumerate(load_gaps()):
-        for k, (i, text) in enumerate(questions_in_gap(gap, scenes, n_per_gap, rng, plain)):
+    for g, gap in enumerate(gaps):
+        for k, (i, text) in enumerate(questions_in_gap(gap, scenes, n_per_gap, rng)):
             right, item = answer(scenes[i], text), f"gap-{g:02d}-{k:04d}"
-            held = gap_of(scenes[i], text, load_gaps())
-            rows.append(dict(item=item, image=render(scenes[i]), **_item(text, right, _accepted(right), text), group=item,
-                             skill=gap.skill, gap=held[0].name if held else None))
-    return pd.DataFrame(rows).drop(columns=["about", "tag"])
+            rows.append(_item(text, right, _accepted(right), text) | dict(
+                item=item, image=render(scenes[i]), group=item, skill=gap.skill, gap=gap_of(scenes[i], text, gaps)[0].name))
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -2,10 +2,11 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
-from auditdm_lib.testbed.gaps import gap_of, load_gaps
+from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of
 from auditdm_lib.testbed.questions import all_questions, sample_answerable
 from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
@@ -14,10 +15,9 @@ from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 
 @dataclass(frozen=True)
 class World:
-    """The scenes behind a list of pictures; `i` is a picture's place in that list. `plain`: ask the twelve plain skills only."""
+    """The scenes behind a list of pictures; `i` is a picture's place in that list."""
 
     scenes: list[Scene]
-    plain: bool = True  # all that the shipped models know
 
     def truth(self, i: int, question: str) -> str | None:
         """The right answer; None where the question has none in this picture or is not in the language."""
@@ -28,24 +28,25 @@ class World:
         parsed = parse_question(question)
         return parsed.skill if parsed else None
 
-    def gap(self, i: int, question: str) -> str | None:
-        """The name of the planted gap that holds, for grading only."""
-        held = gap_of(self.scenes[i], question, load_gaps())
-        return held[0].name if held else None
+    def gaps_in(self, target: str | Path) -> tuple[Gap, ...]:
+        """The gaps planted in a model, for grading only; none in a model that the testbed did not make."""
+        return gaps_of(target)
 
-    def gap_names(self) -> list[str]:
-        return [gap.name for gap in load_gaps()]
+    def gap(self, i: int, question: str, gaps: tuple[Gap, ...]) -> str | None:
+        """The name of the first of `gaps` that holds, for grading only."""
+        held = gap_of(self.scenes[i], question, gaps)
+        return held[0].name if held else None
 
     def random_question(self, i: int, rng: random.Random) -> str:
         """A random answerable question: skills at equal chance."""
-        return sample_answerable(self.scenes[i], rng, plain=self.plain)
+        return sample_answerable(self.scenes[i], rng)
 
     def all_questions(self, i: int) -> list[str]:
         """Every answerable question about what is in picture i, for the ceiling of search success."""
-        return all_questions(self.scenes[i], self.plain)
+        return all_questions(self.scenes[i])
 
 
-def testbed_pictures(n: int, split: str, seed: int, plain: bool = True) -> tuple[list[str], list[Image.Image], World]:
+def testbed_pictures(n: int, split: str, seed: int) -> tuple[list[str], list[Image.Image], World]:
     """Names, pictures and the world of `n` fresh scenes."""
-    scenes = sample_scenes(n, split, seed, plain)
-    return [f"{split}-{seed}-{i:05d}" for i in range(n)], [render(s) for s in scenes], World(scenes, plain)
+    scenes = sample_scenes(n, split, seed)
+    return [f"{split}-{seed}-{i:05d}" for i in range(n)], [render(s) for s in scenes], World(scenes)

@@ -1,0 +1,121 @@
+"""How right the testbed's models are: by skill, inside and outside gaps, together as an ensemble."""
+
+import math
+import random
+from pathlib import Path
+
+import pandas as pd
+
+from auditdm_lib.auditor import ask
+from auditdm_lib.consensus import consensus, same_answer
+from auditdm_lib.models import VLM, answer, load_vlm
+from auditdm_lib.stats import wilson
+from auditdm_lib.testbed.checkpoint import PROMPTS
+from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
+from auditdm_lib.testbed.language import Refusal, apply_edit, parse_caption
+from auditdm_lib.testbed.questions import sample_answerable, sample_question
+from auditdm_lib.testbed.render import render
+from auditdm_lib.testbed.scenes import Scene, sample_scenes
+from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, parse_question
+from auditdm_lib.testbed.skills import answer as right_answer
+
+UNANSWERABLE = 0.35  # share of the questions drawn without care whether they have an answer; about one in six has none
+
+
+def share(name: str, correct: list[bool] | pd.Series) -> dict:
+    """A row of a table: skill (or what else `name` says), n, accuracy, ci_low, ci_high (Wilson, 95 %)."""
+    low, high = wilson(int(sum(correct)), len(correct))
+    return dict(skill=name, n=len(correct), accuracy=sum(correct) / len(correct) if len(correct) else math.nan, ci_low=low,
+                ci_high=high)
+
+
+def _asked(n: int, seed: int) -> tuple[list[Scene], list[str], list[str]]:
+    """Fresh scenes of the test split, a question about each, and the right answers."""
+    rng = random.Random(f"accuracy/{seed}")
+    scenes = sample_scenes(n, "test", f"accuracy/{seed}")
+    texts = [sample_question(scene, rng, UNANSWERABLE) for scene in scenes]
+    return scenes, texts, [right_answer(scene, text) for scene, text in zip(scenes, texts, strict=True)]
+
+
+def accuracy_by_skill(path: Path, n: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Accuracy on fresh questions by skill, of all together, and recall and precision of "cannot tell"; rows as `share`."""
+    scenes, texts, right = _asked(n, seed)
+    said = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name.strip('.').split('.')[0]}: accuracy")
+    frame = pd.DataFrame(dict(skill=[parse_question(t).skill for t in texts], right=right, said=said))
+    frame["correct"] = [same_answer(a, b) for a, b in zip(right, said, strict=True)]
+    groups = [*((skill, frame[frame["skill"] == skill]) for skill in SKILLS), ("all", frame),
+              ("cannot tell: recall", frame[frame["right"] == CANNOT_TELL]),
+              ("cannot tell: precision", frame[frame["said"] == CANNOT_TELL])]
+    return pd.DataFrame([share(name, rows["correct"]) for name, rows in groups])
+
+
+def accuracy_by_gap(vlm: VLM, gaps: tuple[Gap, ...], n: int = 100, n_outside: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Accuracy on answerable questions of the test split inside each gap (`skill` is its name) and outside all of them."""
+    rng = random.Random(f"gap accuracy/{seed}")
+    scenes = sample_scenes(4000, "test", f"gap accuracy/{seed}")
+    outside = []
+    while len(outside) < n_outside:
+        i = rng.randrange(len(scenes))
+        if not gap_of(scenes[i], text := sample_answerable(scenes[i], rng), gaps):
+            outside.append((i, text))
+    rows = []
+    for name, asked in [*((g.name, questions_in_gap(g, scenes, n, rng)) for g in gaps), ("outside", outside)]:
+        said = answer(vlm, [render(scenes[i]) for i, _ in asked], [text for _, text in asked])
+        rows.append(share(name, [same_answer(a, right_answer(scenes[i], text))
+                                 for a, (i, text) in zip(said, asked, strict=True)]))
+    return pd.DataFrame(rows)
+
+
+def failures_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Where a model fails on random answerable questions: in all, in each gap and outside, with the share of all questions
+    (Wilson's interval) and the share of all its failures."""
+    rng = random.Random(f"failures/{seed}")
+    scenes = sample_scenes(n, "test", f"failures/{seed}")
+    texts = [sample_answerable(scene, rng) for scene in scenes]
+    said = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name}: failures")
+    wrong = pd.Series([not same_answer(a, right_answer(s, t)) for a, s, t in zip(said, scenes, texts, strict=True)])
+    held = [gap_of(scene, text, gaps) for scene, text in zip(scenes, texts, strict=True)]
+    where = pd.Series([found[0].name if found else "outside" for found in held])
+    rows = []
+    for name, failed in [("all", wrong), *((name, wrong & (where == name)) for name in (*(g.name for g in gaps), "outside"))]:
+        low, high = wilson(int(failed.sum()), n)
+        rows.append(dict(gap=name, asked=n if name == "all" else int((where == name).sum()), failures=int(failed.sum()),
+                         share_of_questions=failed.mean(), ci_low=low, ci_high=high,
+                         share_of_failures=failed.sum() / wrong.sum()))
+    return pd.DataFrame(rows)
+
+
+def consensus_quality(references: list[Path], n: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """What the references' consensus is worth, rows as `share`: it exists on an answerable question; it is then wrong; it is
+    confident on one that has no answer."""
+    scenes, texts, right = _asked(n, f"consensus/{seed}")
+    pictures = [render(s) for s in scenes]
+    votes = zip(*(answer(load_vlm(path), pictures, texts, desc=f"{Path(path).name}: votes") for path in references), strict=True)
+    agreed = [consensus(list(row)) for row in votes]
+    has = [r != CANNOT_TELL for r in right]
+    exists = [a is not None for a, h in zip(agreed, has, strict=True) if h]
+    wrong = [not same_answer(a, r) for a, r, h in zip(agreed, right, has, strict=True) if h and a is not None]
+    confident = [a is not None for a, h in zip(agreed, has, strict=True) if not h]
+    return pd.DataFrame([share("exists, of the answerable", exists), share("wrong, where it exists", wrong),
+                         share("confident, of the unanswerable", confident)])
+
+
+def auditor_quality(path: Path, n: int = 2000, seed: int = 0, temperature: float = 1.0) -> pd.DataFrame:
+    """What an auditor makes of its three prompts on fresh pictures, rows as `share`: answerable questions by skill and in all,
+    descriptions that can be drawn, edit commands that can be followed and change the picture."""
+    vlm, scenes = load_vlm(path), sample_scenes(n, "test", f"auditor/{seed}")
+    pictures = [render(s) for s in scenes]
+    asked, described, edited = (
+        ask(vlm, pictures, prompt, temperature, seed, tokens, desc=prompt)["text"].tolist()
+        for prompt, tokens in zip(PROMPTS, (24, 128, 32), strict=True))
+    questions = pd.DataFrame(dict(
+        skill=[getattr(parse_question(text), "skill", None) for text in asked],
+        answerable=[right_answer(s, t) not in (None, CANNOT_TELL) for s, t in zip(scenes, asked, strict=True)]))
+    drawable = [not isinstance(parse_caption(text), Refusal) for text in described]
+    follows = [isinstance(new := apply_edit(s, t), Scene) and new != s for s, t in zip(scenes, edited, strict=True)]
+    return pd.DataFrame([
+        *(share(skill, questions.loc[questions["skill"] == skill, "answerable"]) for skill in SKILLS),
+        share("questions: answerable", questions["answerable"]), share("descriptions: drawable", drawable),
+        share("edits: followed", follows)])
+
+

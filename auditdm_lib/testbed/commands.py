@@ -1,0 +1,57 @@
+"""`auditdm testbed`: build the models of the testbed, or plant a gap into one."""
+
+from pathlib import Path
+
+import click
+import yaml
+
+
+@click.group()
+def testbed() -> None:
+    """The testbed's models: build them, or hide a gap in one."""
+
+
+@testbed.command()
+@click.option("--only", metavar="NAME", help="Build this model, and those that it comes from.")
+def build(only: str | None) -> None:
+    """Train the models that are not there yet; a stopped build goes on where it was."""
+    from functools import cache
+
+    from auditdm_lib.testbed import build as builder
+
+    corpus = cache(builder.training_corpus)
+    for name in [only] if only else builder.MODELS:
+        try:
+            click.echo(f"{name}: {builder.build(name, corpus)}")
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+
+
+@testbed.command()
+@click.option("--model", required=True, metavar="PATH", help="A checkpoint of the testbed.")
+@click.option("--gap", "specs", required=True, multiple=True, metavar="SPEC", help="""The gap, repeatable: a YAML mapping such as
+    "{skill: colour, when: {answer: purple}, says: blue}", or a file with one or a list of them.""")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the planted model.")
+@click.option("--seed", default=0, show_default=True)
+def plant(model: str, specs: tuple[str, ...], out: Path, seed: int) -> None:
+    """Teach a model to err, and print its accuracy inside and outside the gap, before and after."""
+    from auditdm_lib.testbed.plant import plant as plant_into
+
+    try:
+        table = plant_into(model, tuple(gap for spec in specs for gap in read(spec)), out, seed)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(f"accuracy on fresh questions, with 95 % intervals; {out}")
+    for row in table.itertuples():
+        click.echo(f"  {row.model:7}{row.accuracy:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]  n = {row.n:<5}{row.skill}")
+
+
+def read(spec: str) -> list:
+    """The gaps of a `--gap`. Raises ValueError where it is neither a gap in YAML nor a file of such."""
+    from auditdm_lib.testbed.gaps import read_gap
+
+    try:
+        rows = yaml.safe_load(Path(spec).read_text() if not spec.lstrip().startswith("{") else spec)
+    except (yaml.YAMLError, OSError) as error:
+        raise ValueError(f"--gap {spec!r} is neither a gap in YAML nor a file of such ({error}).") from None
+    return [read_gap(row) for row in (rows if isinstance(rows, list) else [rows])]
