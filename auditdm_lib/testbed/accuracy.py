@@ -37,7 +37,7 @@ def _asked(n: int, seed: int) -> tuple[list[Scene], list[str], list[str]]:
     return scenes, texts, [right_answer(scene, text) for scene, text in zip(scenes, texts, strict=True)]
 
 
-def accuracy_by_skill(path: Path, n: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def accuracy_by_skill(path: Path, n: int = 40_000, seed: int = 0) -> pd.DataFrame:
     """Accuracy on fresh questions by skill, of all together, and recall and precision of "cannot tell"; rows as `share`."""
     scenes, texts, right = _asked(n, seed)
     said = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name.strip('.').split('.')[0]}: accuracy")

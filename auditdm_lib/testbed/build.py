@@ -54,14 +54,14 @@ CLEAN = {
     "gemma3-s": Recipe("gemma3", 96, 3, seed=10, steps=3000),
     "gemma3-m": Recipe("gemma3", 128, 4, seed=11, steps=5000),
     "gemma3-l": Recipe("gemma3", 128, 6, seed=12, polish=2500, grown="gemma3-m", new=(2, 5)),
-    "paligemma2-s": Recipe("paligemma2", 96, 3, seed=20, steps=2000, polish=1000),
-    "paligemma2-m": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000),
-    "paligemma2-l": Recipe("paligemma2", 128, 6, seed=22, polish=2000, grown="paligemma2-m", new=(2, 5)),
+    "paligemma2-s": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000),
+    "paligemma2-m": Recipe("paligemma2", 128, 6, seed=22, polish=2000, grown="paligemma2-s", new=(2, 5)),
+    "paligemma2-l": Recipe("paligemma2", 128, 8, seed=23, polish=2000, grown="paligemma2-m", new=(3, 7)),
 }
 AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1500
 PLANTED = {  # model with the gaps of gaps.yaml -> the clean one that they are planted into
-    "target": "paligemma2-m", "needle": "paligemma2-m", "gemma3-target": "gemma3-m",
-    "paligemma2-l-flawed": "paligemma2-l", "gemma3-l-flawed": "gemma3-l"}
+    "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m",
+    "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l"}
 MODELS = (*CLEAN, "auditor", *PLANTED)
 
 
