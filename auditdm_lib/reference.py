@@ -1,8 +1,8 @@
 """The tracked result behind the README: `python -m auditdm_lib.reference testbed` takes it from a finished run.
 
 Copies claims, tables, figures (PNG) and the stages' manifests to `figures/reference/`, and from the run's `build_testbed`
-notebook the galleries and the census of the world; then writes every number of the README from there. A test fails when the
-README says anything else.
+notebook the galleries, the census of the world and the tables of its models; then writes every number of the README from
+there. A test fails when the README says anything else.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from auditdm_lib import manifest, paths
 
 REFERENCE = paths.ROOT / "figures" / "reference"
 README = paths.ROOT / "README.md"
-BEGIN, END = "<!-- numbers: python -m auditdm_lib.reference -->", "<!-- end of numbers -->"
+BEGIN, END = "<!-- {}: python -m auditdm_lib.reference -->", "<!-- end of {} -->"  # of a part of the README that is written here
 
 
 def collect(run: str, folder: Path = REFERENCE) -> None:
@@ -31,8 +31,8 @@ def collect(run: str, folder: Path = REFERENCE) -> None:
         shutil.copy(file, folder / file.name)
     for name in ("search.csv", "gap_hits.csv"):
         shutil.copy(paths.result(run, "02_probes") / name, folder / name)
-    for name in ("world_skills.csv", "world_skills.png", "gallery_skills.png", "gallery_suites.png"):
-        shutil.copy(world / name, folder / name)
+    for file in sorted([*world.glob("*.csv"), *world.glob("*.png")]):
+        shutil.copy(file, folder / file.name)
     for step, result in zip(paths.CHAIN, results, strict=True):
         shutil.copy(result / "manifest.json", folder / "manifests" / f"{step.notebook}.json")
 
@@ -58,17 +58,43 @@ def numbers(folder: Path = REFERENCE) -> str:
     return "\n".join(lines)
 
 
-def fill(text: str, block: str) -> str:
-    """`text` with the part between the two markers replaced by `block`. Raises ValueError where a marker is missing."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md must hold the markers {BEGIN} and {END} once each.")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+def models(folder: Path = REFERENCE) -> str:
+    """The README's table of the testbed's models, in Markdown."""
+    accuracy = pd.read_csv(folder / "accuracy.csv").set_index(["model", "skill"])
+    inside = pd.read_csv(folder / "gaps.csv").query("when == 'after'")
+    failures = pd.read_csv(folder / "failures.csv").set_index(["model", "gap"])
+
+    def shown(row: pd.Series, value: str = "accuracy") -> str:
+        return f"{row[value]:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%})"
+
+    lines = ["| clean model | right (95 % interval) | says \"cannot tell\" where it should | is right to say so |",
+             "|---|---|---|---|"]
+    lines += [f"| {name} | {shown(accuracy.loc[name, 'all'])} | {shown(accuracy.loc[name, 'cannot tell: recall'])} "
+              f"| {shown(accuracy.loc[name, 'cannot tell: precision'])} |" for name in accuracy.index.unique("model")]
+    lines += ["", "| planted model | gaps | right inside the worst planted of them | right outside | wrong on random answerable "
+              "questions |", "|---|---|---|---|---|"]
+    for name, rows in inside.groupby("model", sort=False):
+        gaps, outside = rows[rows["skill"] != "outside"], rows[rows["skill"] == "outside"].iloc[0]
+        lines.append(f"| {name} | {len(gaps)} | {shown(gaps.loc[gaps['accuracy'].idxmax()])} | {shown(outside)} "
+                     f"| {shown(failures.loc[name, 'all'], 'share_of_questions')} |")
+    lines += ["", "| consensus of the default references | share (95 % interval) |", "|---|---|"]
+    lines += [f"| {row['skill']} | {shown(row)} |" for _, row in pd.read_csv(folder / "consensus.csv").iterrows()]
+    return "\n".join(lines)
+
+
+def fill(text: str, name: str, block: str) -> str:
+    """`text` with the part between the markers of `name` replaced by `block`. Raises ValueError where a marker is missing."""
+    begin, end = BEGIN.format(name), END.format(name)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"README.md must hold the markers {begin} and {end} once each.")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
 
 
 def main(run: str = "testbed") -> None:
     collect(run)
-    README.write_text(fill(README.read_text(encoding="utf-8"), numbers()), encoding="utf-8")
+    text = fill(fill(README.read_text(encoding="utf-8"), "numbers", numbers()), "models", models())
+    README.write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in REFERENCE.rglob("*") if f.is_file())
     print(f"figures/reference holds the run {run!r} ({size / 1e6:.1f} MB), and README.md its numbers.")
 

@@ -116,7 +116,7 @@ def test_what_an_auditor_is_taught_has_an_answer_can_be_drawn_and_can_be_done():
     rng, ask, describe, edit = random.Random(0), *PROMPTS
     for scene in sample_scenes(60, "train", 0):
         said = draw_asking(scene, rng)
-        assert {prompt for prompt, _ in said} == {ask, describe, edit}
+        assert {prompt for prompt, _ in said} in ({ask, edit}, {ask, edit, describe})
         for prompt, text in said:
             if prompt == ask:
                 assert answer(scene, text) not in (None, CANNOT_TELL)

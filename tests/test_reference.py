@@ -8,7 +8,8 @@ from auditdm_lib import claims, reference
 
 def test_the_readme_s_numbers_are_those_of_the_reference_run():
     text = reference.README.read_text(encoding="utf-8")
-    assert reference.fill(text, reference.numbers()) == text, "run `python -m auditdm_lib.reference` again"
+    for name, block in (("numbers", reference.numbers()), ("models", reference.models())):
+        assert reference.fill(text, name, block) == text, "run `python -m auditdm_lib.reference` again"
 
 
 def test_the_reference_is_small_and_its_claims_are_tested():
@@ -30,4 +31,4 @@ def test_a_changed_number_changes_the_readme(tmp_path):
 
 def test_missing_markers_are_named():
     with pytest.raises(ValueError, match="markers"):
-        reference.fill("no markers here", "numbers")
+        reference.fill("no markers here", "numbers", "block")

@@ -58,7 +58,7 @@ CLEAN = {
     "paligemma2-m": Recipe("paligemma2", 128, 6, seed=22, polish=2000, grown="paligemma2-s", new=(2, 5)),
     "paligemma2-l": Recipe("paligemma2", 128, 8, seed=23, polish=2000, grown="paligemma2-m", new=(3, 7)),
 }
-AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1500
+AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1000
 PLANTED = {  # model with the gaps of gaps.yaml -> the clean one that they are planted into
     "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m",
     "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l"}
@@ -165,14 +165,16 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
 
 
 def draw_asking(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """What a curious person says about a scene: questions with an answer, commands to edit it, and a description of the scene
-    after one edit or some, most of which add something."""
+    """What a curious person says about a scene: questions with an answer, commands to edit it, and now and then (it is long) a
+    description of the scene after one edit or some, most of which add something."""
     ask, describe, edit = PROMPTS
+    said = [*((ask, sample_answerable(scene, rng)) for _ in range(5)), *((edit, sample_edit(scene, rng)[0]) for _ in range(2))]
+    if rng.random() < 0.5:
+        return said
     imagined = scene
     while imagined == scene or rng.random() < 0.4:
         imagined = sample_edit(imagined, rng, "add" if rng.random() < 0.6 else None)[1]
-    return [*((ask, sample_answerable(scene, rng)) for _ in range(5)), *((edit, sample_edit(scene, rng)[0]) for _ in range(2)),
-            (describe, caption(imagined))]
+    return [*said, (describe, caption(imagined))]
 
 
 def build_auditor(parent: Path, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
