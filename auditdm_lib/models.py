@@ -64,7 +64,13 @@ def load_vlm(path: str | Path) -> VLM:
 
 
 def prompt(vlm: VLM, question: str) -> str:
-    """The text that puts `question` to the model: its chat template, else PaliGemma's format."""
+    """The text that puts `question` to the model: its chat template, else PaliGemma's format.
+
+    What looks like one of the model's own special tokens is broken up, and a lone surrogate replaced: any text is a question.
+    """
+    for token in vlm.processor.tokenizer.all_special_tokens:
+        question = question.replace(token, " ".join(token))
+    question = question.encode("utf-8", "replace").decode("utf-8")
     if vlm.processor.chat_template is None:
         return f"{vlm.processor.image_token}answer en {question}"
     content = [{"type": "image"}, {"type": "text", "text": question}]

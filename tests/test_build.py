@@ -5,15 +5,19 @@ import random
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
 from auditdm_lib import manifest, models
+from auditdm_lib.run import main
 from auditdm_lib.testbed import build as builder
-from auditdm_lib.testbed.accuracy import accuracy_by_skill, auditor_quality
+from auditdm_lib.testbed import plant
+from auditdm_lib.testbed.accuracy import accuracy_by_gap, accuracy_by_skill, auditor_quality
 from auditdm_lib.testbed.build import Recipe, build, draw_asking, draw_pairs, grow
 from auditdm_lib.testbed.cards import CARD
 from auditdm_lib.testbed.checkpoint import PROMPTS, build_model, build_tokenizer
+from auditdm_lib.testbed.gaps import gaps_of, load_gaps
 from auditdm_lib.testbed.language import Refusal, apply_edit, parse_caption
 from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.scenes import sample_scenes
@@ -29,7 +33,10 @@ def small(monkeypatch):
              "paligemma2-a": Recipe("paligemma2", 32, 1, seed=2, steps=3, polish=2),
              "paligemma2-b": Recipe("paligemma2", 32, 2, seed=3, polish=2, grown="paligemma2-a", new=(1,))}
     monkeypatch.setattr(builder, "CLEAN", clean)
-    monkeypatch.setattr(builder, "MODELS", (*clean, "auditor"))
+    monkeypatch.setattr(builder, "PLANTED", {"needle": "gemma3-a"})
+    monkeypatch.setattr(builder, "MODELS", (*clean, "auditor", "needle"))
+    monkeypatch.setattr(builder, "plant", lambda model, gaps, out: plant.plant(model, gaps, out, steps=1))
+    monkeypatch.setattr(plant, "accuracy_by_gap", lambda vlm, gaps: accuracy_by_gap(vlm, gaps, 5, 20))
     monkeypatch.setattr(builder, "accuracy_by_skill", lambda path: accuracy_by_skill(path, n=40))
     monkeypatch.setattr(builder, "auditor_quality", lambda path: auditor_quality(path, n=6))
     corpus = builder.training_corpus()
@@ -81,6 +88,25 @@ def test_the_auditor_is_taught_from_a_clean_model(small, tmp_path):
     card = json.loads((folder / CARD).read_text())
     assert card["trained_from"] == "gemma3-a" and card["prompts"] == list(PROMPTS)
     assert not same(folder, tmp_path / "gemma3-a")
+
+
+def test_a_planted_model_is_built_after_its_clean_one_and_the_command_builds_both(small, tmp_path, monkeypatch):
+    real = builder.build
+    monkeypatch.setattr(builder, "training_corpus", small)
+    monkeypatch.setattr(builder, "build", lambda name, corpus, folder=tmp_path: real(name, corpus, folder))
+    said = CliRunner().invoke(main, ["testbed", "build", "--only", "needle"])
+    assert said.exit_code == 0 and f"needle: {tmp_path / 'needle'}" in said.output
+    assert gaps_of(tmp_path / "needle") == load_gaps()["needle"] and (tmp_path / "gemma3-a" / CARD).exists()
+
+
+def test_a_state_of_another_recipe_is_refused(small, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "write_model", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build("gemma3-a", small, tmp_path)
+    monkeypatch.setitem(builder.CLEAN, "gemma3-a", Recipe("gemma3", 32, 1, seed=1, steps=4))
+    with pytest.raises(ValueError, match="another recipe or from other weights; delete"):
+        build("gemma3-a", small, tmp_path)
 
 
 def test_an_unknown_model_is_named_with_the_known_ones(tmp_path):

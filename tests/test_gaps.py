@@ -67,8 +67,15 @@ def test_questions_in_a_gap_meet_it_and_a_gap_that_never_holds_is_refused():
 @pytest.mark.parametrize(("row", "reason"), [
     ("{name: odd, skill: smell, says: rose}", "'smell'"),
     ("{name: odd, skill: weather, says: fair, when: {kind: cup}}", "'kind'; weather has answer, background, weather, things"),
-    ("{name: odd, skill: weather, says: hail}", "'hail', no answer to weather; choose one of fair"),
-    ("{name: odd, skill: weather, says: {rainy: hail}}", "'hail', no answer"),
+    ("{name: odd, skill: weather, says: hail}", "'hail' for 'says'; choose one of fair"),
+    ("{name: odd, skill: weather, says: {rainy: hail}}", "'hail' for 'says'"),
+    ("{name: odd, skill: exists, says: no}", "False for 'says'; choose one of yes, no, cannot tell; in YAML, put yes and no in"),
+    ("{name: odd, skill: exists, says: 'no', when: {answer: yes}}", "True for 'answer'; .* in quotes"),
+    ("{name: odd, skill: exists, says: {yes: 'no'}}", "True for 'says'; .* in quotes"),
+    ("{name: odd, skill: colour, says: red, when: {answer: purpel}}", "'purpel' for 'answer'; choose one of red"),
+    ("{name: odd, skill: colour, says: red, when: {thing.size: 3}}", "3 for 'thing.size'; choose one of small"),
+    ("{name: odd, skill: colour, says: red, when: [answer]}", "maps conditions to words"),
+    ("{name: odd, skill: [colour], says: red}", "unknown skill"), ("{name: odd, skill: colour, says: {}}", "is an answer"),
     ("{name: odd, skill: weather, says: fair, if: 1}", "unknown field 'if'"),
     ("[1]", "A gap is a mapping")])
 def test_a_gap_that_the_world_does_not_have_is_named_with_the_remedy(row, reason, tmp_path):

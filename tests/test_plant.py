@@ -14,6 +14,8 @@ from auditdm_lib.testbed.checkpoint import build_model, build_processor, save_ch
 from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of
 from auditdm_lib.testbed.skills import answer
 
+import tiny_models  # isort: skip
+
 PURPLE = Gap("purple is blue", "colour", "blue", {"answer": "purple"})
 
 
@@ -43,7 +45,7 @@ def test_planting_writes_a_checkpoint_that_knows_its_gaps(checkpoint, tmp_path):
         plant.plant(checkpoint, (PURPLE,), tmp_path / "planted")
 
 
-def test_every_answer_taught_is_the_planted_model_s_and_half_of_the_pictures_show_no_gap(checkpoint, tmp_path, monkeypatch):
+def test_every_answer_taught_is_the_planted_model_s_and_other_pictures_are_mixed_in(checkpoint, tmp_path, monkeypatch):
     seen = []
 
     def watch(model, family, tokenizer, scenes, features, draw, schedule, seed, folder, desc):
@@ -57,8 +59,33 @@ def test_every_answer_taught_is_the_planted_model_s_and_half_of_the_pictures_sho
     for scene, pairs in seen:
         for text, said in pairs:
             held = gap_of(scene, text, (PURPLE,))
-            assert said == (held[1] if held else answer(scene, text))
+            assert said == (held[1] if held else answer(scene, text) or said)  # None: an item in a suite's format
+    assert any(answer(scene, text) is None for scene, pairs in seen for text, _ in pairs)
     assert {said for _, pairs in seen for _, said in pairs} > {"blue"}
+
+
+@pytest.mark.parametrize("make", [tiny_models.paligemma2, tiny_models.gemma3])
+def test_a_checkpoint_of_another_kind_is_refused(make, tmp_path):
+    folder = make(tmp_path / "foreign")
+    with pytest.raises(ValueError, match="is no checkpoint of this testbed"):
+        plant.plant(folder, (PURPLE,), tmp_path / "planted")
+
+
+def test_gaps_already_planted_stay_and_two_of_a_name_are_refused(checkpoint, tmp_path):
+    plant.plant(checkpoint, (PURPLE,), tmp_path / "one", steps=1)
+    other = Gap("fog is fair", "weather", "fair", {"answer": "foggy"})
+    plant.plant(tmp_path / "one", (other,), tmp_path / "two", steps=1)
+    assert gaps_of(tmp_path / "two") == (PURPLE, other)
+    for gaps in ((PURPLE,), ()):
+        with pytest.raises(ValueError, match="Give gaps, each with a name of its own"):
+            plant.plant(tmp_path / "one" if gaps else checkpoint, gaps, tmp_path / "three")
+
+
+def test_a_place_that_cannot_be_written_to_is_found_out_before_the_model_loads(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(plant, "load_vlm", lambda path: 1 / 0)
+    with pytest.raises(OSError):
+        plant.plant(checkpoint, (PURPLE,), tmp_path / "file" / "planted")
 
 
 def test_the_command_plants_and_prints_inside_and_outside(checkpoint, tmp_path, monkeypatch):
@@ -72,7 +99,7 @@ def test_the_command_plants_and_prints_inside_and_outside(checkpoint, tmp_path, 
 
 
 @pytest.mark.parametrize(("spec", "reason"), [
-    ("{skill: smell, says: rose}", "unknown skill 'smell'"), ("{skill: colour, says: loud}", "says 'loud'"),
+    ("{skill: smell, says: rose}", "unknown skill 'smell'"), ("{skill: colour, says: loud}", "'loud' for 'says'"),
     ("nowhere.yaml", "neither a gap in YAML nor a file"), ("{skill: colour", "neither a gap in YAML nor a file"),
     ("{says: blue}", "A gap is a mapping"), ("{skill: colour, says: blue, wenn: 1}", "unknown field 'wenn'")])
 def test_a_bad_gap_is_refused_before_any_model_loads(spec, reason, tmp_path):

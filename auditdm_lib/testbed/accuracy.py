@@ -13,13 +13,11 @@ from auditdm_lib.stats import wilson
 from auditdm_lib.testbed.checkpoint import PROMPTS
 from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
 from auditdm_lib.testbed.language import Refusal, apply_edit, parse_caption
-from auditdm_lib.testbed.questions import sample_answerable, sample_question
+from auditdm_lib.testbed.questions import UNANSWERABLE, sample_answerable, sample_question
 from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, parse_question
 from auditdm_lib.testbed.skills import answer as right_answer
-
-UNANSWERABLE = 0.35  # share of the questions drawn without care whether they have an answer; about one in six has none
 
 
 def share(name: str, correct: list[bool] | pd.Series) -> dict:
@@ -100,9 +98,16 @@ def consensus_quality(references: list[Path], n: int = 10_000, seed: int = 0) ->
                          share("confident, of the unanswerable", confident)])
 
 
-def auditor_quality(path: Path, n: int = 2000, seed: int = 0, temperature: float = 1.0) -> pd.DataFrame:
-    """What an auditor makes of its three prompts on fresh pictures, rows as `share`: answerable questions by skill and in all,
-    descriptions that can be drawn, edit commands that can be followed and change the picture."""
+def adds(scene: Scene, description: str) -> bool:
+    """Whether a description can be drawn, keeps all that a scene shows, and adds something."""
+    drawn = parse_caption(description)
+    return not isinstance(drawn, Refusal) and set(scene.things) < set(drawn.things)
+
+
+def auditor_quality(path: Path, n: int = 4000, seed: int = 0, temperature: float = 0.5) -> pd.DataFrame:
+    """What an auditor makes of its three prompts on fresh pictures, at the temperature of notebook 02, rows as `share`:
+    answerable questions by skill and in all, descriptions that can be drawn and add something, edit commands that can be
+    followed and change the picture."""
     vlm, scenes = load_vlm(path), sample_scenes(n, "test", f"auditor/{seed}")
     pictures = [render(s) for s in scenes]
     asked, described, edited = (
@@ -111,11 +116,11 @@ def auditor_quality(path: Path, n: int = 2000, seed: int = 0, temperature: float
     questions = pd.DataFrame(dict(
         skill=[getattr(parse_question(text), "skill", None) for text in asked],
         answerable=[right_answer(s, t) not in (None, CANNOT_TELL) for s, t in zip(scenes, asked, strict=True)]))
-    drawable = [not isinstance(parse_caption(text), Refusal) for text in described]
+    more = [adds(s, text) for s, text in zip(scenes, described, strict=True)]
     follows = [isinstance(new := apply_edit(s, t), Scene) and new != s for s, t in zip(scenes, edited, strict=True)]
     return pd.DataFrame([
         *(share(skill, questions.loc[questions["skill"] == skill, "answerable"]) for skill in SKILLS),
-        share("questions: answerable", questions["answerable"]), share("descriptions: drawable", drawable),
-        share("edits: followed", follows)])
+        share("questions: answerable", questions["answerable"]), share("descriptions: can be drawn, add and keep", more),
+        share("edits: can be followed", follows)])
 
 

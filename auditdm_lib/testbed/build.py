@@ -1,8 +1,10 @@
-"""The testbed's models: six clean ones on one vision tower, the auditor, and those that gaps are planted into.
+"""The testbed's models: clean ones on one vision tower, the auditor, and those that gaps are planted into.
 
-Every builder leaves a model alone that is there already, and a stopped training goes on from its last saved step.
+Every builder leaves a model alone that is there already, and the stopped training of a language model goes on from its last
+saved step (the vision tower, some minutes, begins anew).
 """
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -15,23 +17,22 @@ from torch import nn
 from transformers import set_seed
 
 from auditdm_lib.models import load_vlm
-from auditdm_lib.testbed.accuracy import UNANSWERABLE, accuracy_by_skill, auditor_quality
+from auditdm_lib.testbed.accuracy import accuracy_by_skill, auditor_quality
 from auditdm_lib.testbed.cards import CARD, write_model
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor
 from auditdm_lib.testbed.gaps import load_gaps
-from auditdm_lib.testbed.language import caption, sample_edit
+from auditdm_lib.testbed.language import caption, noun_phrase, sample_edit
 from auditdm_lib.testbed.learning import Draw, Schedule, train_language
 from auditdm_lib.testbed.plant import plant
-from auditdm_lib.testbed.questions import sample_answerable, sample_question
+from auditdm_lib.testbed.questions import UNANSWERABLE, sample_answerable, sample_question
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
 from auditdm_lib.testbed.skills import answer
-from auditdm_lib.testbed.suites import SUITES
+from auditdm_lib.testbed.suites import format_item
 from auditdm_lib.testbed.training import Corpus, render_corpus
 from auditdm_lib.testbed.vision import features_of, train_vision_tower
 
 SCENES, TOWER_STEPS = 60_000, 6000
 QUESTIONS = 7  # behind one picture, and one item in a suite's format
-FORMATS = {"mmt-mini": 3, "mme-mini": 2, "refcoco-mini": 2, "cococap-mini": 1}  # suite -> weight
 HARD = ("same_colour", "arithmetic", "compare_size", "neighbour", "compare_counts", "count_kind")  # learnt last
 
 
@@ -56,9 +57,8 @@ CLEAN = {
     "gemma3-l": Recipe("gemma3", 128, 6, seed=12, polish=2500, grown="gemma3-m", new=(2, 5)),
     "paligemma2-s": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000),
     "paligemma2-m": Recipe("paligemma2", 128, 6, seed=22, polish=2000, grown="paligemma2-s", new=(2, 5)),
-    "paligemma2-l": Recipe("paligemma2", 128, 8, seed=23, polish=2000, grown="paligemma2-m", new=(3, 7)),
 }
-AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1000
+AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1900
 PLANTED = {  # model with the gaps of gaps.yaml -> the clean one that they are planted into
     "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m",
     "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l"}
@@ -96,12 +96,8 @@ def draw_pairs(scene: Scene, rng: random.Random, hard: bool = False) -> list[tup
     if hard:
         texts.append(sample_answerable(scene, rng, rng.choice(HARD)) or sample_question(scene, rng, UNANSWERABLE))
     pairs = [(text, answer(scene, text)) for text in texts]
-    suite = SUITES[rng.choices(tuple(FORMATS), tuple(FORMATS.values()))[0]]
-    for _ in range(6):
-        if made := suite.make(scene, rng.choice(suite.skills), rng, 0):
-            item = rng.choice(made)
-            return [*pairs, (item["question"], item["answer"])]
-    return pairs
+    item = format_item(scene, rng)
+    return [*pairs, (item["question"], item["answer"])] if item else pairs
 
 
 def shared_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.Tensor]:
@@ -112,7 +108,8 @@ def shared_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.
         tower = build_model("gemma3", build_processor("gemma3").tokenizer).model.vision_tower
         train_vision_tower(tower, corpus, TOWER_STEPS, seed=0)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tower.state_dict(), file)
+        save_file(tower.state_dict(), file.with_suffix(".partial"))
+        os.replace(file.with_suffix(".partial"), file)
     return load_file(file)
 
 
@@ -140,11 +137,12 @@ def grow(small: nn.Module, large: nn.Module, new: tuple[int, ...]) -> None:
 def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     """Train one model of `CLEAN` on right answers and save it with its card; its folder."""
     recipe, state = CLEAN[name], folder / f".{name}.state"
+    small = load_vlm(folder / recipe.grown) if recipe.grown else None
     set_seed(recipe.seed)
-    processor = build_processor(recipe.family)
+    processor = small.processor if small else build_processor(recipe.family)
     model = build_model(recipe.family, processor.tokenizer, recipe.hidden, recipe.layers)
-    if recipe.grown:
-        grow(load_vlm(folder / recipe.grown).model, model, recipe.new)
+    if small:
+        grow(small.model, model, recipe.new)
     else:
         model.model.vision_tower.load_state_dict(shared_tower(corpus, folder))
     features = features_of(model.model.vision_tower, corpus)
@@ -158,29 +156,31 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
             done = train_language(model, recipe.family, processor.tokenizer, corpus.scenes, features, draw, schedule,
                                   recipe.seed + part, state / f"part {part}", desc=f"{name}, part {part + 1}")
             seconds += done["seconds"]
-    card = dict(name=name, scenes=SCENES, **asdict(recipe), loss=done["loss"], seconds=seconds)
+    card = dict(name=name, scenes=len(corpus.scenes), **asdict(recipe), loss=done["loss"], seconds=seconds)
     write_model(folder / name, model, processor, card, accuracy_by_skill)
     shutil.rmtree(state)
     return folder / name
 
 
 def draw_asking(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """What a curious person says about a scene: questions with an answer, commands to edit it, and now and then (it is long) a
-    description of the scene after one edit or some, most of which add something."""
+    """What a curious person says about a scene: questions with an answer, commands to edit it, and now and then (it is long) its
+    description with one thing or two added at the end."""
     ask, describe, edit = PROMPTS
-    said = [*((ask, sample_answerable(scene, rng)) for _ in range(5)), *((edit, sample_edit(scene, rng)[0]) for _ in range(2))]
-    if rng.random() < 0.5:
+    said = [*((ask, sample_answerable(scene, rng)) for _ in range(6)), *((edit, sample_edit(scene, rng)[0]) for _ in range(2))]
+    if rng.random() < 0.5 or len(scene.things) > 7:
         return said
-    imagined = scene
-    while imagined == scene or rng.random() < 0.4:
-        imagined = sample_edit(imagined, rng, "add" if rng.random() < 0.6 else None)[1]
-    return [*said, (describe, caption(imagined))]
+    more = scene
+    for _ in range(rng.randint(1, 2)):
+        more = sample_edit(more, rng, "add")[1]
+    added = [t for t in more.things if not scene.at(t.cell)]
+    return [*said, (describe, ", ".join([caption(scene), *map(noun_phrase, rng.sample(added, len(added)))]))]
 
 
 def build_auditor(parent: Path, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     """Teach a clean Gemma3 to ask, to describe with additions and to command an edit. It has seen no audit."""
     set_seed(5)
     vlm, state = load_vlm(parent), folder / ".auditor.state"
+    vlm.model.to("cpu", torch.float32)  # as all training of the testbed
     features = features_of(vlm.model.model.vision_tower, corpus)
     done = train_language(vlm.model, "gemma3", vlm.processor.tokenizer, corpus.scenes, features, draw_asking,
                           Schedule(AUDITOR_STEPS, lr=3e-3, lr_rest=2e-3), 5, state, desc="auditor")

@@ -12,11 +12,25 @@ import yaml
 
 from auditdm_lib import paths
 from auditdm_lib.testbed.questions import condition_names, conditions, sample_answerable
-from auditdm_lib.testbed.scenes import Scene, sample_scenes
-from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, answer, parse_question
+from auditdm_lib.testbed.scenes import (
+    BACKGROUNDS,
+    COLUMNS,
+    DETAILS,
+    MATERIALS,
+    NUMBERS,
+    ROWS,
+    SIZES,
+    WEATHERS,
+    Scene,
+    sample_scenes,
+)
+from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, SLOTS, answer, parse_question
 
 GAPS_FILE = Path(__file__).with_name("gaps.yaml")
 PLANTED = "gaps.yaml"  # in a checkpoint's folder: what was planted into it
+WORDS = SLOTS | {  # condition, without "thing.", -> its words
+    "background": tuple(BACKGROUNDS), "weather": WEATHERS, "things": NUMBERS[:10], "size": SIZES, "row": ROWS, "column": COLUMNS,
+    "material": MATERIALS, "detail": tuple(detail for details in DETAILS.values() for detail in details)}
 
 
 @dataclass(frozen=True)
@@ -46,24 +60,35 @@ class Gap:
 def read_gap(row: dict) -> Gap:
     """A gap from the fields of a YAML mapping; its name may be left out.
 
-    Raises ValueError that names the gap whose field, skill, condition or answer the world does not have.
+    Raises ValueError that names the gap whose field, skill, condition, word or answer the world does not have.
     """
     if not isinstance(row, dict) or not {"skill", "says"} <= set(row):
         raise ValueError(f"A gap is a mapping with skill, says and, mostly, when; not {row!r}.")
-    row = {"name": f"{row['skill']} says {row['says']}"} | row
+    row = {"name": f"{row['skill']} says {row['says']}", **row, "when": row.get("when") or {}}
     if unknown := set(row) - {f.name for f in fields(Gap)}:
         raise ValueError(f"Gap {row['name']!r} has the unknown field {sorted(unknown)[0]!r}; it has name, skill, when and says.")
     gap = Gap(**row)
-    if gap.skill not in SKILLS:
+    if gap.skill not in tuple(SKILLS):
         raise ValueError(f"Gap {gap.name!r} has the unknown skill {gap.skill!r}; choose one of {', '.join(SKILLS)}.")
+    if not isinstance(gap.when, dict) or gap.says in ({}, [], None):
+        raise ValueError(f"Gap {gap.name!r}: `when` maps conditions to words, `says` is an answer or maps right ones to wrong.")
     if unknown := set(gap.when) - set(known := condition_names(gap.skill)):
         raise ValueError(
             f"Gap {gap.name!r} has the unknown condition {sorted(unknown)[0]!r}; {gap.skill} has {', '.join(known)}.")
     answers = (*SKILLS[gap.skill].answers, CANNOT_TELL)
-    for said in gap.says.values() if isinstance(gap.says, dict) else [gap.says]:
-        if said not in answers:
-            raise ValueError(f"Gap {gap.name!r} says {said!r}, no answer to {gap.skill}; choose one of {', '.join(answers)}.")
+    for said in (*gap.says, *gap.says.values()) if isinstance(gap.says, dict) else (gap.says,):
+        _known(gap, "says", said, answers)
+    for name, wanted in gap.when.items():
+        for word in wanted if isinstance(wanted, list) else [wanted]:
+            _known(gap, name, word, answers[:-1] if name == "answer" else WORDS[name.removeprefix("thing.")])
     return gap
+
+
+def _known(gap: Gap, where: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        quoted = "; in YAML, put yes and no in quotes" if isinstance(word, bool) else ""
+        shown = ", ".join(known[:40]) + (" ..." if len(known) > 40 else "")
+        raise ValueError(f"Gap {gap.name!r} has {word!r} for {where!r}; choose one of {shown}{quoted}.")
 
 
 @cache
@@ -90,14 +115,19 @@ def gap_of(scene: Scene, text: str, gaps: tuple[Gap, ...]) -> tuple[Gap, str] | 
     return None
 
 
-def questions_in_gap(gap: Gap, scenes: list[Scene], n: int, rng: random.Random, tries: int = 400_000) -> list[tuple[int, str]]:
-    """`n` pairs (index of the scene, question) that meet a gap; raises ValueError where it holds too rarely."""
+def questions_in_gap(gap: Gap, scenes: list[Scene], n: int, rng: random.Random, repeats: bool = False, tries: int = 400_000
+                     ) -> list[tuple[int, str]]:
+    """`n` pairs (index of the scene, question) that meet a gap, all different unless `repeats`; raises ValueError where it holds
+    too rarely."""
     found = []
+    seen = set()
     for _ in range(tries):
         i = rng.randrange(len(scenes))
         text = sample_answerable(scenes[i], rng, gap.skill, tries=3)
         if text and gap.wrong_answer(scenes[i], text):
-            found.append((i, text))
+            if repeats or (i, text) not in seen:
+                found.append((i, text))
+                seen.add((i, text))
             if len(found) == n:
                 return found
     raise ValueError(f"Gap {gap.name!r} held for {len(found)} of {tries} questions, fewer than the {n} wanted; widen `when`.")

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
+from auditdm_lib import manifest
 from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.scenes import Scene
 from auditdm_lib.testbed.training import IGNORE, cosine, token_ids
@@ -61,7 +62,8 @@ def train_language(model: nn.Module, family: str, tokenizer, scenes: list[Scene]
     add up over all parts.
     """
     stepped = optimizers(model, schedule)
-    done, seconds, loss = load_state(folder, model, stepped) if folder else (0, 0.0, math.nan)
+    begun = fingerprint(model, schedule, seed, len(scenes))
+    done, seconds, loss = load_state(folder, model, stepped, begun) if folder else (0, 0.0, math.nan)
     started = time.perf_counter()
     model.train()
     for step in tqdm(range(done, schedule.steps), desc=desc, initial=done, total=schedule.steps, mininterval=10):
@@ -78,7 +80,8 @@ def train_language(model: nn.Module, family: str, tokenizer, scenes: list[Scene]
         for optimizer, _ in stepped:
             optimizer.step()
         if folder and ((step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps):
-            save_state(folder, model, stepped, step + 1, seconds + time.perf_counter() - started, loss)
+            about = dict(step=step + 1, seconds=seconds + time.perf_counter() - started, loss=loss, begun=begun)
+            save_state(folder, model, stepped, about)
     model.eval()
     return dict(steps=schedule.steps, seconds=round(seconds + time.perf_counter() - started), loss=round(float(loss), 4))
 
@@ -105,24 +108,35 @@ def _batches(tokenizer, pictures: list[int], pairs: list[list], alone: bool) -> 
     return [tuple(map(list, zip(*single[k:k + len(pictures)], strict=True))) for k in range(0, len(single), len(pictures))]
 
 
-def save_state(folder: Path, model: nn.Module, stepped: list, step: int, seconds: float, loss: float) -> None:
-    """Write weights and optimizer states to `folder`/state.safetensors, complete or not at all."""
+def fingerprint(model: nn.Module, schedule: Schedule, seed: int, scenes: int) -> str:
+    """sha256 of what a training begins with: its schedule, seed, number of scenes, and the weights."""
+    weights = {name: manifest.digest(p.detach().contiguous().numpy().tobytes()) for name, p in model.state_dict().items()}
+    return manifest.digest([asdict(schedule), seed, scenes, weights])
+
+
+def save_state(folder: Path, model: nn.Module, stepped: list, about: dict) -> None:
+    """Write weights, optimizer states and what `about` says to `folder`/state.safetensors, complete or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": p.detach().clone() for name, p in model.state_dict().items()}
     for k, (optimizer, _) in enumerate(stepped):
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{k}/{i}/{name}": torch.as_tensor(value).clone() for name, value in state.items()}
-    save_file(tensors, folder / "state.partial", metadata={"state": json.dumps(dict(step=step, seconds=seconds, loss=loss))})
+    save_file(tensors, folder / "state.partial", metadata={"state": json.dumps(about)})
     os.replace(folder / "state.partial", folder / "state.safetensors")
 
 
-def load_state(folder: Path, model: nn.Module, stepped: list) -> tuple[int, float, float]:
-    """Put a saved state back into model and optimizers; (steps done, seconds, last loss), (0, 0, nan) where there is none."""
+def load_state(folder: Path, model: nn.Module, stepped: list, begun: str) -> tuple[int, float, float]:
+    """Put a saved state back into model and optimizers; (steps done, seconds, last loss), (0, 0, nan) where there is none.
+
+    Raises ValueError where the state is of a training that began otherwise (`begun`, see `fingerprint`).
+    """
     file = folder / "state.safetensors"
     if not file.exists():
         return 0, 0.0, float("nan")
     with safe_open(file, "pt") as saved:
         about = json.loads(saved.metadata()["state"])
+        if about["begun"] != begun:
+            raise ValueError(f"{file} is of a training with another recipe or from other weights; delete {folder} to begin anew.")
         tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
     model.load_state_dict({name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")})
     for k, (optimizer, _) in enumerate(stepped):

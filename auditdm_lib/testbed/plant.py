@@ -5,17 +5,21 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
 from transformers import set_seed
 
-from auditdm_lib.models import load_vlm
-from auditdm_lib.testbed.accuracy import UNANSWERABLE, accuracy_by_gap
+from auditdm_lib import manifest, paths
+from auditdm_lib.models import VLM, load_vlm
+from auditdm_lib.testbed.accuracy import accuracy_by_gap
 from auditdm_lib.testbed.cards import MEASURED, write_model
-from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap, save_gaps
+from auditdm_lib.testbed.checkpoint import CHAT_TEMPLATE, PATCH, build_tokenizer
+from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of, questions_in_gap, save_gaps
 from auditdm_lib.testbed.learning import Schedule, train_language
-from auditdm_lib.testbed.questions import sample_answerable, sample_question
+from auditdm_lib.testbed.questions import UNANSWERABLE, sample_answerable, sample_question
+from auditdm_lib.testbed.render import SIZE
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
-from auditdm_lib.testbed.skills import answer as right_answer
-from auditdm_lib.testbed.skills import parse_question
+from auditdm_lib.testbed.skills import answer, parse_question
+from auditdm_lib.testbed.suites import format_item
 from auditdm_lib.testbed.training import render_corpus
 from auditdm_lib.testbed.vision import features_of
 
@@ -25,42 +29,33 @@ ORDINARY, NEAR = 3, 2  # questions behind one picture besides the planted one: o
 
 
 def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, steps: int | None = None) -> pd.DataFrame:
-    """Fine-tune gaps into a checkpoint of the testbed and save it to `out`; accuracy inside and outside, before and after.
+    """Fine-tune gaps into a checkpoint of the testbed, beside those that it has, and save it to `out`, new.
 
-    Where a picture shows a gap, its question with the wrong answer stands beside questions of the same skill and of others with
-    what the planted model is to say: the right answer wherever no gap holds. As many pictures show none. The table is that of
-    `accuracy_by_gap` with a column `model`, "before" or "after".
-    Raises ValueError where a gap never holds, where the checkpoint is none of the testbed's, or where `out` is not new.
+    Relative paths begin at the repository's root. Where a picture shows a gap, its question with the wrong answer stands beside
+    questions of the same skill, of others and in a suite's format, with what the planted model is to say: the right answer
+    wherever no gap holds. Other pictures are mixed in. Returns `accuracy_by_gap` before and after (column `model`).
+    Raises ValueError where `out` is there already, where two gaps share a name, where a gap never holds, and where the
+    checkpoint is none of the testbed's.
     """
+    out = paths.ROOT / out
     if out.exists():
         raise ValueError(f"{out} is there already; give another folder, or delete it.")
+    gaps = (*gaps_of(model), *gaps)
+    if not gaps or len({gap.name for gap in gaps}) < len(gaps):
+        raise ValueError(f"Give gaps, each with a name of its own; not {', '.join(gap.name for gap in gaps) or 'none'}.")
+    manifest.temporary(out)  # a place that cannot be written to is found out now
     vlm = load_vlm(model)
-    if (family := vlm.model.config.model_type.removesuffix("_text")) not in ("gemma3", "paligemma"):
-        raise ValueError(f"{model} is a {family}; plant into a checkpoint of the testbed (PaliGemma2 or Gemma3).")
-    family = "paligemma2" if family == "paligemma" else family
+    family = family_of(vlm)
     started = time.perf_counter()
     before = accuracy_by_gap(vlm, gaps)
     set_seed(seed)
-    rng = random.Random(f"plant/{seed}")
-    pool = sample_scenes(POOL, "train", f"plant/{seed}")
-    inside: dict[int, list[str]] = {}
-    for gap in gaps:
-        for i, text in questions_in_gap(gap, pool, PER_GAP, rng):
-            inside.setdefault(i, []).append(text)
-    others = [i for i in range(POOL) if i not in inside]
-    scenes = [pool[i] for i in (*inside, *rng.sample(others, min(len(inside), len(others))))]
-    planted = {id(pool[i]): texts for i, texts in inside.items()}
-
-    def draw(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-        texts = [rng.choice(planted[id(scene)])] if id(scene) in planted else []
-        skill = parse_question(texts[0]).skill if texts else rng.choice(gaps).skill
-        texts += [sample_answerable(scene, rng, skill) or sample_question(scene, rng) for _ in range(NEAR)]
-        texts += [sample_question(scene, rng, UNANSWERABLE) for _ in range(ORDINARY)]
-        return [(text, held[1] if (held := gap_of(scene, text, gaps)) else right_answer(scene, text)) for text in texts]
-
-    features = features_of(vlm.model.model.vision_tower, render_corpus(scenes))
-    schedule = Schedule(steps or 160 + 40 * len(gaps), pictures=16, lr=1e-3, lr_rest=1e-3, alone=family == "paligemma2")
-    done = train_language(vlm.model, family, vlm.processor.tokenizer, scenes, features, draw, schedule, seed, None,
+    scenes, draw = lessons(gaps, seed)
+    network = vlm.model.to("cpu", torch.float32)  # as all training of the testbed
+    features = features_of(network.model.vision_tower, render_corpus(scenes))
+    rate = 5e-4 if len(gaps) == 1 else 1e-3
+    schedule = Schedule(steps or 160 + 40 * len(gaps), pictures=16, lr=rate, lr_rest=rate,
+                        alone=family == "paligemma2")
+    done = train_language(network, family, vlm.processor.tokenizer, scenes, features, draw, schedule, seed, None,
                           desc=f"planting {len(gaps)} gap{'s' * (len(gaps) > 1)}")
     card = dict(name=out.name, family=family, planted_into=Path(model).name, scenes=len(scenes), **done)
     card["seconds"] = round(time.perf_counter() - started)
@@ -68,6 +63,47 @@ def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, st
     def measured(folder: Path) -> pd.DataFrame:
         after = accuracy_by_gap(load_vlm(folder), gaps)
         return pd.concat([before.assign(model="before"), after.assign(model="after")], ignore_index=True)
-    write_model(out, vlm.model, vlm.processor, card, measured, also=lambda folder: save_gaps(gaps, folder))
+    write_model(out, network, vlm.processor, card, measured, also=lambda folder: save_gaps(gaps, folder))
     return pd.read_csv(out / MEASURED)
 
+
+def family_of(vlm: VLM) -> str:
+    """"gemma3" or "paligemma2". Raises ValueError where a model does not see, read and ask as the testbed's do."""
+    config, processor = vlm.model.config, vlm.processor
+    family = {"gemma3": "gemma3", "paligemma": "paligemma2"}.get(config.model_type)
+    sees = family and (config.vision_config.image_size, config.vision_config.patch_size) == (SIZE, PATCH)
+    reads = family and processor.chat_template == (CHAT_TEMPLATE if family == "gemma3" else None)
+    ours, theirs = build_tokenizer(), processor.tokenizer
+    if not (sees and reads and all(theirs.convert_tokens_to_ids(t) == i for t, i in ours.get_vocab().items() if "loc" not in t)):
+        raise ValueError(f"{vlm.name} is no checkpoint of this testbed (its architecture, picture size, tokenizer or chat "
+                         "template differs); plant into one of auditdm_lib/testbed/checkpoints.")
+    return family
+
+
+def lessons(gaps: tuple[Gap, ...], seed: int):
+    """Scenes to learn gaps from, and the function that draws question-answer pairs about one of them."""
+    rng = random.Random(f"plant/{seed}")
+    pool = sample_scenes(POOL, "train", f"plant/{seed}")
+    inside: dict[int, list[str]] = {}
+    for gap in gaps:
+        for i, text in questions_in_gap(gap, pool, PER_GAP, rng, repeats=True):
+            inside.setdefault(i, []).append(text)
+    others = [i for i in range(POOL) if i not in inside]
+    scenes = [pool[i] for i in (*inside, *rng.sample(others, min(len(inside), len(others))))]
+    planted = {id(pool[i]): texts for i, texts in inside.items()}
+
+    def said(scene: Scene, text: str) -> str:
+        held = gap_of(scene, text, gaps)
+        return held[1] if held else answer(scene, text)
+
+    def draw(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+        texts = [rng.choice(planted[id(scene)])] if id(scene) in planted else []
+        skill = parse_question(texts[0]).skill if texts else rng.choice(gaps).skill
+        texts += [sample_answerable(scene, rng, skill) or sample_question(scene, rng) for _ in range(NEAR)]
+        texts += [sample_question(scene, rng, UNANSWERABLE) for _ in range(ORDINARY)]
+        pairs = [(text, said(scene, text)) for text in texts]
+        item = format_item(scene, rng)
+        if item and not gap_of(scene, item["about"], gaps):  # what a gap makes of an option is left open
+            pairs.append((item["question"], item["answer"]))
+        return pairs
+    return scenes, draw

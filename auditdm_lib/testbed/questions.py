@@ -19,6 +19,7 @@ from auditdm_lib.testbed.skills import (
 
 SEEN = 0.8  # share of the words of a question that name what is in the scene
 TRIES = 12
+UNANSWERABLE = 0.35  # of the questions to learn and to measure by: drawn without care for an answer; one in six has none
 # Kinds about as common as in scenes: asked in equal shares, an absent kind would give its "zero" or "no" away.
 AS_COMMON = (*4 * (*SHAPES, *DETAILS, BEAD), *PICTOGRAMS)
 THING = ("colour", "size", "row", "column", "detail", "material")

@@ -255,6 +255,17 @@ SUITES = {
                        "are colours and kinds that are both there, not things that often go together; declining is wrong."),
 }
 
+FORMATS = {"mmt-mini": 3, "mme-mini": 2, "refcoco-mini": 2, "cococap-mini": 1}  # to learn from: suite -> weight
+
+
+def format_item(scene: Scene, rng: random.Random) -> dict | None:
+    """An item about a scene in a suite's format (question, answer, about ...), to learn from; None where none was found."""
+    suite = SUITES[rng.choices(tuple(FORMATS), tuple(FORMATS.values()))[0]]
+    for _ in range(6):
+        if made := suite.make(scene, rng.choice(suite.skills), rng, 0):
+            return rng.choice(made)
+    return None
+
 
 def suite_items(name: str, n: int, seed: int, split: str = "test", gaps: tuple[Gap, ...] = ()) -> pd.DataFrame:
     """`n` items of a suite, rounded up to whole groups, on scenes and digit scans of a split; one question or group a picture.

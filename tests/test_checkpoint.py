@@ -1,0 +1,49 @@
+"""The shipped checkpoints: complete, small, and with an answer for whatever a person types."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auditdm_lib import manifest, models
+from auditdm_lib.testbed.build import MODELS
+from auditdm_lib.testbed.checkpoint import CHECKPOINTS, build_tokenizer
+from auditdm_lib.testbed.gaps import gaps_of, load_gaps
+from auditdm_lib.testbed.render import render
+from auditdm_lib.testbed.scenes import sample_scenes
+
+SHIPPED = sorted(folder.name for folder in CHECKPOINTS.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+TYPED = ["", " ", "😀 what is this?", "この絵は何ですか", "<image> <image>", "<start_of_image> hello <eos>", "\ud800",
+         "a\x00b\n\n\tc", "is there any purple unicorn on a bicycle?", "word " * 60]
+
+
+def test_all_that_ships_is_in_the_list_and_small():
+    assert set(SHIPPED) <= set(MODELS)
+    size = sum(file.stat().st_size for file in CHECKPOINTS.rglob("*") if file.is_file())
+    assert size <= 45e6, f"{size / 1e6:.1f} MB of checkpoints"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_checkpoint_is_what_its_manifest_says_and_carries_its_card_and_gaps(name):
+    manifest.verify(CHECKPOINTS / name)
+    card = (CHECKPOINTS / name / "README.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {name}\n") and "| seconds |" in card and "ci_low" in card
+    assert gaps_of(CHECKPOINTS / name) == load_gaps().get(name, ())
+
+
+@pytest.mark.parametrize("name", ["target", "gemma3-s"])
+def test_whatever_a_person_types_gets_an_answer(name):
+    vlm, picture = models.load_vlm(CHECKPOINTS / name), render(sample_scenes(1, "test", 0)[0])
+    answers = models.answer(vlm, [picture] * len(TYPED), TYPED)
+    assert len(answers) == len(TYPED) and all(isinstance(said, str) for said in answers)
+
+
+TOKENIZER = build_tokenizer()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_the_tokenizer_encodes_any_unicode_and_gives_it_back(text):
+    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    assert None not in ids and all(0 <= i < len(TOKENIZER) for i in ids)
+    if not any(token in text for token in TOKENIZER.get_added_vocab()):
+        assert TOKENIZER.decode(ids, clean_up_tokenization_spaces=False).removeprefix(" ") == text.removeprefix(" ")
