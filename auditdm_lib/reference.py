@@ -33,7 +33,7 @@ def collect(run: str, folder: Path = REFERENCE) -> None:
         shutil.copy(paths.result(run, "02_probes") / name, folder / name)
     for file in sorted([*world.glob("*.csv"), *world.glob("*.png")]):
         shutil.copy(file, folder / file.name)
-    for step, result in zip(paths.CHAIN, results, strict=True):
+    for step, result in zip((*paths.CHAIN, paths.BUILD), (*results, world), strict=True):
         shutil.copy(result / "manifest.json", folder / "manifests" / f"{step.notebook}.json")
 
 

@@ -27,7 +27,7 @@ def share(name: str, correct: list[bool] | pd.Series) -> dict:
                 ci_high=high)
 
 
-def _asked(n: int, seed: int) -> tuple[list[Scene], list[str], list[str]]:
+def _asked(n: int, seed: int | str) -> tuple[list[Scene], list[str], list[str]]:
     """Fresh scenes of the test split, a question about each, and the right answers."""
     rng = random.Random(f"accuracy/{seed}")
     scenes = sample_scenes(n, "test", f"accuracy/{seed}")
@@ -122,5 +122,3 @@ def auditor_quality(path: Path, n: int = 4000, seed: int = 0, temperature: float
         *(share(skill, questions.loc[questions["skill"] == skill, "answerable"]) for skill in SKILLS),
         share("questions: answerable", questions["answerable"]), share("descriptions: can be drawn, add and keep", more),
         share("edits: can be followed", follows)])
-
-

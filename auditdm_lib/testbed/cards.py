@@ -18,7 +18,7 @@ def write_model(path: Path, model, processor, card: dict, measure: Callable[[Pat
     """Save a model in half precision, its processor, its card and its manifest; under its name only when all is written.
 
     `measure` makes the card's table from the saved folder, `also` may add files to it. Weights are stored in 16 bits, half of
-    what would have to be shipped; `load_vlm` computes in 32 bits on a CPU.
+    what would have to be shipped, and `model` is left with the rounded ones; `load_vlm` computes in 32 bits on a CPU.
     """
     folder = manifest.temporary(path)
     save_checkpoint(model.to(torch.float16), processor, folder)

@@ -51,7 +51,7 @@ def read(spec: str) -> list:
     from auditdm_lib.testbed.gaps import read_gap
 
     try:
-        rows = yaml.safe_load(Path(spec).read_text() if not spec.lstrip().startswith("{") else spec)
+        rows = yaml.safe_load(Path(spec).read_text(encoding="utf-8") if not spec.lstrip().startswith("{") else spec)
     except (yaml.YAMLError, OSError) as error:
         raise ValueError(f"--gap {spec!r} is neither a gap in YAML nor a file of such ({error}).") from None
     return [read_gap(row) for row in (rows if isinstance(rows, list) else [rows])]

@@ -27,7 +27,7 @@ from auditdm_lib.testbed.scenes import (
 from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, SLOTS, answer, parse_question
 
 GAPS_FILE = Path(__file__).with_name("gaps.yaml")
-PLANTED = "gaps.yaml"  # in a checkpoint's folder: what was planted into it
+RECORD = "gaps.yaml"  # in a checkpoint's folder: what was planted into it
 WORDS = SLOTS | {  # condition, without "thing.", -> its words
     "background": tuple(BACKGROUNDS), "weather": WEATHERS, "things": NUMBERS[:10], "size": SIZES, "row": ROWS, "column": COLUMNS,
     "material": MATERIALS, "detail": tuple(detail for details in DETAILS.values() for detail in details)}
@@ -99,12 +99,12 @@ def load_gaps(file: Path = GAPS_FILE) -> dict[str, tuple[Gap, ...]]:
 
 def gaps_of(model: str | Path) -> tuple[Gap, ...]:
     """The gaps that `plant` put into a checkpoint, as its folder says; none for any other folder or a hub id."""
-    file = Path(paths.resolve(str(model))) / PLANTED
+    file = Path(paths.resolve(str(model))) / RECORD
     return tuple(read_gap(row) for row in yaml.safe_load(file.read_text())) if file.is_file() else ()
 
 
 def save_gaps(gaps: tuple[Gap, ...], folder: Path) -> None:
-    (folder / PLANTED).write_text(yaml.safe_dump([asdict(gap) for gap in gaps], sort_keys=False))
+    (folder / RECORD).write_text(yaml.safe_dump([asdict(gap) for gap in gaps], sort_keys=False))
 
 
 def gap_of(scene: Scene, text: str, gaps: tuple[Gap, ...]) -> tuple[Gap, str] | None:

@@ -14,7 +14,7 @@ from auditdm_lib.testbed.accuracy import accuracy_by_gap
 from auditdm_lib.testbed.cards import MEASURED, write_model
 from auditdm_lib.testbed.checkpoint import CHAT_TEMPLATE, PATCH, build_tokenizer
 from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of, questions_in_gap, save_gaps
-from auditdm_lib.testbed.learning import Schedule, train_language
+from auditdm_lib.testbed.learning import Draw, Schedule, train_language
 from auditdm_lib.testbed.questions import UNANSWERABLE, sample_answerable, sample_question
 from auditdm_lib.testbed.render import SIZE
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
@@ -43,7 +43,7 @@ def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, st
     gaps = (*gaps_of(model), *gaps)
     if not gaps or len({gap.name for gap in gaps}) < len(gaps):
         raise ValueError(f"Give gaps, each with a name of its own; not {', '.join(gap.name for gap in gaps) or 'none'}.")
-    manifest.temporary(out)  # a place that cannot be written to is found out now
+    manifest.temporary(out).rmdir()  # a place that cannot be written to is found out now
     vlm = load_vlm(model)
     family = family_of(vlm)
     started = time.perf_counter()
@@ -80,7 +80,7 @@ def family_of(vlm: VLM) -> str:
     return family
 
 
-def lessons(gaps: tuple[Gap, ...], seed: int):
+def lessons(gaps: tuple[Gap, ...], seed: int) -> tuple[list[Scene], Draw]:
     """Scenes to learn gaps from, and the function that draws question-answer pairs about one of them."""
     rng = random.Random(f"plant/{seed}")
     pool = sample_scenes(POOL, "train", f"plant/{seed}")

@@ -13,7 +13,7 @@ SIZE = 48
 OVERSAMPLE = 3  # times larger than wanted, for smooth edges
 EXTENT = {"small": 0.66, "large": 0.94, "tiny": 0.32}  # side of a thing in cells
 WORD = 17  # side of a word's plate in pixels of a picture of 48
-# Large ones may lose a pixel at the picture's edge: these stay recognisable. Of any other kind each pixel may count.
+# Large ones may lose a pixel at the picture's edge; of any other kind each pixel may count.
 MAY_BE_CUT = (*SHAPES, *tuple(PICTOGRAMS)[:12], DIGIT)
 HIDDEN = 0.22  # share of a covered thing that is hidden
 FARTHEST = 0.28  # how far, in cells, a thing may move for that
