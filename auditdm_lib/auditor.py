@@ -1,39 +1,56 @@
-"""The auditor: a vision-language model that writes questions, trained on Equation 1 until the target fails on them.
+"""The auditor: a vision-language model that writes questions, captions and edit commands on which the target fails.
 
-Two phases. *Self-imitation*: ask one question of each of many pictures, keep those on which the references agree
-against the target, fine-tune on them with rare kinds drawn as often as frequent ones, repeat. *GRPO*: policy gradients
-on the same score (Equations 1 and 2), anchored to the imitation's result. GRPO alone, the paper's method, reaches its
-success on few kinds of failure; imitation first keeps them all (`imitation_rounds=0` gives the paper's method).
+One auditor has three prompts: p_q asks a question about a picture, p_c describes it with something added (the caption is
+drawn), p_e commands an edit of it (the edit is drawn). A probe of kind `question` asks about the picture itself; one of kind
+`regeneration` or `edit` asks about what was drawn. How it is trained: `imitation` and `grpo`.
 """
 
 import copy
-import tempfile
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainingArguments, set_seed
-from trl import GRPOConfig, GRPOTrainer
 
 from auditdm_lib.consensus import normalise
-from auditdm_lib.models import VLM, encode, load_vlm, prompt
+from auditdm_lib.counterfactuals import draw
+from auditdm_lib.models import VLM, encode, prompt
+from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
-from auditdm_lib.probes import Panel, judge, malformed
-from auditdm_lib.rectify import collate
+from auditdm_lib.probes import malformed
 
+KINDS = ("question", "regeneration", "edit")
+TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
 HISTORY = ["phase", "step", "reward", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid", "no_consensus",
-           "distinct", "target_calls"]
+           "distinct", "kinds_hit", "target_calls", "reference_calls"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the auditor is told, by kind of probe (`prompts`), how long its texts may be (`tokens`), and how it samples.
+
+    `shares` says how the pictures divide among the kinds; it adds up to 1.
+    """
+
+    prompts: dict[str, str]
+    tokens: dict[str, int]
+    shares: dict[str, float]
+    temperature: float
+
+    def kinds(self, n: int, seed: int) -> list[str]:
+        """The kind of each of `n` probes: shares kept to the nearest one, in random order."""
+        edges = np.cumsum([self.shares.get(kind, 0) for kind in KINDS])
+        kinds = np.array(KINDS)[np.searchsorted(edges - 1e-9, (np.arange(n) + 0.5) / max(n, 1))]
+        return np.random.default_rng([seed, n]).permutation(kinds).tolist()
 
 
 @torch.no_grad()
 def ask(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
         batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
-    """One sampled question for each image: text, ended (whether it came to its end token by itself)."""
+    """One sampled text for each image: text, ended (whether it came to its end token by itself)."""
     torch.manual_seed(seed)
     tokenizer, text = auditor.processor.tokenizer, prompt(auditor, instruction)
     config = copy.deepcopy(auditor.model.generation_config)
@@ -50,114 +67,66 @@ def ask(auditor: VLM, images: list[Image.Image], instruction: str, temperature: 
     return pd.DataFrame(rows, columns=["text", "ended"])
 
 
+def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, seed: int,
+            desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
+    """One probe of kind `kinds[i]` for picture i: what the auditor says, and the pictures that it is about.
+
+    The table has a row a picture: kind, caption, edit, question, invalid_reason (None where the probe can be put to the
+    panel). Where no picture could be drawn, its place holds the original.
+    """
+    table = pd.DataFrame(dict(kind=kinds, caption=None, edit=None, question=None, invalid_reason=None), dtype=object)
+    texts = pd.Series([None] * len(kinds), dtype=object)
+    for k, kind in enumerate(KINDS[1:], 1):
+        rows = np.flatnonzero(np.array(kinds) == kind)
+        said = _said(auditor, pictures, rows, kind, search, seed + k * 1_000_003, desc)
+        texts[rows] = said["text"]
+        table.loc[rows, TOLD[kind]], table.loc[rows, "invalid_reason"] = said["text"], said["invalid_reason"]
+    drawn, undrawn = draw(pictures, kinds, [t if r is None else None for t, r in zip(texts, table["invalid_reason"], strict=True)])
+    table["invalid_reason"] = [r or u for r, u in zip(table["invalid_reason"], undrawn, strict=True)]
+    rows = np.flatnonzero(table["invalid_reason"].isna())
+    said = _said(auditor, drawn, rows, "question", search, seed, desc)
+    table.loc[rows, "question"], table.loc[rows, "invalid_reason"] = said["text"], said["invalid_reason"]
+    return table, drawn
+
+
+def _said(auditor: VLM, pictures: Pictures, rows: np.ndarray, kind: str, search: Search, seed: int,
+          desc: str | None) -> dict[str, list]:
+    asked = ask(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
+                desc=desc and f"{desc}: {TOLD.get(kind, kind)}s")
+    reasons = [malformed(text, ended) for text, ended in zip(asked["text"], asked["ended"], strict=True)]
+    return dict(text=asked["text"].tolist(), invalid_reason=reasons)
+
+
 def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward: float) -> float:
     """Equation 1, with a choice for probes that no consensus judges: 0 is the paper's, below 0 discourages nonsense."""
     return 1.0 if differs else 0.0 if invalid is None and agreed else no_consensus_reward
 
 
-def kind_of(question: str, agreed: str) -> tuple[str, str]:
-    """A stand-in for the failure type, from text alone: the question's first two words and the consensus answer."""
-    return " ".join(question.lower().split()[:2]), normalise(agreed)
+def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:
+    """Proposed probes with what the panel makes of them (`panel.judge`, which takes `how`) in further columns."""
+    judged = judge(panel, drawn.images, proposed["question"].fillna("").tolist(), proposed["invalid_reason"].tolist(), **how)
+    return proposed.join(judged)
 
 
-def self_imitation(auditor: VLM, panel: Panel, pictures: Pictures, instruction: str, rounds: int, steps: int,
-                   learning_rate: float, temperature: float, max_new_tokens: int,
-                   seed: int) -> tuple[VLM, pd.DataFrame, pd.DataFrame]:
-    """Fine-tune the auditor on its own disagreements, `rounds` times over equal parts of `pictures`.
+def kind_of(row) -> tuple[str, str]:
+    """A stand-in for the failure type, from texts alone: the question's first two words and the consensus answer."""
+    return " ".join(row.question.lower().split()[:2]), normalise(row.consensus)
 
-    Each kept question is drawn with weight (size of its kind)^-1/2. Returns the auditor, its history and all that it
-    asked; with nothing found so far a round trains nothing, and the history shows it (reward 0).
+
+def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
+    """A row of the history from judged probes: shares of invalid ones, without consensus (of those asked in full) and distinct.
+
+    `found` gathers the kinds of all disagreements so far and `calls` counts those of the target and of the references; both
+    are added to.
     """
-    found, history, completions, calls = [], [], [], 0
-    for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
-        images = [pictures.images[i] for i in rows]
-        asked = ask(auditor, images, instruction, temperature, seed + part, max_new_tokens, desc=f"round {part + 1}: ask")
-        invalid = [malformed(t, e) for t, e in asked.itertuples(index=False)]
-        judged = judge(panel, images, asked["text"].tolist(), invalid, cascade=True, desc=f"round {part + 1}")
-        calls += int(judged["target_answer"].notna().sum())
-        completions.append(completion_table(pictures, rows, asked["text"], invalid, judged).assign(step=part + 1))
-        found += [dict(image=images[k], question=instruction, answer=asked["text"][k],
-                       kind=kind_of(asked["text"][k], judged["consensus"][k])) for k in np.flatnonzero(judged["disagrees"])]
-        history.append(dict(phase="imitation", step=part + 1, reward=judged["disagrees"].mean(), target_calls=calls,
-                            invalid=sum(r is not None for r in invalid) / len(rows),
-                            distinct=asked["text"].nunique() / len(rows)))
-        if found:
-            imitate(auditor, found, steps, learning_rate, seed + part)
-    return auditor, pd.DataFrame(history).reindex(columns=HISTORY), _stack(completions)
-
-
-def completion_table(pictures: Pictures, rows, texts, invalid: list[str | None], judged: pd.DataFrame) -> pd.DataFrame:
-    """What an auditor asked and what came of it, to be read by people: one row a question."""
-    asked = pd.DataFrame(dict(picture=[pictures.names[i] for i in rows], question=list(texts),
-                              invalid_reason=pd.Series(invalid, dtype=object)))
-    return asked.join(judged[["target_answer", "consensus", "disagrees"]])
-
-
-def _stack(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def imitate(auditor: VLM, found: list[dict], steps: int, learning_rate: float, seed: int, batch: int = 64) -> None:
-    """Maximum likelihood on the questions found (all weights of the model), rare kinds as often as the square root allows."""
-    sizes = Counter(row["kind"] for row in found)
-    weights = np.array([sizes[row["kind"]] ** -0.5 for row in found])
-    set_seed(seed)
-    order = np.random.default_rng(seed).choice(len(found), steps * batch, p=weights / weights.sum())
-    auditor.model.train()
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch, learning_rate=learning_rate,
-            lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
-            logging_steps=steps, save_strategy="no", report_to="none", remove_unused_columns=False, label_names=["labels"],
-            train_sampling_strategy="sequential", dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
-        Trainer(auditor.model, arguments, data_collator=lambda rows: collate(auditor, rows),
-                train_dataset=[found[i] for i in order]).train()
-    auditor.model.eval()
-
-
-def grpo(start: Path, panel: Panel, pictures: Pictures, instruction: str, steps: int, group_size: int, groups: int,
-         learning_rate: float, beta: float, temperature: float, max_new_tokens: int, no_consensus_reward: float,
-         seed: int) -> tuple[VLM, pd.DataFrame, pd.DataFrame]:
-    """GRPO with TRL from the checkpoint at `start`: `groups` pictures a step, `group_size` questions each.
-
-    The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
-    `beta` is the weight of the KL divergence from `start`. Returns the auditor, its history and all that it asked.
-    """
-    set_seed(seed)
-    auditor = load_vlm(start)
-    calls, tables = 0, []
-
-    def disagreement(completions, completion_ids, picture, log_metric, log_extra, **_) -> list[float]:
-        nonlocal calls
-        texts = [c[0]["content"].strip() for c in completions]
-        ends = np.atleast_1d(auditor.model.generation_config.eos_token_id)
-        invalid = [malformed(t, bool(np.isin(ids, ends).any())) for t, ids in zip(texts, completion_ids, strict=True)]
-        judged = judge(panel, [pictures.images[i] for i in picture], texts, invalid)
-        calls += int(judged["target_answer"].notna().sum())
-        tables.append(completion_table(pictures, picture, texts, invalid, judged).assign(step=len(tables) + 1))
-        agreed = judged["consensus"].notna()
-        log_metric("invalid", sum(r is not None for r in invalid) / len(texts))
-        log_metric("no_consensus", float((~agreed).mean()))
-        log_metric("distinct", len(set(texts)) / len(texts))
-        log_metric("target_calls", calls)
-        return [reward(r, a, d, no_consensus_reward)
-                for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
-
-    data = Dataset.from_dict(dict(
-        prompt=[[{"role": "user", "content": instruction}]] * len(pictures), image=pictures.images,
-        picture=list(range(len(pictures)))))
-    with tempfile.TemporaryDirectory() as scratch:
-        gpu = torch.cuda.is_available()
-        trainer = GRPOTrainer(auditor.model, disagreement, GRPOConfig(
-            output_dir=scratch, max_steps=steps, per_device_train_batch_size=group_size * groups, num_generations=group_size,
-            max_completion_length=max_new_tokens, learning_rate=learning_rate, beta=beta, temperature=temperature,
-            lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, steps // 10),
-            seed=seed, bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1,
-            save_strategy="no", dataloader_pin_memory=False), train_dataset=data, processing_class=auditor.processor)
-        trainer.train()
-    history = pd.DataFrame([row for row in trainer.state.log_history if "reward" in row]).assign(phase="grpo")
-    auditor.model.eval()
-    return auditor, history.reindex(columns=HISTORY), _stack(tables)
+    found |= {kind_of(row) for row in judged[judged["disagrees"]].itertuples()}
+    calls[0] += int(judged["target_answer"].notna().sum())
+    calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
+    full = judged[judged["in_full"]]
+    texts = judged[["question", "caption", "edit"]].fillna("").agg("|".join, axis=1)
+    return dict(reward=float(judged["disagrees"].mean()), invalid=float(judged["invalid_reason"].notna().mean()),
+                no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
+                distinct=texts.nunique() / len(texts), kinds_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
 
 
 def save_auditor(auditor: VLM, folder: Path) -> Path:

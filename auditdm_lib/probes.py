@@ -1,60 +1,21 @@
 """Probes: questions put to the target and the references, judged by their answers, verified where truth is known."""
 
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
-from auditdm_lib.consensus import abstains, consensus, disagrees, same_answer
-from auditdm_lib.models import VLM, answer
+from auditdm_lib.consensus import same_answer
+from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.stats import wilson
 
 COUNTED = ("unfinished", "empty")  # reasons for which a text is no question, for any auditor and any picture
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Who answers a probe: the audited model and the models whose consensus is the oracle."""
-
-    target: VLM
-    references: list[VLM]
-
-
 def malformed(text: str, ended: bool) -> str | None:
     """Why a text counts as no question: it did not end by itself within the allowed length, or is empty; else None."""
     return COUNTED[0] if not ended else None if text.strip() else COUNTED[1]
-
-
-def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid: list[str | None],
-          cascade: bool = False, desc: str | None = None) -> pd.DataFrame:
-    """Put question i about image i to the panel, except where `invalid[i]` names a reason not to.
-
-    Returns one row a question: target_answer, reference_answers (list; None for a member not asked), consensus,
-    disagrees (Equation 1). With `cascade` further references are asked only where the target and the first reference
-    differ: under unanimity nothing else can disagree, so `disagrees` is the same at a third of the calls, but
-    `consensus` is known on those rows only.
-    """
-    rows = [i for i, reason in enumerate(invalid) if reason is None]
-    asked = answer(panel.target, [images[i] for i in rows], [questions[i] for i in rows], desc=desc and f"{desc}: target")
-    target = dict(zip(rows, asked, strict=True))
-    votes = {i: [None] * len(panel.references) for i in rows}
-    for k, reference in enumerate(panel.references):
-        given = answer(reference, [images[i] for i in rows], [questions[i] for i in rows],
-                       desc=desc and f"{desc}: reference {k + 1}")
-        for i, text in zip(rows, given, strict=True):
-            votes[i][k] = text
-        if cascade and k == 0:
-            rows = [i for i in rows if not abstains(votes[i][0]) and not same_answer(votes[i][0], target[i])]
-    nobody = [None] * len(panel.references)
-    agreed = [consensus(votes[i]) if i in votes and None not in votes[i] else None for i in range(len(questions))]
-    return pd.DataFrame(dict(
-        target_answer=pd.Series([target.get(i) for i in range(len(questions))], dtype=object),
-        reference_answers=pd.Series([votes.get(i, nobody) for i in range(len(questions))], dtype=object),
-        consensus=pd.Series(agreed, dtype=object),
-        disagrees=[disagrees(target.get(i, ""), c) for i, c in enumerate(agreed)]))
 
 
 def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFrame, seed: int,
@@ -63,12 +24,15 @@ def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFr
 
     `names[i]` is where picture i is stored. Where the pictures' world is known: truth, `valid` also asks that the
     question has an answer, and `verified_failure` that the target is wrong; elsewhere truth and verification are null.
+    A question on which the target raised an error is no valid probe.
     """
     invalid = [malformed(t, e) for t, e in zip(texts["text"], texts["ended"], strict=True)]
     probes = pd.DataFrame(dict(
         probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(pictures))], kind="question", auditor=auditor,
         source_image=names, image=names, caption=None, edit=None, question=texts["text"].str.strip()))
     probes = probes.join(judge(panel, pictures.images, probes["question"].tolist(), invalid, desc=auditor))
+    erred = probes["target_answer"].isna()
+    invalid = [r or ("target error" if e else None) for r, e in zip(invalid, erred, strict=True)]
     world = pictures.world
     truth = [world.truth(i, q) if world else None for i, q in probes["question"].items()]
     if world:
@@ -106,7 +70,7 @@ def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
     world = pictures.world
     pairs = [(i, q) for i in range(min(n, len(pictures))) for q in world.all_questions(i)]
     judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
-                   cascade=True, desc="ceiling")
+                   cascade=panel.llm is None, full_share=0, desc="ceiling")
     failed = {i for (i, q), a, d in zip(pairs, judged["target_answer"], judged["disagrees"], strict=True)
               if d and not same_answer(a, world.truth(i, q))}
     return len(failed) / min(n, len(pictures))

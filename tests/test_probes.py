@@ -1,25 +1,19 @@
-"""Probes: who is asked, what counts, and how search success is reckoned."""
-
-import random
+"""Probes: what counts, and how search success is reckoned."""
 
 import pandas as pd
 import pytest
 
-from auditdm_lib import probes
+from auditdm_lib import panel as panels
+from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
-from auditdm_lib.probes import Panel, gap_hits, grading, judge, make_probes, malformed, random_texts, search_ceiling, search_table
+from auditdm_lib.probes import gap_hits, grading, make_probes, malformed, random_texts, search_ceiling, search_table
 from auditdm_lib.testbed.gaps import Gap, save_gaps
-
-ANSWERS = ["red", "blue", "two", "2", "cannot tell", ""]
 
 
 @pytest.fixture
 def panel(monkeypatch):
-    """A panel whose models are functions (image, question) -> answer, with a log of what each was asked."""
-    asked = {"target": 0, "first": 0, "second": 0}
-
+    """A panel whose models are functions (image, question) -> answer."""
     def answer(model, images, questions, **_):
-        asked[model.name] += len(questions)
         return [model(image, q) for image, q in zip(images, questions, strict=True)]
 
     def make(target, first, second):
@@ -27,39 +21,13 @@ def panel(monkeypatch):
             model.name = name
         return Panel(target, [first, second])
 
-    monkeypatch.setattr(probes, "answer", answer)
-    make.asked = asked
+    monkeypatch.setattr(panels, "answer", answer)
     return make
-
-
-def table(seed):
-    """Three models that answer question 'i' by a fixed random table, so that every combination comes up."""
-    rng = random.Random(seed)
-    rows = [[rng.choice(ANSWERS) for _ in range(3)] for _ in range(500)]
-    return [lambda image, q, k=k: rows[int(q)][k] for k in range(3)]
 
 
 def test_a_text_that_did_not_end_or_is_empty_is_no_question():
     assert malformed("what is", False) == "unfinished" and malformed(" ", True) == "empty"
     assert malformed("what is it?", True) is None
-
-
-def test_a_malformed_text_is_put_to_nobody(panel):
-    judged = judge(panel(*table(0)), [None] * 3, ["0", "1", "2"], [None, "empty", "unfinished"])
-    assert panel.asked == {"target": 1, "first": 1, "second": 1}
-    assert judged["target_answer"].isna().tolist() == [False, True, True]
-    assert not judged["disagrees"][1:].any() and judged["consensus"][1:].isna().all()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_cascade_gives_the_same_disagreements_at_fewer_calls(panel, seed):
-    questions = [str(i) for i in range(500)]
-    full = judge(panel(*table(seed)), [None] * 500, questions, [None] * 500)
-    panel.asked.update(target=0, first=0, second=0)
-    short = judge(panel(*table(seed)), [None] * 500, questions, [None] * 500, cascade=True)
-    assert (full["disagrees"] == short["disagrees"]).all() and full["disagrees"].any()
-    assert panel.asked["second"] < 500 == panel.asked["first"]
-    assert any(None in row for row in short["reference_answers"])  # not asked is recorded as such
 
 
 def world_panel(panel, wrong=lambda q: "colour" in q):
@@ -95,6 +63,31 @@ def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
     assert search["ci_low"] == 0 and 0 < search["ci_high"] < 0.15
 
 
+def test_a_question_on_which_the_target_erred_is_an_invalid_probe(panel):
+    pictures, members = world_panel(panel)
+    first, fails = members.target, random_texts(pictures, 0)["text"].str.contains("colour").to_numpy()
+
+    def target(image, q):
+        if "colour" in q:
+            raise ValueError("no colours today")
+        return first(image, q)
+
+    broken = panel(target, *members.references)
+    with pytest.warns(UserWarning, match="no colours today"):
+        made = make_probes(broken, pictures, "random", random_texts(pictures, 0), 0, ["x"] * 40)
+    assert (made["invalid_reason"] == "target error").tolist() == fails.tolist() and 0 < fails.sum() < 40
+    assert (made["valid"] == ~fails).all() and made["target_answer"].isna().tolist() == fails.tolist()
+    assert not made.loc[fails, "verified_failure"].any() and not made.loc[fails, "disagrees"].any()
+    assert search_table(made, None, None, {})["invalid"].tolist() == [fails.sum()]
+
+
+def test_a_malformed_text_is_called_that_and_no_error_of_the_target(panel):
+    pictures, members = world_panel(panel)
+    texts = random_texts(pictures, 0).assign(ended=[False] + [True] * 39)
+    made = make_probes(members, pictures, "random", texts, 0, ["x"] * 40)
+    assert made["invalid_reason"].value_counts().to_dict() == {"unfinished": 1}
+
+
 def test_a_wrong_consensus_is_label_noise_and_not_a_failure(panel):
     pictures, members = world_panel(panel)
     swapped = Panel(members.references[0], [members.target, members.target])  # now the references are wrong together
@@ -108,6 +101,14 @@ def test_the_ceiling_is_one_where_every_picture_has_a_failing_question_and_zero_
     assert search_ceiling(always, pictures, 10) == 1
     pictures, never = world_panel(panel, wrong=lambda q: False)
     assert search_ceiling(never, pictures, 10) == 0
+
+
+def test_the_ceiling_with_an_llm_judge_asks_every_member(panel, monkeypatch):
+    pictures, members = world_panel(panel, wrong=lambda q: "how many things" in q)
+    monkeypatch.setattr(panels, "same_meaning", lambda llm, triples: [False] * len(triples))
+    assert search_ceiling(Panel(members.target, members.references, llm="judge"), pictures, 5) == 1
+    monkeypatch.setattr(panels, "same_meaning", lambda llm, triples: [True] * len(triples))
+    assert search_ceiling(Panel(members.target, members.references, llm="judge"), pictures, 5) == 0
 
 
 def test_gap_hits_count_verified_failures_only():
