@@ -74,27 +74,37 @@ def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, 
     The table has a row a picture: kind, caption, edit, question, invalid_reason (None where the probe can be put to the
     panel). Where no picture could be drawn, its place holds the original.
     """
-    table = pd.DataFrame(dict(kind=kinds, caption=None, edit=None, question=None, invalid_reason=None), dtype=object)
-    texts = pd.Series([None] * len(kinds), dtype=object)
-    for k, kind in enumerate(KINDS[1:], 1):
+    table = blank(kinds)
+    for k, kind in enumerate(TOLD, 1):
         rows = np.flatnonzero(np.array(kinds) == kind)
-        said = _said(auditor, pictures, rows, kind, search, seed + k * 1_000_003, desc)
-        texts[rows] = said["text"]
-        table.loc[rows, TOLD[kind]], table.loc[rows, "invalid_reason"] = said["text"], said["invalid_reason"]
-    drawn, undrawn = draw(pictures, kinds, [t if r is None else None for t, r in zip(texts, table["invalid_reason"], strict=True)])
+        _say(auditor, pictures, table, rows, kind, search, seed + k * 1_000_003, desc)
+    return complete(auditor, pictures, table, search, seed, desc)
+
+
+def blank(kinds: list[str]) -> pd.DataFrame:
+    """A table of probes of which nothing has been said yet."""
+    return pd.DataFrame(dict(kind=kinds, caption=None, edit=None, question=None, invalid_reason=None), dtype=object)
+
+
+def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Search, seed: int,
+             desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
+    """Draw what the captions and commands in `table` say, then ask about each picture whose probe has no question yet."""
+    told = [None if row.invalid_reason else row.edit if row.kind == "edit" else row.caption for row in table.itertuples()]
+    drawn, undrawn = draw(pictures, table["kind"].tolist(), told)
     table["invalid_reason"] = [r or u for r, u in zip(table["invalid_reason"], undrawn, strict=True)]
-    rows = np.flatnonzero(table["invalid_reason"].isna())
-    said = _said(auditor, drawn, rows, "question", search, seed, desc)
-    table.loc[rows, "question"], table.loc[rows, "invalid_reason"] = said["text"], said["invalid_reason"]
+    rows = np.flatnonzero(table["invalid_reason"].isna() & table["question"].isna())
+    _say(auditor, drawn, table, rows, "question", search, seed, desc)
     return table, drawn
 
 
-def _said(auditor: VLM, pictures: Pictures, rows: np.ndarray, kind: str, search: Search, seed: int,
-          desc: str | None) -> dict[str, list]:
-    asked = ask(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
-                desc=desc and f"{desc}: {TOLD.get(kind, kind)}s")
-    reasons = [malformed(text, ended) for text, ended in zip(asked["text"], asked["ended"], strict=True)]
-    return dict(text=asked["text"].tolist(), invalid_reason=reasons)
+def _say(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray, kind: str, search: Search, seed: int,
+         desc: str | None) -> None:
+    """Fill the rows' column of what the prompt of `kind` asks for, and why a text is none."""
+    column = TOLD.get(kind, "question")
+    said = ask(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
+               desc=desc and f"{desc}: {column}s")
+    table.loc[rows, column] = said["text"].to_numpy(object)
+    table.loc[rows, "invalid_reason"] = [malformed(text, ended) for text, ended in said.itertuples(index=False)]
 
 
 def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward: float) -> float:

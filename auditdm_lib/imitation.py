@@ -28,8 +28,9 @@ from auditdm_lib.resume import Seal, last_checkpoint, load_for_training, lora
 BATCH = 64  # examples in a step
 
 
-def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, rounds: int, steps: int, learning_rate: float,
-                   lora_rank: int, cascade: bool, save_every: int, seed: int, work: Path) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, rounds: int, steps: int,
+                   learning_rate: float, lora_rank: int, cascade: bool, save_every: int, seed: int,
+                   work: Path) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """`rounds` rounds over equal parts of `pictures`, from the auditor at `start`, each with `steps` steps of training.
 
     All is kept below `work`, and a call that finds some of it there goes on from it. Returns the folder of the trained
@@ -44,7 +45,8 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
         tables.append(judged.assign(picture=seen.names, step=part + 1))
         found += hits(judged, seen, search)
         if found and not (folder / "auditor").exists():
-            imitate(start, found, folder / "auditor", steps, learning_rate, lora_rank, save_every, seed + part, folder / "training")
+            imitate(start, found, folder / "auditor", steps, learning_rate, lora_rank, save_every, seed + part,
+                    folder / "training")
         start = folder / "auditor" if found else start
     return start, pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

@@ -56,8 +56,8 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
     if cascade and panel.llm is not None:
         raise ValueError("The cascade needs answers that fall into classes, which the verdicts of an LLM judge do not: "
                          "ask all members (cascade=False) or compare answers by the normalised match (llm=None).")
-    cascade = cascade and members > 1  # with one reference there is nothing to spare
     n, members = len(questions), len(panel.references)
+    cascade = cascade and members > 1  # with one reference there is nothing to spare
     rng = random.Random(f"asked in full/{seed}")
     drawn = [not cascade or rng.random() < full_share for _ in range(n)]  # for all rows: the draw does not hang on `invalid`
     rows = [i for i, reason in enumerate(invalid) if reason is None]

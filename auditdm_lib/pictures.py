@@ -91,3 +91,13 @@ def save_pictures(pictures: Pictures, folder: Path) -> list[str]:
     for file, image in zip(files, pictures.images, strict=True):
         image.save(folder.parent / file)
     return files
+
+
+def save_drawn(drawn: Pictures, pictures: Pictures, names: list[str], folder: Path, auditor: str) -> list[str]:
+    """Write those of `drawn` that are not the picture of their place in `pictures`, whose files are `names`; all files."""
+    files = list(names)
+    for i, (new, old) in enumerate(zip(drawn.images, pictures.images, strict=True)):
+        if new is not old:
+            files[i] = f"{folder.name}/{auditor}-{i:05d}.png"
+            new.save(folder.parent / files[i])
+    return files

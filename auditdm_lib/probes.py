@@ -18,22 +18,24 @@ def malformed(text: str, ended: bool) -> str | None:
     return COUNTED[0] if not ended else None if text.strip() else COUNTED[1]
 
 
-def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFrame, seed: int,
-                names: list[str]) -> pd.DataFrame:
-    """The probe table (one row a picture) of an auditor's questions `texts` (columns text, ended).
+def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFrame, seed: int, sources: list[str],
+                images: list[str], cascade: bool = False) -> pd.DataFrame:
+    """The probe table, one row a proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
 
-    `names[i]` is where picture i is stored. Where the pictures' world is known: truth, `valid` also asks that the
-    question has an answer, and `verified_failure` that the target is wrong; elsewhere truth and verification are null.
-    A question on which the target raised an error is no valid probe.
+    Row i is about picture i of `drawn`, stored at `images[i]` and made from the one at `sources[i]`. Where the pictures'
+    world is known: truth, `valid` also asks that the question has an answer, and `verified_failure` that the target is
+    wrong; elsewhere truth and verification are null. A question on which the target raised an error is no valid probe.
     """
-    invalid = [malformed(t, e) for t, e in zip(texts["text"], texts["ended"], strict=True)]
     probes = pd.DataFrame(dict(
-        probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(pictures))], kind="question", auditor=auditor,
-        source_image=names, image=names, caption=None, edit=None, question=texts["text"].str.strip()))
-    probes = probes.join(judge(panel, pictures.images, probes["question"].tolist(), invalid, desc=auditor))
+        probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], auditor=auditor,
+        source_image=sources, image=images, caption=proposed["caption"], edit=proposed["edit"],
+        question=proposed["question"].fillna("").str.strip()))
+    invalid = proposed["invalid_reason"].tolist()
+    probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, cascade=cascade, seed=seed,
+                               desc=auditor))
     erred = probes["target_answer"].isna()
     invalid = [r or ("target error" if e else None) for r, e in zip(invalid, erred, strict=True)]
-    world = pictures.world
+    world = drawn.world
     truth = [world.truth(i, q) if world else None for i, q in probes["question"].items()]
     if world:
         invalid = [r or ("not answerable" if t is None else None) for r, t in zip(invalid, truth, strict=True)]
@@ -47,10 +49,11 @@ def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFr
     return probes
 
 
-def random_texts(pictures: Pictures, seed: int) -> pd.DataFrame:
+def random_probes(pictures: Pictures, seed: int) -> pd.DataFrame:
     """The baseline without an auditor: a random question a picture (answerable ones where the world supplies them)."""
     rng = random.Random(f"random questions/{seed}")
-    return pd.DataFrame(dict(text=[pictures.random_question(i, rng) for i in range(len(pictures))], ended=True))
+    asked = [pictures.random_question(i, rng) for i in range(len(pictures))]
+    return pd.DataFrame(dict(kind="question", caption=None, edit=None, question=asked, invalid_reason=None), dtype=object)
 
 
 def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.DataFrame:
@@ -81,16 +84,19 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     """Search success by auditor and kind: verified failures over attempts with Wilson's 95 % interval, and what else
     an attempt can come to. Where no truth is known, the columns that need it are null.
 
-    label_noise counts probes whose consensus is wrong while the target is right; consensus_answerable those with a
-    consensus that have an answer (the paper's first assumption).
+    An attempt is a picture; of several probes of one picture (best of n) it is the first that disagrees, if any does, and
+    all of them count as calls. no_consensus is of the consensus_asked attempts that were put to every member.
+    label_noise counts probes whose consensus is wrong while the target is right (that these are rare is the paper's second
+    assumption), consensus_answerable those with a consensus that have an answer (its first). `ceiling` is that of questions.
     """
     rows = []
-    for (auditor, kind), p in probes.groupby(["auditor", "kind"], sort=False):
-        agreed = p[p["consensus"].notna()]
-        row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()),
-                   no_consensus=int(p["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
-                   probing_calls=int(p["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
-                   consensus_probes=len(agreed), ceiling=ceiling)
+    for (auditor, kind), tried in probes.groupby(["auditor", "kind"], sort=False):
+        p = tried.sort_values("disagrees", ascending=False, kind="stable").drop_duplicates("source_image").sort_index()
+        agreed, full = p[p["consensus"].notna()], p[p["in_full"]]
+        row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()), consensus_asked=len(full),
+                   no_consensus=int(full["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
+                   probing_calls=int(tried["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
+                   consensus_probes=len(agreed), ceiling=ceiling if kind == "question" else None)
         if graded is not None:
             failures = int(p["verified_failure"].sum())
             low, high = wilson(failures, len(p))
@@ -101,9 +107,9 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
                         gaps_found=gaps.nunique(), label_noise=sum(noise),
                         consensus_answerable=int(agreed["truth"].notna().sum()))
         rows.append(row)
-    columns = ["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures", "success", "ci_low",
-               "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise", "consensus_probes",
-               "consensus_answerable"]
+    columns = ["auditor", "kind", "attempts", "invalid", "consensus_asked", "no_consensus", "disagrees", "verified_failures",
+               "success", "ci_low", "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise",
+               "consensus_probes", "consensus_answerable"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 

@@ -9,7 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import TrainerCallback
 
 from auditdm_lib import manifest
@@ -30,7 +30,7 @@ class Seal(TrainerCallback):
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest sealed checkpoint below `folder`, or None; what is not whole is removed."""
     found = None
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])):
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=steps_of):
         seal = checkpoint / SEAL
         hashes = {k: v for k, v in manifest.hash_folder(checkpoint).items() if k != SEAL}
         if seal.is_file() and _read(seal) == hashes:
@@ -38,6 +38,23 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             shutil.rmtree(checkpoint)
     return found
+
+
+def steps_of(checkpoint: Path | None) -> int:
+    """How many steps were done when a checkpoint was written; 0 for none."""
+    return int(checkpoint.name.split("-")[1]) if checkpoint else 0
+
+
+def save_whole(start: Path, checkpoint: Path, lora_rank: int, out: Path) -> None:
+    """The model of a checkpoint as a folder that `load_vlm` loads: adapters merged, nothing of the training left."""
+    vlm = load_vlm(start if lora_rank else checkpoint)
+    model = PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload() if lora_rank else vlm.model
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    vlm.processor.save_pretrained(partial)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
 
 
 def _read(seal: Path) -> dict | None:
