@@ -20,7 +20,7 @@ from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import VLM, encode, prompt
 from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
-from auditdm_lib.probes import malformed
+from auditdm_lib.probes import malformed, texts
 
 KINDS = ("question", "regeneration", "edit")
 TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
@@ -62,8 +62,8 @@ def ask(auditor: VLM, images: list[Image.Image], instruction: str, temperature: 
         inputs = encode(auditor, batch, [text] * len(batch), "left")
         inputs.pop("labels", None)
         tokens = auditor.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1]:]
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids))) for t, ids in zip(texts, tokens.tolist(), strict=True)]
+        said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids))) for t, ids in zip(said, tokens.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=["text", "ended"])
 
 
@@ -89,12 +89,18 @@ def blank(kinds: list[str]) -> pd.DataFrame:
 def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Search, seed: int,
              desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
     """Draw what the captions and commands in `table` say, then ask about each picture whose probe has no question yet."""
-    told = [None if row.invalid_reason else row.edit if row.kind == "edit" else row.caption for row in table.itertuples()]
-    drawn, undrawn = draw(pictures, table["kind"].tolist(), told)
-    table["invalid_reason"] = [r or u for r, u in zip(table["invalid_reason"], undrawn, strict=True)]
+    invalid = texts(table["invalid_reason"])
+    drawn, undrawn = draw(pictures, table["kind"].tolist(), told(table, [r is None for r in invalid]))
+    table["invalid_reason"] = pd.Series([r or u for r, u in zip(invalid, undrawn, strict=True)], dtype=object)
     rows = np.flatnonzero(table["invalid_reason"].isna() & table["question"].isna())
     _say(auditor, drawn, table, rows, "question", search, seed, desc)
     return table, drawn
+
+
+def told(table: pd.DataFrame, wanted: list[bool]) -> list[str | None]:
+    """The caption or edit command of each probe that is `wanted` and has one."""
+    return [row[TOLD[row["kind"]]] if w and row["kind"] in TOLD else None
+            for w, (_, row) in zip(wanted, table.iterrows(), strict=True)]
 
 
 def _say(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray, kind: str, search: Search, seed: int,
@@ -114,7 +120,7 @@ def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward
 
 def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:
     """Proposed probes with what the panel makes of them (`panel.judge`, which takes `how`) in further columns."""
-    judged = judge(panel, drawn.images, proposed["question"].fillna("").tolist(), proposed["invalid_reason"].tolist(), **how)
+    judged = judge(panel, drawn.images, proposed["question"].fillna("").tolist(), texts(proposed["invalid_reason"]), **how)
     return proposed.join(judged)
 
 
@@ -133,10 +139,10 @@ def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
     calls[0] += int(judged["target_answer"].notna().sum())
     calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
     full = judged[judged["in_full"]]
-    texts = judged[["question", "caption", "edit"]].fillna("").agg("|".join, axis=1)
+    said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
     return dict(reward=float(judged["disagrees"].mean()), invalid=float(judged["invalid_reason"].notna().mean()),
                 no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
-                distinct=texts.nunique() / len(texts), kinds_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
+                distinct=said.nunique() / len(said), kinds_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
 
 
 def save_auditor(auditor: VLM, folder: Path) -> Path:

@@ -94,17 +94,17 @@ def exactly(count: float) -> Estimate:
     return Estimate(count, count, count)
 
 
-def _found(run: Artefacts, auditor: str) -> tuple[int, int]:
-    row = _attempts(run, auditor)
+def _found(run: Artefacts, auditor: str, kind: str = "question") -> tuple[int, int]:
+    row = _attempts(run, auditor, kind)
     if pd.isna(row["verified_failures"]):
         raise NotTested("it needs the truth or a verifier, and these pictures have neither")
     return int(row["verified_failures"]), int(row["attempts"])
 
 
-def _attempts(run: Artefacts, auditor: str) -> pd.Series:
-    rows = run.search[(run.search["auditor"] == auditor) & (run.search["kind"] == "question")]
+def _attempts(run: Artefacts, auditor: str, kind: str = "question") -> pd.Series:
+    rows = run.search[(run.search["auditor"] == auditor) & (run.search["kind"] == kind)]
     if rows.empty:
-        raise NotTested(f"no probes of the {auditor} auditor")
+        raise NotTested(f"no probes of the {auditor} auditor of the kind {kind}")
     return rows.iloc[0]
 
 
@@ -321,10 +321,17 @@ CLAIMS = {
     "sixteen_benchmarks": Claim(
         "Gains on all 16 benchmarks", "05_scores", _untested("the testbed's suites only have the benchmarks' formats")),
     "regeneration": Claim(
-        "Regenerated images expose failures too", "02_probes", _untested("this kit asks questions only so far")),
+        "Pictures drawn from captions expose failures too: trained above prompt-only (points of search success)",
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *_found(run, "trained", "regeneration"), *_found(run, "prompt_only", "regeneration"))), lambda e, run: e.low > 0),
     "editing": Claim(
-        "Editing finds more failures than regeneration, but less diverse ones", "02_probes",
-        _untested("this kit asks questions only so far")),
+        "Edited pictures expose failures too: trained above prompt-only (points of search success)",
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *_found(run, "trained", "edit"), *_found(run, "prompt_only", "edit"))), lambda e, run: e.low > 0),
+    "editing_above_regeneration": Claim(
+        "The trained auditor finds more failures by editing than by regeneration (points of search success)",
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *_found(run, "trained", "edit"), *_found(run, "trained", "regeneration"))), lambda e, run: e.low > 0),
     "gemma_above_12b": Claim(
         "Gemma3-4B with AuditDM beats Gemma3-12B on the average (points)", "05_scores",
         _untested("the target is of the PaliGemma2 family"), paper=lambda v: _fig2(v, "Gemma3-4B + AuditDM", "Gemma3-12B")),
@@ -333,8 +340,7 @@ CLAIMS = {
 }
 
 # Which claims each profile must test; there, "not tested" stops the run.
-_ALWAYS = {name for name in CLAIMS} - {"sixteen_benchmarks", "regeneration", "editing", "gemma_above_12b",
-                                       "shrinking_gap_over_rounds"}
+_ALWAYS = {name for name in CLAIMS} - {"sixteen_benchmarks", "gemma_above_12b", "shrinking_gap_over_rounds"}
 MUST_TEST = {
     "testbed": _ALWAYS,
     "smoke": _ALWAYS - {"gaps_own_category", "types_match_gaps", "target_only_correct_is_rare"},  # too few failures

@@ -20,7 +20,7 @@ from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, summ
 from auditdm_lib.models import VLM
 from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import Pictures
-from auditdm_lib.probes import malformed
+from auditdm_lib.probes import malformed, texts
 from auditdm_lib.resume import Seal, last_checkpoint, load_for_training, lora, save_whole, steps_of
 
 
@@ -45,7 +45,7 @@ class Schedule:
 
 
 def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule: Schedule, seed: int,
-         work: Path) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+         work: Path, phase: str = "grpo") -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Train the auditor at `start`; the folder of the trained one, its history (`auditor.HISTORY`) and all that it asked.
 
     All is kept below `work`: a call that finds some of it there goes on from it, and ends in the same weights. Auditors of
@@ -68,7 +68,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
             callbacks=[rewarder.listener(), _Keep(start, work, schedule.lora_rank), Seal()])
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tables = [pd.read_parquet(asked / f"{step:06d}.parquet") for step in range(1, schedule.steps + 1)]
-    return work / f"step_{schedule.steps:06d}", _history(tables, training), pd.concat(tables, ignore_index=True)
+    history = _history(tables, training).assign(phase=phase)
+    return work / f"step_{schedule.steps:06d}", history, pd.concat(tables, ignore_index=True)
 
 
 @dataclass
@@ -96,8 +97,9 @@ class Rewarder:
         with torch.random.fork_rng():  # a resumed training must draw what an undisturbed one draws
             table, drawn = complete(self.auditor, seen, table, self.search, self.seed + step)
         judged = put(self.panel, drawn, table, cascade=self.schedule.cascade, seed=f"{self.seed}/{step}")
-        rewards = [reward(r, c is not None, d, self.schedule.no_consensus_reward)
-                   for r, c, d in judged[["invalid_reason", "consensus", "disagrees"]].itertuples(index=False)]
+        invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
+        rewards = [reward(r, a, d, self.schedule.no_consensus_reward)
+                   for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
         judged = judged.assign(picture=seen.names, step=step, reward=rewards)
         judged.to_parquet(self.folder / f"{step:06d}.parquet", index=False)
         self.watch.answers(judged, self.schedule.group_size)
@@ -147,5 +149,5 @@ def _history(tables: list[pd.DataFrame], training: Path) -> pd.DataFrame:
     kinds, calls, rows = set(), [0, 0], []
     for step, table in enumerate(tables, 1):
         policy = {name: logged[step].get(name) for name in ("reward_std", "frac_reward_zero_std", "entropy", "kl")}
-        rows.append(dict(phase="grpo", step=step) | policy | summary(table, kinds, calls))
+        rows.append(dict(step=step) | policy | summary(table, kinds, calls))
     return pd.DataFrame(rows)

@@ -17,7 +17,7 @@ import torch
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.auditor import TOLD, Search, kind_of, propose, put, save_auditor, summary
+from auditdm_lib.auditor import TOLD, Search, kind_of, propose, put, save_auditor, summary, told
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel
@@ -68,14 +68,14 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
 
     A hit on a drawn picture is two: the caption or command, said of the original, and the question, asked about the drawing.
     """
-    told = [row.edit if row.kind == "edit" else row.caption for row in judged.itertuples()]
-    drawn, _ = draw(pictures, judged["kind"].tolist(), [t if d else None for t, d in zip(told, judged["disagrees"], strict=True)])
+    said = told(judged, judged["disagrees"].tolist())
+    drawn, _ = draw(pictures, judged["kind"].tolist(), said)
     rows = []
     for i, row in enumerate(judged.itertuples()):
         if row.disagrees:
             rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question, kind=kind_of(row)))
             if row.kind in TOLD:
-                rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=told[i],
+                rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=said[i],
                                  kind=(row.kind, *kind_of(row))))
     return rows
 

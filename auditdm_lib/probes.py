@@ -1,6 +1,5 @@
 """Probes: questions put to the target and the references, judged by their answers, verified where truth is known."""
 
-import random
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +17,11 @@ def malformed(text: str, ended: bool) -> str | None:
     return COUNTED[0] if not ended else None if text.strip() else COUNTED[1]
 
 
+def texts(column: pd.Series) -> list[str | None]:
+    """A column of texts with None, and not pandas' NaN, where there is none."""
+    return [text if isinstance(text, str) else None for text in column]
+
+
 def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFrame, seed: int, sources: list[str],
                 images: list[str], cascade: bool = False) -> pd.DataFrame:
     """The probe table, one row a proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
@@ -30,7 +34,7 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
         probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], auditor=auditor,
         source_image=sources, image=images, caption=proposed["caption"], edit=proposed["edit"],
         question=proposed["question"].fillna("").str.strip()))
-    invalid = proposed["invalid_reason"].tolist()
+    invalid = texts(proposed["invalid_reason"])
     probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, cascade=cascade, seed=seed,
                                desc=auditor))
     erred = probes["target_answer"].isna()
@@ -47,13 +51,6 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
         zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, strict=True)], dtype=object)
     probes["seed"] = seed
     return probes
-
-
-def random_probes(pictures: Pictures, seed: int) -> pd.DataFrame:
-    """The baseline without an auditor: a random question a picture (answerable ones where the world supplies them)."""
-    rng = random.Random(f"random questions/{seed}")
-    asked = [pictures.random_question(i, rng) for i in range(len(pictures))]
-    return pd.DataFrame(dict(kind="question", caption=None, edit=None, question=asked, invalid_reason=None), dtype=object)
 
 
 def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.DataFrame:

@@ -79,10 +79,10 @@ def near(a, b):
 
 
 def test_unanimity_compares_every_pair_of_voters():
-    assert consensus(["b", "a", "c"], same=near) is None  # b is the same as each, a and c are not
-    assert consensus(["a", "b"], same=near) == "a"
-    assert consensus(["a", "b", "c"], "majority", same=near) == "b"  # held by all three, a and c by two
-    assert not disagrees("a", "b", same=near) and disagrees("a", "c", same=near)
+    assert consensus(["c", "b", "d"], same=near) is None  # c is the same as each, b and d are not
+    assert consensus(["b", "c"], same=near) == "b"
+    assert consensus(["b", "c", "d"], "majority", same=near) == "c"  # held by all three, b and d by two
+    assert not disagrees("b", "c", same=near) and disagrees("b", "d", same=near)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -64,7 +64,8 @@ def test_the_cascade_gives_the_same_disagreements_at_fewer_calls(members, rule):
     full, all_calls = put(answers, rule)
     short, calls = put(answers, rule, cascade=True)
     assert (full["disagrees"] == short["disagrees"]).all() and 50 < full["disagrees"].sum() < 1600
-    assert sum(calls) < 0.95 * sum(all_calls) and calls[-1] < 0.6 * all_calls[-1]
+    spared = 0.6 if rule == "unanimity" else 0.9  # a majority is settled later
+    assert sum(calls) < 0.95 * sum(all_calls) and calls[-1] < spared * all_calls[-1]
     known = short["consensus"].notna()
     assert (short["consensus"] == full["consensus"])[known | short["in_full"]].equals(
         full["consensus"].notna()[known | short["in_full"]])
@@ -319,7 +320,8 @@ def save_llm(folder, family="llama", template=None, seed=0):
     return folder
 
 
-@pytest.fixture(scope="module", params=[("llama", None), ("llama", TEMPLATE), ("gemma3", TEMPLATE)], ids=["plain", "chat", "gemma3"])
+@pytest.fixture(scope="module", params=[("llama", None), ("llama", TEMPLATE), ("gemma3", TEMPLATE)],
+                ids=["plain", "chat", "gemma3"])
 def llm(request, tmp_path_factory):
     return load_llm(save_llm(tmp_path_factory.mktemp("llm"), *request.param))
 
@@ -332,9 +334,7 @@ def test_the_llm_judge_is_symmetric_and_repeats_itself(llm):
     verdicts = same_meaning(llm, TRIPLES)
     assert verdicts == same_meaning(llm, TRIPLES) == same_meaning(llm, [(q, b, a) for q, a, b in TRIPLES])
     assert [v for v, (_, a, b) in zip(verdicts, TRIPLES, strict=True) if a == b] == [True] * 30
-    differing = [v for v, (_, a, b) in zip(verdicts, TRIPLES, strict=True) if a != b]
     assert set(map(type, verdicts)) == {bool}
-    return differing
 
 
 def test_the_batch_does_not_change_a_verdict(llm):
@@ -346,7 +346,7 @@ def test_the_batch_does_not_change_a_verdict(llm):
 
 def test_the_log_odds_are_those_of_the_next_token(llm):
     text = llm_judge.judge_prompt(llm, *TRIPLES[1])
-    logits = llm.model(**llm.tokenizer(text, return_tensors="pt")).logits[0, -1]
+    logits = llm.model(**llm.tokenizer(text, return_tensors="pt")).logits[0, -1].detach()
     yes, no = (logits[llm.tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
     assert llm_judge._log_odds(llm, [text], 64)[text] == pytest.approx(float(yes - no), abs=1e-4)
 
@@ -360,7 +360,8 @@ def test_equal_answers_are_the_same_without_asking(monkeypatch):
 
 @pytest.mark.parametrize(("there", "back", "same"), [(3, -1, True), (1, -3, False), (0, 0, False)])
 def test_a_verdict_is_the_mean_of_both_orders(monkeypatch, there, back, same):
-    monkeypatch.setattr(llm_judge, "_log_odds", lambda llm, texts, size: {t: there if t == "q | a1 | b1" else back for t in texts})
+    monkeypatch.setattr(llm_judge, "_log_odds",
+                        lambda llm, texts, size: {t: there if t == "q | a1 | b1" else back for t in texts})
     monkeypatch.setattr(llm_judge, "judge_prompt", lambda llm, *texts: " | ".join(texts))
     assert same_meaning(None, [("q", "a1", "b1"), ("q", "b1", "a1")]) == [same, same]
 

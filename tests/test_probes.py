@@ -1,12 +1,16 @@
 """Probes: what counts, and how search success is reckoned."""
 
+import random
+
 import pandas as pd
 import pytest
 
 from auditdm_lib import panel as panels
+from auditdm_lib.arms import random_arm
+from auditdm_lib.auditor import blank
 from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
-from auditdm_lib.probes import gap_hits, grading, make_probes, malformed, random_texts, search_ceiling, search_table
+from auditdm_lib.probes import gap_hits, grading, make_probes, malformed, search_ceiling, search_table
 from auditdm_lib.testbed.gaps import Gap, save_gaps
 
 
@@ -23,6 +27,24 @@ def panel(monkeypatch):
 
     monkeypatch.setattr(panels, "answer", answer)
     return make
+
+
+def asked(texts, ended=None):
+    """A table of proposed questions."""
+    table = blank(["question"] * len(texts))
+    table["question"] = texts
+    table["invalid_reason"] = [malformed(t, e) for t, e in zip(texts, ended or [True] * len(texts), strict=True)]
+    return table
+
+
+def random_questions(pictures, seed):
+    rng = random.Random(seed)
+    return pd.Series([pictures.random_question(i, rng) for i in range(len(pictures))])
+
+
+def made_of(members, pictures, texts, ended=None):
+    names = [f"images/{i}.png" for i in range(len(pictures))]
+    return make_probes(members, pictures, "odd", asked(texts, ended), 0, names, names)
 
 
 def test_a_text_that_did_not_end_or_is_empty_is_no_question():
@@ -45,7 +67,7 @@ def world_panel(panel, wrong=lambda q: "colour" in q):
 def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
     pictures, members = world_panel(panel)
     names = [f"images/{i}.png" for i in range(40)]
-    made = make_probes(members, pictures, "random", random_texts(pictures, 0), 0, names)
+    _, made = random_arm(members, pictures, 0, names)
     assert made["valid"].all() and made["probe_id"].is_unique
     assert (made["verified_failure"] == made["question"].str.contains("colour")).all()
     assert made["verified_failure"].any() and not made["verified_failure"].all()
@@ -53,9 +75,8 @@ def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
 
 def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
     pictures, members = world_panel(panel)
-    texts = pd.DataFrame(dict(text=["is the sky angry?"] * 20 + ["how many things are there?"] * 20,
-                              ended=[True] * 30 + [False] * 10))
-    made = make_probes(members, pictures, "odd", texts, 0, ["x"] * 40)
+    made = made_of(members, pictures, ["is the sky angry?"] * 20 + ["how many things are there?"] * 20,
+                   [True] * 30 + [False] * 10)
     assert made["invalid_reason"].value_counts().to_dict() == {"not answerable": 20, "unfinished": 10}
     assert not made["verified_failure"].any()
     search = search_table(made, grading(made, pictures, "org/model"), 0.5, {"odd": 7}).iloc[0]
@@ -65,7 +86,8 @@ def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
 
 def test_a_question_on_which_the_target_erred_is_an_invalid_probe(panel):
     pictures, members = world_panel(panel)
-    first, fails = members.target, random_texts(pictures, 0)["text"].str.contains("colour").to_numpy()
+    first, texts = members.target, random_questions(pictures, 0)
+    fails = texts.str.contains("colour").to_numpy()
 
     def target(image, q):
         if "colour" in q:
@@ -74,7 +96,7 @@ def test_a_question_on_which_the_target_erred_is_an_invalid_probe(panel):
 
     broken = panel(target, *members.references)
     with pytest.warns(UserWarning, match="no colours today"):
-        made = make_probes(broken, pictures, "random", random_texts(pictures, 0), 0, ["x"] * 40)
+        made = made_of(broken, pictures, texts.tolist())
     assert (made["invalid_reason"] == "target error").tolist() == fails.tolist() and 0 < fails.sum() < 40
     assert (made["valid"] == ~fails).all() and made["target_answer"].isna().tolist() == fails.tolist()
     assert not made.loc[fails, "verified_failure"].any() and not made.loc[fails, "disagrees"].any()
@@ -83,15 +105,14 @@ def test_a_question_on_which_the_target_erred_is_an_invalid_probe(panel):
 
 def test_a_malformed_text_is_called_that_and_no_error_of_the_target(panel):
     pictures, members = world_panel(panel)
-    texts = random_texts(pictures, 0).assign(ended=[False] + [True] * 39)
-    made = make_probes(members, pictures, "random", texts, 0, ["x"] * 40)
+    made = made_of(members, pictures, random_questions(pictures, 0).tolist(), [False] + [True] * 39)
     assert made["invalid_reason"].value_counts().to_dict() == {"unfinished": 1}
 
 
 def test_a_wrong_consensus_is_label_noise_and_not_a_failure(panel):
     pictures, members = world_panel(panel)
     swapped = Panel(members.references[0], [members.target, members.target])  # now the references are wrong together
-    made = make_probes(swapped, pictures, "random", random_texts(pictures, 0), 0, ["x"] * 40)
+    made = made_of(swapped, pictures, random_questions(pictures, 0).tolist())
     search = search_table(made, grading(made, pictures, "org/model"), None, {}).iloc[0]
     assert made["disagrees"].sum() == search["label_noise"] > 0 == search["verified_failures"]
 
@@ -126,10 +147,3 @@ def test_probes_are_graded_by_the_gaps_of_the_target(tmp_path):
     rainy = [pictures.world.truth(i, "what is the weather like?") == "rainy" for i in range(40)]
     assert graded["gap"].notna().tolist() == rainy and any(rainy) and set(graded["skill"]) == {"weather"}
     assert grading(made, pictures, "org/model")["gap"].isna().all()
-
-
-def test_random_questions_have_answers_and_repeat_with_the_seed():
-    pictures = load_pictures("testbed", 30, 0)
-    texts = random_texts(pictures, 3)["text"]
-    assert texts.equals(random_texts(pictures, 3)["text"]) and not texts.equals(random_texts(pictures, 4)["text"])
-    assert all(pictures.world.truth(i, q) for i, q in enumerate(texts))

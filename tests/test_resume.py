@@ -1,0 +1,66 @@
+"""A training of the auditor that was killed ends in the weights of an undisturbed one, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import trainings
+from safetensors.torch import load_file
+
+from auditdm_lib import auditor, manifest
+from auditdm_lib.resume import SEAL, last_checkpoint
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+# the call at which the process kills itself: a collated batch of the second round; the judging of GRPO's fourth step
+@pytest.mark.parametrize(("name", "at"), [("imitation", 10), ("grpo", 4), ("grpo with a pull", 4), ("grpo of adapters", 4)])
+def test_a_killed_training_ends_in_the_same_weights_history_and_probes(name, at, tmp_path, monkeypatch):
+    environment = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
+    child = subprocess.run([sys.executable, Path(trainings.__file__), name, tmp_path / "killed", str(at)], env=environment,
+                           capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
+    monkeypatch.setattr(auditor, "judge", trainings.judge)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        straight, history, asked = trainings.TRAININGS[name](tmp_path / "straight")
+        resumed, again, asked_again = trainings.TRAININGS[name](tmp_path / "killed")
+    finally:
+        torch.set_num_threads(threads)
+    old, new = weights(straight), weights(resumed)
+    assert old.keys() == new.keys() and all(torch.equal(old[k], new[k]) for k in old)
+    start = weights(trainings.START)
+    assert any(not torch.equal(old[k].float(), start[k].float()) for k in old), "nothing was trained"
+    assert history.equals(again) and asked.equals(asked_again)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch):
+    monkeypatch.setattr(auditor, "judge", trainings.judge)
+    folder, history, asked = trainings.reinforce(tmp_path, steps=2)
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(auditor, "judge", lambda *args, **kwargs: 1 / 0)
+    again, history_again, asked_again = trainings.reinforce(tmp_path, steps=2)
+    assert again == folder and history.equals(history_again) and asked.equals(asked_again)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_only_a_whole_checkpoint_counts(tmp_path):
+    for step in (2, 4, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text(str(step))
+        (folder / SEAL).write_text(json.dumps({"weights": manifest.hash_file(folder / "weights")}))
+    assert last_checkpoint(tmp_path).name == "checkpoint-10"
+    (tmp_path / "checkpoint-10/weights").write_text("half")
+    assert last_checkpoint(tmp_path).name == "checkpoint-4" and not (tmp_path / "checkpoint-10").exists()
+    (tmp_path / "checkpoint-4" / SEAL).unlink()
+    (tmp_path / "checkpoint-2" / SEAL).write_text("{")
+    assert last_checkpoint(tmp_path) is None and last_checkpoint(tmp_path / "none") is None
