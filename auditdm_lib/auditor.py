@@ -99,13 +99,15 @@ def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Sear
 
 def told(table: pd.DataFrame, wanted: list[bool]) -> list[str | None]:
     """The caption or edit command of each probe that is `wanted` and has one."""
-    return [row[TOLD[row["kind"]]] if w and row["kind"] in TOLD else None
-            for w, (_, row) in zip(wanted, table.iterrows(), strict=True)]
+    rows = zip(wanted, table["kind"], texts(table["caption"]), texts(table["edit"]), strict=True)
+    return [dict(regeneration=caption, edit=edit).get(kind) if w else None for w, kind, caption, edit in rows]
 
 
 def _say(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray, kind: str, search: Search, seed: int,
          desc: str | None) -> None:
     """Fill the rows' column of what the prompt of `kind` asks for, and why a text is none."""
+    if not len(rows):
+        return
     column = TOLD.get(kind, "question")
     said = ask(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
                desc=desc and f"{desc}: {column}s")

@@ -169,7 +169,8 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
             axis.annotate(f"{value:.1f}", (place + 0.36, value), (7, 0), textcoords="offset points", va="center", fontsize=8)
     calls = [f"{n:,} calls" + (f"\n+ {t:,} in training" if t else "")
              for n, t in zip(search["probing_calls"].astype(int), search["training_calls"].astype(int), strict=True)]
-    axis.set(xticks=x, xticklabels=[f"{LABEL.get(a, a.replace('_', ' '))}\n{c}" for a, c in zip(search["auditor"], calls, strict=True)],
+    names = [LABEL.get(a, a.replace("_", " ")) for a in search["auditor"]]
+    axis.set(xticks=x, xticklabels=[f"{a}\n{c}" for a, c in zip(names, calls, strict=True)],
              xlim=(-0.6, len(search) - 0.2), ylim=(0, 118), yticks=range(0, 101, 20),
              ylabel="verified failures per attempt (%)" if verified else "disagreements per attempt, not verified (%)")
     axis.set_title("Search success: how often one question exposes the target", pad=24)

@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from auditdm_lib.alarms import Watch
+from auditdm_lib.alarms import Finite, Watch
 from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, summary
 from auditdm_lib.models import VLM
 from auditdm_lib.panel import Panel
@@ -43,6 +43,11 @@ class Schedule:
     cascade: bool
     save_every: int
 
+    def __post_init__(self):
+        if self.cascade and self.no_consensus_reward:
+            raise ValueError("With the cascade it is not known where a consensus is missing: set no_consensus_reward to 0 or "
+                             "cascade to False.")
+
 
 def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule: Schedule, seed: int,
          work: Path, phase: str = "grpo") -> tuple[Path, pd.DataFrame, pd.DataFrame]:
@@ -65,7 +70,7 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
         trainer = GRPOTrainer(
             auditor.model, rewarder.equation_1, _arguments(training, search, schedule, seed), processing_class=auditor.processor,
             train_dataset=_prompts(pictures, search, schedule, seed), peft_config=lora(auditor, schedule.lora_rank),
-            callbacks=[rewarder.listener(), _Keep(start, work, schedule.lora_rank), Seal()])
+            callbacks=[Finite(), _Keep(start, work, schedule.lora_rank), Seal()])
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tables = [pd.read_parquet(asked / f"{step:06d}.parquet") for step in range(1, schedule.steps + 1)]
     history = _history(tables, training).assign(phase=phase)

@@ -17,6 +17,7 @@ import torch
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
+from auditdm_lib.alarms import Finite
 from auditdm_lib.auditor import TOLD, Search, kind_of, propose, put, save_auditor, summary, told
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import load_vlm
@@ -93,10 +94,11 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
     arguments = TrainingArguments(
         output_dir=work, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=learning_rate,
         lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
-        logging_steps=steps, save_strategy="steps", save_steps=save_every, save_total_limit=2, report_to="none",
+        logging_steps=max(1, steps // 20), save_strategy="steps", save_steps=save_every, save_total_limit=2, report_to="none",
         remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential", dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available())
-    trainer = Trainer(model, arguments, data_collator=functools.partial(collate, auditor), callbacks=[Seal()],
+    trainer = Trainer(model, arguments, data_collator=functools.partial(collate, auditor), callbacks=[Finite(), Seal()],
+                      processing_class=auditor.processor,  # kept in the checkpoints, which so load as models
                       train_dataset=[found[i] for i in order])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = model.merge_and_unload() if lora_rank else model

@@ -9,6 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel
 from transformers import TrainerCallback
 
@@ -47,8 +48,9 @@ def steps_of(checkpoint: Path | None) -> int:
 
 def save_whole(start: Path, checkpoint: Path, lora_rank: int, out: Path) -> None:
     """The model of a checkpoint as a folder that `load_vlm` loads: adapters merged, nothing of the training left."""
-    vlm = load_vlm(start if lora_rank else checkpoint)
-    model = PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload() if lora_rank else vlm.model
+    with torch.random.fork_rng():  # adapters are drawn at random before they are read, in the midst of a training
+        vlm = load_vlm(start if lora_rank else checkpoint)
+        model = PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload() if lora_rank else vlm.model
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

@@ -1,6 +1,6 @@
 """Small trainings of the auditor, and a process that kills itself in the midst of one: `python trainings.py NAME WORK AT`.
 
-The panel is a stand-in: the target fails on questions about the background, and nothing else is judged.
+The panel is a stand-in: the target fails on questions about the background, and all agree on everything else.
 """
 
 import os
@@ -28,8 +28,9 @@ def judge(panel, images, questions, invalid, **_):
     hit = [r is None and "background" in q for q, r in zip(questions, invalid, strict=True)]
     return pd.DataFrame(dict(
         target_answer=pd.Series(["white" if r is None else None for r in invalid], dtype=object),
-        reference_answers=[["grey" if h else "red", "grey" if h else "blue"] for h in hit],
-        consensus=pd.Series(["grey" if h else None for h in hit], dtype=object), disagrees=hit,
+        reference_answers=[["grey", "grey"] if h else ["white", "white"] for h in hit],
+        consensus=pd.Series(["grey" if h else "white" if r is None else None for h, r in zip(hit, invalid, strict=True)],
+                            dtype=object), disagrees=hit,
         in_full=[r is None for r in invalid], errors=0))
 
 
@@ -45,6 +46,7 @@ def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1
 
 TRAININGS = {
     "imitation": imitate,
+    "imitation of adapters": lambda work: imitate(work, lora_rank=4),
     "grpo": reinforce,
     "grpo with a pull": lambda work: reinforce(work, beta=0.3),
     "grpo of adapters": lambda work: reinforce(work, beta=0.3, lora_rank=4),
@@ -52,7 +54,7 @@ TRAININGS = {
 
 if __name__ == "__main__":
     name, work, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    module, part = (imitation, "collate") if name == "imitation" else (auditor, "judge")
+    module, part = (imitation, "collate") if name.startswith("imitation") else (auditor, "judge")
     auditor.judge, calls = judge, []
     real = getattr(module, part)
 
