@@ -66,7 +66,7 @@ CLEAN = {
     "paligemma2-m": Recipe("paligemma2", 128, 6, seed=22, polish=2000, hard=2000, grown="paligemma2-s", new=(2, 5)),
     "paligemma2-l": Recipe("paligemma2", 128, 8, seed=23, hard=2500, grown="paligemma2-m", new=(3, 7)),
 }
-AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1900
+AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 3100
 PLANTED = {  # model with the gaps of gaps.yaml -> the clean one that they are planted into
     "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m",
     "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l"}
