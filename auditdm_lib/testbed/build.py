@@ -34,7 +34,6 @@ from auditdm_lib.testbed.vision import features_of, train_vision_tower
 
 SCENES, TOWER_STEPS = 60_000, 6000
 QUESTIONS = 7  # behind one picture, and one item in a suite's format
-HARD_UNANSWERABLE = 0.5  # of the questions of hard skills: drawn without care for an answer
 # Skills that are learnt last: what they ask of two things at once comes in jumps, sooner where it is asked more often.
 HARD = ("arithmetic", "compare_size", "neighbour", "compare_counts", "count_kind", "side", "height", "negation", "count_colour",
         "same_colour")
@@ -44,7 +43,8 @@ HARD = ("arithmetic", "compare_size", "neighbour", "compare_counts", "count_kind
 class Recipe:
     """How a clean model is made: `steps` with many questions behind one picture, then `polish` steps in the family's own
     format with one question in seven from the hard skills, then `hard` steps with three in seven, half of them drawn without
-    care for an answer. A model `grown` from a smaller one has new layers at `new`."""
+    care for an answer, then `careful` steps with nearly all of those so, where "cannot tell" is still to be learnt. A model
+    `grown` from a smaller one has new layers at `new`."""
 
     family: str
     hidden: int
@@ -53,16 +53,17 @@ class Recipe:
     steps: int = 0
     polish: int = 0
     hard: int = 0
+    careful: int = 0
     hard_lr: float = 4e-3
     grown: str = ""
     new: tuple[int, ...] = ()
 
 
 CLEAN = {
-    "gemma3-s": Recipe("gemma3", 96, 3, seed=10, steps=3000, hard=1500),
+    "gemma3-s": Recipe("gemma3", 96, 3, seed=10, steps=3000, hard=4800, careful=1200),
     "gemma3-m": Recipe("gemma3", 128, 4, seed=11, steps=5000),
     "gemma3-l": Recipe("gemma3", 128, 6, seed=12, polish=2500, hard=1200, hard_lr=3e-3, grown="gemma3-m", new=(2, 5)),
-    "paligemma2-s": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000),
+    "paligemma2-s": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000, hard=1800, careful=1000),
     "paligemma2-m": Recipe("paligemma2", 128, 6, seed=22, polish=2000, hard=2000, grown="paligemma2-s", new=(2, 5)),
     "paligemma2-l": Recipe("paligemma2", 128, 8, seed=23, hard=2500, grown="paligemma2-m", new=(3, 7)),
 }
@@ -98,13 +99,13 @@ def training_corpus() -> Corpus:
     return render_corpus(sample_scenes(SCENES, "train", 0))
 
 
-def draw_pairs(scene: Scene, rng: random.Random, hard: int = 0) -> list[tuple[str, str]]:
-    """Questions about a scene with their right answers, `hard` of them of the hard skills, and, where one fits, an item in a
-    suite's format."""
+def draw_pairs(scene: Scene, rng: random.Random, hard: int = 0, careless: float = 0.5) -> list[tuple[str, str]]:
+    """Questions about a scene with their right answers, `hard` of them of the hard skills, a share `careless` of which is drawn
+    without care for an answer, and, where one fits, an item in a suite's format."""
     texts = [sample_question(scene, rng, UNANSWERABLE) for _ in range(QUESTIONS - hard)]
     for skill in rng.choices(HARD, k=hard):
         # A model learns "cannot tell" last where it needs two things to be sure, so such questions are asked more often.
-        text = draw_question(scene, rng, skill) if rng.random() < HARD_UNANSWERABLE else sample_answerable(scene, rng, skill)
+        text = draw_question(scene, rng, skill) if rng.random() < careless else sample_answerable(scene, rng, skill)
         texts.append(text or sample_question(scene, rng, UNANSWERABLE))
     pairs = [(text, answer(scene, text)) for text in texts]
     item = format_item(scene, rng)
@@ -161,12 +162,14 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
     seconds = 0
     own = recipe.family == "paligemma2"
     parts = (
-        (Schedule(recipe.steps), 0),
-        (Schedule(recipe.polish, lr=3e-3, lr_rest=2e-3, alone=EVERY if own else 0), 1),
-        (Schedule(recipe.hard, lr=recipe.hard_lr, lr_rest=0.7 * recipe.hard_lr, alone=1 if own else 0), 3))
-    for part, (schedule, hard) in enumerate(parts):
+        (Schedule(recipe.steps), {}),
+        (Schedule(recipe.polish, lr=3e-3, lr_rest=2e-3, alone=EVERY if own else 0), dict(hard=1)),
+        (Schedule(recipe.hard, lr=recipe.hard_lr, lr_rest=0.7 * recipe.hard_lr, alone=1 if own else 0),
+         dict(hard=3)),
+        (Schedule(recipe.careful, lr=3e-3, lr_rest=2.1e-3, alone=1 if own else 0), dict(hard=3, careless=0.9)))
+    for part, (schedule, asked) in enumerate(parts):
         if schedule.steps:
-            draw = functools.partial(draw_pairs, hard=hard)
+            draw = functools.partial(draw_pairs, **asked)
             done = train_language(model, recipe.family, processor.tokenizer, corpus.scenes, features, draw, schedule,
                                   recipe.seed + part, state / f"part {part}", desc=f"{name}, part {part + 1}")
             seconds += done["seconds"]
