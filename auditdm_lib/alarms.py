@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from transformers import TrainerCallback
 
-from auditdm_lib.consensus import abstains
+from auditdm_lib.consensus import ABSTENTIONS, normalise
 from auditdm_lib.probes import COUNTED, texts
 
 PATIENCE = 5  # steps in a row before most alarms
@@ -29,26 +29,31 @@ class Watch:
     seen: dict[str, int] = field(default_factory=dict)
 
     def answers(self, judged: pd.DataFrame, group_size: int) -> None:
-        """A step's judged probes (`auditor.put`, with the column reward), consecutive groups of `group_size` a picture."""
+        """A step's judged probes (`auditor.put`, with columns step and reward), consecutive groups of `group_size` a picture.
+
+        Of single texts a picture (group_size 1, self-imitation) no learning signal is asked.
+        """
         step, rewards = int(judged["step"].iloc[0]), judged["reward"].to_numpy(float)
         if not all(map(math.isfinite, rewards)):
             raise Alarm(f"A reward of step {step} is not finite: check the panel's answers.")
         said = [texts(judged[column]) for column in ("caption", "edit", "question")]
-        written = ["|".join(t or "" for t in row) for row in zip(*said, strict=True)]
+        written = ["\n".join(t or "" for t in row) for row in zip(*said, strict=True)]
+        agreed, answers = texts(judged["consensus"]), judged["reference_answers"]
         groups = rewards.reshape(-1, group_size)
         self._count("constant output", len(groups) > 1 and _commonest(written) >= NEARLY_ALL, PATIENCE, step,
                     "the auditor writes the same text about nearly every picture", "lower the learning rate or raise kl_weight")
-        gibberish = [r in COUNTED or not _readable(w) or _all_abstain(a) for r, w, a in
-                     zip(texts(judged["invalid_reason"]), written, judged["reference_answers"], strict=True)]
+        gibberish = [r in COUNTED or not _readable(w) or _makes_no_sense(a, c) for r, w, a, c in
+                     zip(texts(judged["invalid_reason"]), written, answers, agreed, strict=True)]
         self._count("gibberish", _share(gibberish) >= NEARLY_ALL, PATIENCE, step,
-                    "nearly all of the auditor's texts do not end, are unreadable, or make every reference abstain",
-                    "lower the learning rate or the temperature, or raise kl_weight")
-        voted = [c is None for c, f, a in zip(texts(judged["consensus"]), judged["in_full"], judged["reference_answers"],
-                                              strict=True) if f and sum(not abstains(x) for x in a) >= 2]
+                    "nearly all of the auditor's texts do not end, are unreadable, or make references decline to answer",
+                    "lower the learning rate or the temperature, or raise kl_weight; and see that no reference declines always")
+        voted = [c is None for c, f, a in zip(agreed, judged["in_full"], answers, strict=True)
+                 if f and sum(not _declines(x) for x in a) >= 2]
         self._count("references disagree", _share(voted) >= NEARLY_ALL, PATIENCE, step,
                     "the references disagree with each other on nearly everything they are asked",
                     "choose stronger references, set consensus_rule to majority, or name a judge_model")
-        self._count("no learning signal", bool((groups == groups[:, :1]).all()) and rewards.mean() < SOLVED, NO_SIGNAL, step,
+        equal = group_size > 1 and bool((groups == groups[:, :1]).all())
+        self._count("no learning signal", equal and rewards.mean() < SOLVED, NO_SIGNAL, step,
                     "all texts about one picture earn the same reward, so there is nothing to learn from",
                     "raise group_size or temperature, or begin with more rounds of self-imitation")
 
@@ -77,10 +82,20 @@ def _commonest(written: list[str]) -> float:
 
 def _readable(text: str) -> bool:
     """At least half of what is no space is letters or digits, and nothing is a character that could not be decoded."""
-    marks = [c for c in text if not c.isspace() and c != "|"]
+    marks = [c for c in text if not c.isspace()]
     return "\ufffd" not in text and 2 * sum(c.isalnum() for c in marks) >= len(marks)
 
 
-def _all_abstain(answers: list[str | None]) -> bool:
-    asked = [a for a in answers if a is not None]
-    return bool(asked) and all(map(abstains, asked))
+def _makes_no_sense(answers: list[str | None], agreed: str | None) -> bool:
+    """Every reference that was asked declines; or all were asked, some decline, and the others come to no consensus.
+
+    On random letters a small model may blurt out an answer, so that all decline is too much to ask; and where one was not
+    asked (None), those that spoke may yet be right.
+    """
+    asked = [_declines(a) for a in answers if a is not None]
+    return bool(asked) and (all(asked) or any(asked) and agreed is None and len(asked) == len(answers))
+
+
+def _declines(answer: str | None) -> bool:
+    """Whether an answer is, or begins as, an abstention ("cannot tell tell tell", "cannot tell from this picture")."""
+    return any(f"{normalise(answer or '')} ".startswith(f"{words} ") for words in ABSTENTIONS)

@@ -4,8 +4,10 @@ import random
 
 import pandas as pd
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import Trainer, TrainingArguments
 
 from auditdm_lib.alarms import NO_SIGNAL, PATIENCE, Alarm, Finite, Watch
 from auditdm_lib.auditor import blank, put
@@ -28,7 +30,13 @@ def step_of(questions, rewards, answers=("red", "red"), consensus="red", invalid
 
 
 def healthy(rng, n=16):
-    return step_of([" ".join(rng.sample(WORDS, 5)) for _ in range(n)], [rng.random() < 0.3 for _ in range(n)])
+    """A mixed lot: hits, agreement, references that differ or decline, texts that do not end."""
+    answers = [rng.choice([["red", "red"]] * 6 + [["red", "blue"], ["cannot tell", "red"], ["cannot tell", "cannot tell"]])
+               for _ in range(n)]
+    agreed = ["red" if a == b == "red" else None for a, b in answers]
+    invalid = [rng.choice([None] * 7 + ["unfinished"]) for _ in range(n)]
+    return step_of([" ".join(rng.sample(WORDS, 5)) for _ in range(n)], [rng.random() < 0.3 for _ in range(n)], answers, agreed,
+                   invalid)
 
 
 def alternating(n=16):
@@ -55,8 +63,12 @@ DEGENERATE = {
         PATIENCE, "lower the learning rate"),
     "gibberish (nobody can tell)": (
         lambda rng: healthy(rng) | dict(reference_answers=[["cannot tell", None]] * 16, consensus=None), PATIENCE, "temperature"),
+    "gibberish (one blurts something out)": (
+        lambda rng: healthy(rng) | dict(reference_answers=[["zero", "cannot tell tell"]] * 16, consensus=None, reward=alternating()),
+        PATIENCE, "lower the learning rate"),
     "references disagree": (
-        lambda rng: healthy(rng) | dict(reference_answers=[["red", "blue"]] * 16, consensus=None, reward=alternating()),
+        lambda rng: healthy(rng) | dict(reference_answers=[["red", "blue"]] * 16, consensus=None, invalid_reason=None,
+                                        reward=alternating()),
         PATIENCE, "consensus_rule"),
     "no learning signal": (lambda rng: healthy(rng) | dict(reward=[0.0] * 16), NO_SIGNAL, "self-imitation"),
 }
@@ -82,10 +94,62 @@ def test_a_solved_task_and_one_text_a_picture_are_no_fault():
     assert watched(lambda step: step_of(["is it red ?"] * 4, [0, 1, 0, 1]), 40) == (None, "")  # one picture only
 
 
-@pytest.mark.parametrize("share", [14, 15])
-def test_an_alarm_needs_nine_tenths(share):
-    questions = ["is it red ?"] * share + ["a", "b"][:16 - share]
-    assert (watched(lambda step: step_of(questions, alternating()))[0] is None) == (share == 14)
+def fresh(n):
+    return [f"is thing {i} red ?" for i in range(n)]
+
+
+NINE_TENTHS = {  # alarm -> a step of 100 texts, of which n show its sign
+    "Constant output": lambda n: step_of(["is it red ?"] * n + fresh(100 - n), alternating(100)),
+    "Gibberish, unfinished": lambda n: step_of(fresh(100), alternating(100), invalid=["unfinished"] * n + [None] * (100 - n)),
+    "Gibberish, empty": lambda n: step_of(fresh(100), alternating(100), invalid=["empty"] * n + [None] * (100 - n)),
+    "Gibberish, unreadable": lambda n: step_of([f"a?!{i}#." * 3 for i in range(n)] + fresh(100 - n), alternating(100)),
+    "Gibberish, undecodable": lambda n: step_of([f"{q}\ufffd" for q in fresh(n)] + fresh(100 - n), alternating(100)),
+    "Gibberish, declined": lambda n: step_of(
+        fresh(100), alternating(100), [["cannot tell"] * 2] * n + [["red"] * 2] * (100 - n), [None] * n + ["red"] * (100 - n)),
+    "References disagree": lambda n: step_of(
+        fresh(100), alternating(100), [["red", "blue"]] * n + [["red"] * 2] * (100 - n), [None] * n + ["red"] * (100 - n)),
+}
+
+
+@pytest.mark.parametrize("name", NINE_TENTHS)
+def test_an_alarm_needs_nine_tenths(name):
+    assert watched(lambda step: NINE_TENTHS[name](89), 40) == (None, "")
+    step, said = watched(lambda step: NINE_TENTHS[name](90))
+    assert step == PATIENCE and said.startswith(name.split(",")[0])
+
+
+def test_equal_rewards_are_a_fault_below_a_mean_of_95_percent():
+    def solved(pictures):  # of 20 pictures with 4 texts each
+        return step_of(fresh(80), [1] * 4 * pictures + [0] * 4 * (20 - pictures))
+
+    assert watched(lambda step: solved(19), 40) == (None, "")
+    step, said = watched(lambda step: solved(18))
+    assert step == NO_SIGNAL and said.startswith("No learning signal")
+    assert watched(lambda step: solved(18) | dict(reward=[1.0] * 75 + [0.5] + [0.0] * 4), 40) == (None, "")  # one group differs
+
+
+def test_one_text_a_picture_has_no_groups_to_learn_from():
+    assert watched(lambda step: step_of(fresh(16), [0.0] * 16), 40, size=1) == (None, "")
+
+
+@pytest.mark.parametrize(("answers", "agreed"), [
+    (["cannot tell", "red", "red"], "red"),  # two of three know what is asked
+    (["cannot tell", "red", None], None),  # the cascade stopped: the target says red too, and that is all we know
+    ([None, None, None], None)])  # nobody was asked
+def test_a_reference_that_declines_alone_is_no_gibberish(answers, agreed):
+    assert watched(lambda step: step_of(fresh(16), alternating(), answers, agreed), 40) == (None, "")
+
+
+@pytest.mark.parametrize("reference_answers", [["red", None], ["red", "cannot tell"], ["cannot tell", "cannot tell"]])
+def test_where_fewer_than_two_vote_the_references_are_not_blamed(reference_answers):
+    _, said = watched(lambda step: step_of(fresh(16), alternating(), reference_answers, None), 40)
+    assert "eferences disagree" not in said
+
+
+def test_what_was_not_asked_in_full_does_not_count_against_the_references():
+    made = step_of(fresh(16), alternating(), ("red", "blue"), None)
+    assert watched(lambda step: made | dict(in_full=False), 40) == (None, "")
+    assert watched(lambda step: made | dict(in_full=[True] + [False] * 15))[0] == PATIENCE
 
 
 def test_random_healthy_policies_fire_none():
@@ -105,24 +169,68 @@ def test_numbers_that_are_not_finite_fire_at_once(value):
             Finite().on_log(None, state, None, logs={name: value})
 
 
-@given(st.lists(st.text(), min_size=4, max_size=4), st.lists(st.text(), min_size=4, max_size=4))
-def test_any_text_can_be_watched(questions, answers):
-    made = step_of(questions, [0, 1, 0, 0], answers=[[a, a] for a in answers], consensus=None)
-    step, said = watched(lambda step: made, size=2)
+def test_a_real_training_stops_at_the_step_whose_loss_is_no_number(tmp_path):
+    class Diverging(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return dict(loss=(self.weight * x.mean()).sum())
+
+    x = torch.tensor([1.0, 2.0, float("nan"), 3.0])
+    arguments = TrainingArguments(
+        output_dir=tmp_path, max_steps=4, per_device_train_batch_size=1, logging_steps=1, save_strategy="steps", save_steps=1,
+        report_to="none", use_cpu=True, disable_tqdm=True, train_sampling_strategy="sequential")
+    trainer = Trainer(Diverging(), arguments, train_dataset=[dict(x=v) for v in x], callbacks=[Finite()])
+    with pytest.raises(Alarm, match="of step 3 is nan"):  # the Trainer hides such a loss, but not its gradient
+        trainer.train()
+    assert sorted(f.name for f in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(st.text(), min_size=20, max_size=20), st.lists(st.text(), min_size=4, max_size=4))
+def test_any_text_can_be_watched(questions, answers):  # 500 times 20 are 10,000 texts
+    made = step_of(questions, [0, 1, 0, 0] * 5, answers=[[a, b] for a in answers for b in answers + ["red"]], consensus=None)
+    step, said = watched(lambda step: made, PATIENCE)
     assert (step is None) == (said == "")
 
 
-def test_random_letters_make_the_real_references_abstain_or_are_unreadable():
-    """What a policy gone mad writes, put to the testbed's own panel."""
+@pytest.fixture(scope="module")
+def testbed():
+    """The testbed's own panel, and four pictures four times each."""
     target, *references = (load_vlm(CHECKPOINTS / name) for name in ("target", "paligemma2-m-flawed", "gemma3-l-flawed"))
-    panel, pictures = Panel(target, references), load_pictures("testbed", 4, 0).take([i // 4 for i in range(16)])
+    return Panel(target, references), load_pictures("testbed", 4, 0).take([i // 4 for i in range(16)])
 
-    def gone_mad(step):
+
+def ask_the(testbed, write, **how):
+    """What a watch of 20 steps says where probe i of a step asks `write(i, rng)`."""
+    panel, pictures = testbed
+
+    def asked(step):
         rng, table = random.Random(step), blank(["question"] * 16)
-        table["question"] = ["".join(rng.choice("abcdefghijklmnopqrstuvwxyz   ") for _ in range(20)) for _ in range(16)]
-        judged = put(panel, pictures, table)
+        table["question"] = [write(i, rng) for i in range(16)]
+        judged = put(panel, pictures, table, seed=step, **how)
         return judged.assign(reward=judged["disagrees"].astype(float)).to_dict("list")
 
-    step, said = watched(gone_mad)
-    assert step is not None and step <= 20, "no alarm within 20 steps"
-    assert said.startswith(("Gibberish", "No learning signal", "References disagree"))
+    return watched(asked)
+
+
+def random_letters(i, rng):
+    """What a policy gone mad writes."""
+    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz   ") for _ in range(20))
+
+
+def test_random_letters_are_gibberish_to_the_real_panel(testbed):
+    step, said = ask_the(testbed, random_letters)
+    assert step == PATIENCE and said.startswith("Gibberish")
+
+
+def test_with_the_cascade_random_letters_are_stopped_too(testbed):
+    # a target that blurts out what the first reference did spares the second, so here gibberish can go unrecognised
+    step, said = ask_the(testbed, random_letters, cascade=True)
+    assert step in (PATIENCE, NO_SIGNAL) and said.startswith(("Gibberish", "No learning signal"))
+
+
+def test_sensible_questions_to_the_real_panel_fire_no_alarm(testbed):
+    assert ask_the(testbed, testbed[1].random_question) == (None, "")
