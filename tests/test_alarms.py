@@ -62,9 +62,10 @@ DEGENERATE = {
         lambda rng: healthy(rng) | dict(invalid_reason=["unfinished"] * 15 + [None], reward=alternating()),
         PATIENCE, "lower the learning rate"),
     "gibberish (nobody can tell)": (
-        lambda rng: healthy(rng) | dict(reference_answers=[["cannot tell", None]] * 16, consensus=None), PATIENCE, "temperature"),
+        lambda rng: healthy(rng) | dict(reference_answers=[["cannot tell", None]] * 16, consensus=None),
+        PATIENCE, "the temperature"),
     "gibberish (one blurts something out)": (
-        lambda rng: healthy(rng) | dict(reference_answers=[["zero", "cannot tell tell"]] * 16, consensus=None, reward=alternating()),
+        lambda rng: healthy(rng) | dict(reference_answers=[["zero", "cannot tell tell"]] * 16, consensus=None),
         PATIENCE, "lower the learning rate"),
     "references disagree": (
         lambda rng: healthy(rng) | dict(reference_answers=[["red", "blue"]] * 16, consensus=None, invalid_reason=None,
@@ -193,7 +194,7 @@ def test_a_real_training_stops_at_the_step_whose_loss_is_no_number(tmp_path):
 def test_any_text_can_be_watched(questions, answers):  # 500 times 20 are 10,000 texts
     made = step_of(questions, [0, 1, 0, 0] * 5, answers=[[a, b] for a in answers for b in answers + ["red"]], consensus=None)
     step, said = watched(lambda step: made, PATIENCE)
-    assert (step is None) == (said == "")
+    assert (step, said) == (None, "") or step == PATIENCE and said.startswith(("Constant", "Gibberish", "References"))
 
 
 @pytest.fixture(scope="module")

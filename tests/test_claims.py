@@ -21,12 +21,13 @@ def judged(artefacts, name: str) -> str:
     return claims.HOLDS if claim.holds(claim.measure(artefacts), artefacts) else claims.FAILS
 
 
-def with_search(run, **columns):
-    """The run with other counts; a value is for all auditors or {auditor: value}."""
+def with_search(run, kind="question", **columns):
+    """The run with other counts of a kind of probe; a value is for all auditors or {auditor: value}."""
     table = run.artefacts.search.copy()
     for column, value in columns.items():
         values = value if isinstance(value, dict) else dict.fromkeys(table["auditor"], value)
-        table[column] = table["auditor"].map(values).fillna(table[column])
+        new = table["auditor"].map(values).where(table["kind"] == kind)
+        table[column] = new.fillna(table[column])
     return run.altered(search=table)
 
 
@@ -72,6 +73,9 @@ FLIPS = {
     "lost_at_most_1": (lambda r: r.artefacts, lambda r: with_marks(r, "rectified", share=0.97)),
     "beats_control_on_gaps": (lambda r: r.artefacts, lambda r: with_marks(r, "control", like="rectified")),
     "beats_control_on_average": (lambda r: r.artefacts, lambda r: with_marks(r, "control", like="rectified")),
+    "regeneration": (lambda r: r.artefacts, lambda r: with_search(r, "regeneration", verified_failures={"trained": 160})),
+    "editing": (lambda r: r.artefacts, lambda r: with_search(r, "edit", verified_failures={"trained": 190})),
+    "editing_above_regeneration": (lambda r: r.artefacts, lambda r: with_search(r, "edit", verified_failures={"trained": 510})),
     "sibling_worse_somewhere": (lambda r: r.artefacts, lambda r: with_marks(r, "reference_1", like="target")),
 }
 
