@@ -9,12 +9,18 @@ from auditdm_lib.pictures import Pictures
 UNDRAWN = "not drawn"  # why a probe is invalid whose caption or command made no new picture
 
 
-def check_kinds(pictures: Pictures, shares: dict[str, float]) -> None:
-    """Raise ValueError where the shares of the kinds of probes are no shares, or ask for pictures that nothing can draw."""
+NO_DRAWER = "Only the testbed's pictures can be drawn anew; set regeneration_share and edit_share to 0."
+
+
+def check_kinds(source: str, shares: dict[str, float]) -> None:
+    """Raise ValueError where the shares of the kinds of probes are no shares, or ask for pictures that nothing can draw.
+
+    `source` is where the pictures come from, as in `load_pictures`.
+    """
     if min(shares.values()) < -1e-9:
         raise ValueError("regeneration_share and edit_share are more than 1 together; make one of them smaller.")
-    if not pictures.world and shares["regeneration"] + shares["edit"] > 0:
-        raise ValueError("Only the testbed's pictures can be drawn anew; set regeneration_share and edit_share to 0.")
+    if source != "testbed" and shares["regeneration"] + shares["edit"] > 0:
+        raise ValueError(NO_DRAWER)
 
 
 def draw(pictures: Pictures, kinds: list[str], texts: list[str | None]) -> tuple[Pictures, list[str | None]]:
@@ -25,7 +31,8 @@ def draw(pictures: Pictures, kinds: list[str], texts: list[str | None]) -> tuple
     """
     if all(text is None for text in texts):
         return pictures, [None] * len(texts)
-    check_kinds(pictures, {"question": 0, "regeneration": 0, "edit": 1})
+    if not pictures.world:
+        raise ValueError(NO_DRAWER)
     world, images, undrawn = pictures.world.redrawn(kinds, texts)
     images = [new or old for new, old in zip(images, pictures.images, strict=True)]
     return Pictures(list(pictures.names), images, world), [UNDRAWN if u else None for u in undrawn]

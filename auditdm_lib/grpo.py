@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from auditdm_lib.alarms import Finite, Watch
+from auditdm_lib.alarms import NO_SIGNAL, Finite, Watch
 from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, summary
 from auditdm_lib.models import VLM
 from auditdm_lib.panel import Panel
@@ -67,6 +67,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
         set_seed(seed)
         auditor = load_for_training(start, checkpoint, schedule.lora_rank)
         rewarder = Rewarder(auditor, panel, pictures, search, schedule, seed, asked)
+        for file in sorted(asked.glob("*.parquet"))[-NO_SIGNAL:]:  # what an undisturbed watch would remember
+            rewarder.watch.answers(pd.read_parquet(file), schedule.group_size)
         trainer = GRPOTrainer(
             auditor.model, rewarder.equation_1, _arguments(training, search, schedule, seed), processing_class=auditor.processor,
             train_dataset=_prompts(pictures, search, schedule, seed), peft_config=lora(auditor, schedule.lora_rank),

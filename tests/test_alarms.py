@@ -103,7 +103,7 @@ NINE_TENTHS = {  # alarm -> a step of 100 texts, of which n show its sign
     "Constant output": lambda n: step_of(["is it red ?"] * n + fresh(100 - n), alternating(100)),
     "Gibberish, unfinished": lambda n: step_of(fresh(100), alternating(100), invalid=["unfinished"] * n + [None] * (100 - n)),
     "Gibberish, empty": lambda n: step_of(fresh(100), alternating(100), invalid=["empty"] * n + [None] * (100 - n)),
-    "Gibberish, unreadable": lambda n: step_of([f"a?!{i}#." * 3 for i in range(n)] + fresh(100 - n), alternating(100)),
+    "Gibberish, unreadable": lambda n: step_of(["|" * (i + 1) for i in range(n)] + fresh(100 - n), alternating(100)),
     "Gibberish, undecodable": lambda n: step_of([f"{q}\ufffd" for q in fresh(n)] + fresh(100 - n), alternating(100)),
     "Gibberish, declined": lambda n: step_of(
         fresh(100), alternating(100), [["cannot tell"] * 2] * n + [["red"] * 2] * (100 - n), [None] * n + ["red"] * (100 - n)),
@@ -151,6 +151,14 @@ def test_what_was_not_asked_in_full_does_not_count_against_the_references():
     made = step_of(fresh(16), alternating(), ("red", "blue"), None)
     assert watched(lambda step: made | dict(in_full=False), 40) == (None, "")
     assert watched(lambda step: made | dict(in_full=[True] + [False] * 15))[0] == PATIENCE
+
+
+def test_a_text_of_half_letters_is_readable():
+    assert watched(lambda step: step_of([f"{c}?" for c in "abcdefghijklmnop"], alternating()), 40) == (None, "")
+
+
+def test_most_alarms_wait_for_five_steps_and_the_one_of_no_signal_for_ten():
+    assert (PATIENCE, NO_SIGNAL) == (5, 10)
 
 
 def test_random_healthy_policies_fire_none():
