@@ -94,7 +94,7 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
     arguments = TrainingArguments(
         output_dir=work, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=learning_rate,
         lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
-        logging_steps=1, save_strategy="steps", save_steps=save_every, save_total_limit=2, report_to="none",
+        logging_steps=max(1, steps // 20), save_strategy="steps", save_steps=save_every, save_total_limit=2, report_to="none",
         remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential", dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available())
     trainer = Trainer(model, arguments, data_collator=functools.partial(collate, auditor), callbacks=[Finite(), Seal()],
