@@ -169,7 +169,7 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
             axis.annotate(f"{value:.1f}", (place + 0.36, value), (7, 0), textcoords="offset points", va="center", fontsize=8)
     calls = [f"{n:,} calls" + (f"\n+ {t:,} in training" if t else "")
              for n, t in zip(search["probing_calls"].astype(int), search["training_calls"].astype(int), strict=True)]
-    names = [LABEL.get(a, a.replace("_", " ")) for a in search["auditor"]]
+    names = [LABEL.get(a, f"{a.replace('_', ' ')},\nprompt-only") for a in search["auditor"]]
     axis.set(xticks=x, xticklabels=[f"{a}\n{c}" for a, c in zip(names, calls, strict=True)],
              xlim=(-0.6, len(search) - 0.2), ylim=(0, 118), yticks=range(0, 101, 20),
              ylabel="verified failures per attempt (%)" if verified else "disagreements per attempt, not verified (%)")
@@ -191,7 +191,7 @@ def fig_kinds(search: pd.DataFrame) -> Figure:
         estimates = [claims.percent(stats.proportion(int(k), int(n)))
                      for k, n in zip(rows[counted], rows["attempts"], strict=True)]
         _bars(axis, np.arange(len(kinds)) + shift, estimates, [COLOUR[auditor]] * len(kinds), width=0.38)
-        axis.bar([], [], color=COLOUR[auditor], label=LABEL[auditor].replace("\n", " "))
+        axis.containers[-2][0].set_label(LABEL[auditor].replace("\n", " "))
     names = {"question": "question about\nthe picture", "regeneration": "question about one\ndrawn from a caption",
              "edit": "question about\nan edited picture"}
     axis.set(xticks=range(len(kinds)), xticklabels=[names[kind] for kind in kinds], ylim=(0, 112), yticks=range(0, 101, 20),
