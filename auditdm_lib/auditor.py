@@ -15,17 +15,18 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from auditdm_lib import manifest
 from auditdm_lib.consensus import normalise
 from auditdm_lib.counterfactuals import draw
-from auditdm_lib.models import VLM, encode, prompt
+from auditdm_lib.models import VLM, encode, load_vlm, prompt
 from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.probes import malformed, texts
 
 KINDS = ("question", "regeneration", "edit")
 TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
-HISTORY = ["phase", "step", "reward", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid", "no_consensus",
-           "distinct", "kinds_hit", "target_calls", "reference_calls"]
+HISTORY = ["phase", "step", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
+           "no_consensus", "distinct", "topics_hit", "target_calls", "reference_calls"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Search:
         edges = np.cumsum([self.shares.get(kind, 0) for kind in KINDS])
         kinds = np.array(KINDS)[np.searchsorted(edges - 1e-9, (np.arange(n) + 0.5) / max(n, 1))]
         return np.random.default_rng([seed, n]).permutation(kinds).tolist()
+
+
+def stream(*names) -> int:
+    """A seed for one use of randomness, so that no two uses (steps, rounds, seeds of runs) share their draws."""
+    return int(manifest.digest("/".join(map(str, names)).encode())[:8], 16)
 
 
 @torch.no_grad()
@@ -75,9 +81,9 @@ def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, 
     panel). Where no picture could be drawn, its place holds the original.
     """
     table = blank(kinds)
-    for k, kind in enumerate(TOLD, 1):
+    for kind in TOLD:
         rows = np.flatnonzero(np.array(kinds) == kind)
-        _say(auditor, pictures, table, rows, kind, search, seed + k * 1_000_003, desc)
+        _say(auditor, pictures, table, rows, kind, search, stream(seed, kind), desc)
     return complete(auditor, pictures, table, search, seed, desc)
 
 
@@ -126,25 +132,48 @@ def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.Data
     return proposed.join(judged)
 
 
-def kind_of(row) -> tuple[str, str]:
+def topic_of(row) -> tuple[str, str]:
     """A stand-in for the failure type, from texts alone: the question's first two words and the consensus answer."""
     return " ".join(row.question.lower().split()[:2]), normalise(row.consensus)
 
 
 def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
-    """A row of the history from judged probes: shares of invalid ones, without consensus (of those asked in full) and distinct.
+    """A row of the history from judged probes with their rewards: mean reward, share of disagreements, of invalid probes, of
+    those without consensus (where all were asked), of distinct ones.
 
-    `found` gathers the kinds of all disagreements so far and `calls` counts those of the target and of the references; both
-    are added to.
+    `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
+    references; both are added to.
     """
-    found |= {kind_of(row) for row in judged[judged["disagrees"]].itertuples()}
+    found |= {topic_of(row) for row in judged[judged["disagrees"]].itertuples()}
     calls[0] += int(judged["target_answer"].notna().sum())
     calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
     full = judged[judged["in_full"]]
     said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
-    return dict(reward=float(judged["disagrees"].mean()), invalid=float(judged["invalid_reason"].notna().mean()),
-                no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
-                distinct=said.nunique() / len(said), kinds_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
+    return dict(
+        reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
+        invalid=float(judged["invalid_reason"].notna().mean()),
+        no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
+        distinct=said.nunique() / len(said), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
+
+
+def search_of(parameters: dict, temperature: float) -> Search:
+    """The search that a notebook's parameters (its `globals()`) describe."""
+    p = parameters
+    return Search(
+        prompts=dict(question=p["question_prompt"], regeneration=p["caption_prompt"], edit=p["edit_prompt"]),
+        tokens=dict(question=p["question_tokens"], regeneration=p["caption_tokens"], edit=p["edit_tokens"]),
+        shares=dict(question=1 - p["regeneration_share"] - p["edit_share"], regeneration=p["regeneration_share"],
+                    edit=p["edit_share"]),
+        temperature=temperature)
+
+
+def load_auditor(path: Path | str) -> VLM:
+    """A model that can be trained as an auditor. Raises ValueError for one without a chat template."""
+    auditor = load_vlm(path)
+    if auditor.processor.chat_template is None:
+        raise ValueError(f"The auditor {path} has no chat template (TRL trains PaliGemma wrongly by GRPO): give a chat model "
+                         "that sees pictures, such as a Gemma3.")
+    return auditor
 
 
 def save_auditor(auditor: VLM, folder: Path) -> Path:

@@ -145,7 +145,7 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
     Where nothing can be verified, the share of disagreements stands instead, and the axis says so.
     """
-    search = search[search["kind"] == "question"]
+    search = claims.overall(search)
     search = search[~search["auditor"].str.fullmatch(MILESTONES)].reset_index(drop=True)
     verified = search["verified_failures"].notna().all()
     counted = "verified_failures" if verified else "disagrees"
@@ -173,7 +173,7 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     axis.set(xticks=x, xticklabels=[f"{a}\n{c}" for a, c in zip(names, calls, strict=True)],
              xlim=(-0.6, len(search) - 0.2), ylim=(0, 118), yticks=range(0, 101, 20),
              ylabel="verified failures per attempt (%)" if verified else "disagreements per attempt, not verified (%)")
-    axis.set_title("Search success: how often one question exposes the target", pad=24)
+    axis.set_title("Search success: how often one probe exposes the target", pad=24)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     return figure
@@ -207,8 +207,8 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
 
     Coverage is the share of planted gaps with at least OFTEN verified failures among an auditor's probes.
     """
-    asked = search.groupby("auditor").agg(
-        failures=("verified_failures", "sum"), attempts=("attempts", "sum"), calls=("training_calls", "first"))
+    asked = claims.overall(search).set_index("auditor")
+    asked = asked.rename(columns={"verified_failures": "failures", "training_calls": "calls"})
     success = [claims.percent(stats.proportion(int(k), int(n)))
                for k, n in asked[["failures", "attempts"]].itertuples(index=False)]
     asked[["success", "low", "high"]] = np.array(success)

@@ -5,7 +5,7 @@ self-imitation, with such a pull, it sharpens what imitation leaves blurred.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,13 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from auditdm_lib.alarms import NO_SIGNAL, Finite, Watch
-from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, summary
+from auditdm_lib.alarms import Finite, Watch
+from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, stream, summary
 from auditdm_lib.models import VLM
-from auditdm_lib.panel import Panel
+from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.probes import malformed, texts
-from auditdm_lib.resume import Seal, last_checkpoint, load_for_training, lora, save_whole, steps_of
+from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,11 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
     """Train the auditor at `start`; the folder of the trained one, its history (`auditor.HISTORY`) and all that it asked.
 
     All is kept below `work`: a call that finds some of it there goes on from it, and ends in the same weights. Auditors of
-    every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`).
+    every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
+    phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
     """
+    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), schedule=asdict(schedule),
+                     seed=seed))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
     done = steps_of(checkpoint)
@@ -66,9 +69,9 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
                 file.unlink()  # asked after the checkpoint: will be asked again, the same
         set_seed(seed)
         auditor = load_for_training(start, checkpoint, schedule.lora_rank)
-        rewarder = Rewarder(auditor, panel, pictures, search, schedule, seed, asked)
-        for file in sorted(asked.glob("*.parquet"))[-NO_SIGNAL:]:  # what an undisturbed watch would remember
-            rewarder.watch.answers(pd.read_parquet(file), schedule.group_size)
+        rewarder = Rewarder(auditor, panel, pictures, search, schedule, seed, asked, None if phase == "plain" else Watch())
+        for file in sorted(asked.glob("*.parquet")):  # what an undisturbed watch would remember
+            rewarder.watched(pd.read_parquet(file))
         trainer = GRPOTrainer(
             auditor.model, rewarder.equation_1, _arguments(training, search, schedule, seed), processing_class=auditor.processor,
             train_dataset=_prompts(pictures, search, schedule, seed), peft_config=lora(auditor, schedule.lora_rank),
@@ -90,7 +93,7 @@ class Rewarder:
     schedule: Schedule
     seed: int
     folder: Path
-    watch: Watch = field(default_factory=Watch)
+    watch: Watch | None
 
     def equation_1(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
                    **_) -> list[float]:
@@ -102,15 +105,19 @@ class Rewarder:
             table.loc[i, TOLD.get(kind[i], "question")] = text
             table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
         with torch.random.fork_rng():  # a resumed training must draw what an undisturbed one draws
-            table, drawn = complete(self.auditor, seen, table, self.search, self.seed + step)
+            table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
         judged = put(self.panel, drawn, table, cascade=self.schedule.cascade, seed=f"{self.seed}/{step}")
         invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
         rewards = [reward(r, a, d, self.schedule.no_consensus_reward)
                    for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
         judged = judged.assign(picture=seen.names, step=step, reward=rewards)
         judged.to_parquet(self.folder / f"{step:06d}.parquet", index=False)
-        self.watch.answers(judged, self.schedule.group_size)
+        self.watched(judged)
         return rewards
+
+    def watched(self, judged: pd.DataFrame) -> None:
+        if self.watch:
+            self.watch.answers(judged, self.schedule.group_size)
 
     def _ended(self, ids: list[int], tokens: int) -> bool:
         ends = np.atleast_1d(self.auditor.model.generation_config.eos_token_id)
@@ -153,8 +160,8 @@ def _history(tables: list[pd.DataFrame], training: Path) -> pd.DataFrame:
     """A row a step: what the probes of the step say, and what the Trainer logged of the policy."""
     state = json.loads((last_checkpoint(training) / "trainer_state.json").read_text(encoding="utf-8"))
     logged = {log["step"]: log for log in state["log_history"] if "reward_std" in log}
-    kinds, calls, rows = set(), [0, 0], []
+    topics, calls, rows = set(), [0, 0], []
     for step, table in enumerate(tables, 1):
         policy = {name: logged[step].get(name) for name in ("reward_std", "frac_reward_zero_std", "entropy", "kl")}
-        rows.append(dict(step=step) | policy | summary(table, kinds, calls))
+        rows.append(dict(step=step) | policy | summary(table, topics, calls))
     return pd.DataFrame(rows)

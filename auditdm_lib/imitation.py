@@ -9,6 +9,7 @@ moved into the auditor's training.
 import functools
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,14 @@ import torch
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.alarms import Finite
-from auditdm_lib.auditor import TOLD, Search, kind_of, propose, put, save_auditor, summary, told
+from auditdm_lib.alarms import Finite, Watch
+from auditdm_lib.auditor import TOLD, Search, propose, put, save_auditor, stream, summary, told, topic_of
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import load_vlm
-from auditdm_lib.panel import Panel
+from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.rectify import collate
-from auditdm_lib.resume import Seal, last_checkpoint, load_for_training, lora
+from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora
 
 BATCH = 64  # examples in a step
 
@@ -36,20 +37,27 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
 
     All is kept below `work`, and a call that finds some of it there goes on from it. Returns the folder of the trained
     auditor, its history (see `auditor.HISTORY`) and all that it asked. A round without a hit trains nothing, and the history
-    shows it (reward 0).
+    shows it (reward 0). Raises ValueError where there are fewer pictures than rounds, Alarm where what a round asks is
+    degenerate or training goes astray (see `alarms`).
     """
-    found, tables, history, kinds, calls = [], [], [], set(), [0, 0]
+    if len(pictures) < rounds:
+        raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
+    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), rounds=rounds,
+                     steps=steps, learning_rate=learning_rate, lora_rank=lora_rank, cascade=cascade, save_every=save_every,
+                     seed=seed))
+    found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
-        seen, folder = pictures.take(rows), work / f"round_{part + 1}"
-        judged = _asked(start, panel, seen, search, cascade, seed + part, folder / "asked.parquet", f"round {part + 1}")
-        history.append(dict(phase="imitation", step=part + 1) | summary(judged, kinds, calls))
-        tables.append(judged.assign(picture=seen.names, step=part + 1))
+        seen, folder, drawn_by = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
+        judged = _asked(start, panel, seen, search, cascade, drawn_by, folder / "asked.parquet", f"round {part + 1}")
+        judged = judged.assign(picture=seen.names, step=part + 1, reward=judged["disagrees"].astype(float))
+        Watch(patience=1).answers(judged, group_size=1)
+        history.append(dict(phase="imitation", step=part + 1) | summary(judged, topics, calls))
+        tables.append(judged)
         found += hits(judged, seen, search)
         if found and not (folder / "auditor").exists():
-            imitate(start, found, folder / "auditor", steps, learning_rate, lora_rank, save_every, seed + part,
-                    folder / "training")
+            imitate(start, found, folder / "auditor", steps, learning_rate, lora_rank, save_every, drawn_by, folder / "training")
         start = folder / "auditor" if found else start
-    return start, pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return Path(start), pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _asked(auditor: Path, panel: Panel, pictures: Pictures, search: Search, cascade: bool, seed: int, file: Path,
@@ -65,7 +73,7 @@ def _asked(auditor: Path, panel: Panel, pictures: Pictures, search: Search, casc
 
 
 def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]:
-    """What there is to imitate: image, question (the prompt), answer (what the auditor said), kind, of each disagreement.
+    """What there is to imitate: image, question (the prompt), answer (what the auditor said), topic, of each disagreement.
 
     A hit on a drawn picture is two: the caption or command, said of the original, and the question, asked about the drawing.
     """
@@ -74,18 +82,19 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
     rows = []
     for i, row in enumerate(judged.itertuples()):
         if row.disagrees:
-            rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question, kind=kind_of(row)))
+            rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question,
+                             topic=topic_of(row)))
             if row.kind in TOLD:
                 rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=said[i],
-                                 kind=(row.kind, *kind_of(row))))
+                                 topic=(row.kind, *topic_of(row))))
     return rows
 
 
 def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate: float, lora_rank: int, save_every: int,
             seed: int, work: Path) -> None:
-    """Maximum likelihood on what was found; each example is drawn with weight (size of its kind)^-1/2. Saves to `out`."""
-    sizes = Counter(row["kind"] for row in found)
-    weights = np.array([sizes[row["kind"]] ** -0.5 for row in found])
+    """Maximum likelihood on what was found; each example is drawn with weight (size of its topic)^-1/2. Saves to `out`."""
+    sizes = Counter(row["topic"] for row in found)
+    weights = np.array([sizes[row["topic"]] ** -0.5 for row in found])
     checkpoint = last_checkpoint(work)
     set_seed(seed)
     order = np.random.default_rng(seed).choice(len(found), steps * BATCH, p=weights / weights.sum())

@@ -33,6 +33,11 @@ class Panel:
         check_rule(self.rule)  # before any model is asked
 
 
+def members(panel: Panel) -> list[str]:
+    """Names of all that a panel's verdicts come from."""
+    return [panel.target.name, *(r.name for r in panel.references), panel.rule, panel.llm.name if panel.llm else ""]
+
+
 def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid: list[str | None], cascade: bool = False,
           full_share: float = 0.05, seed: int | str = 0, desc: str | None = None) -> pd.DataFrame:
     """Put question i about image i to the panel, except where `invalid[i]` names a reason not to.

@@ -23,7 +23,7 @@ def texts(column: pd.Series) -> list[str | None]:
 
 
 def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFrame, seed: int, sources: list[str],
-                images: list[str], cascade: bool = False) -> pd.DataFrame:
+                images: list[str]) -> pd.DataFrame:
     """The probe table, one row a proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
 
     Row i is about picture i of `drawn`, stored at `images[i]` and made from the one at `sources[i]`. Where the pictures'
@@ -35,8 +35,7 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
         source_image=sources, image=images, caption=proposed["caption"], edit=proposed["edit"],
         question=proposed["question"].fillna("").str.strip()))
     invalid = texts(proposed["invalid_reason"])
-    probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, cascade=cascade, seed=seed,
-                               desc=auditor))
+    probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
     erred = probes["target_answer"].isna()
     invalid = [r or ("target error" if e else None) for r, e in zip(invalid, erred, strict=True)]
     world = drawn.world
@@ -45,7 +44,7 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
         invalid = [r or ("not answerable" if t is None else None) for r, t in zip(invalid, truth, strict=True)]
     probes["truth"] = pd.Series(truth, dtype=object)
     probes["invalid_reason"] = pd.Series(invalid, dtype=object)
-    probes["valid"] = [r is None for r in invalid]
+    probes["valid"] = pd.Series([r is None for r in invalid], dtype=bool)
     probes["verified_failure"] = pd.Series([
         bool(v and d and not same_answer(a, t)) if world else None for v, d, a, t in
         zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, strict=True)], dtype=object)
@@ -85,21 +84,25 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     all of them count as calls. no_consensus is of the consensus_asked attempts that were put to every member.
     label_noise counts probes whose consensus is wrong while the target is right (that these are rare is the paper's second
     assumption), consensus_answerable those with a consensus that have an answer (its first). `ceiling` is that of questions.
+    An auditor of several kinds of probes has a row of kind `all`.
     """
     rows = []
-    for (auditor, kind), tried in probes.groupby(["auditor", "kind"], sort=False):
+    several = probes.groupby("auditor")["kind"].transform("nunique") > 1
+    together = pd.concat([probes[several].assign(kind="all"), probes])
+    for (auditor, kind), tried in together.groupby(["auditor", "kind"], sort=False):
         p = tried.sort_values("disagrees", ascending=False, kind="stable").drop_duplicates("source_image").sort_index()
         agreed, full = p[p["consensus"].notna()], p[p["in_full"]]
         row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()), consensus_asked=len(full),
                    no_consensus=int(full["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
                    probing_calls=int(tried["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
-                   consensus_probes=len(agreed), ceiling=ceiling if kind == "question" else None)
+                   consensus_probes=len(agreed), ceiling=ceiling if kind in ("question", "all") else None)
         if graded is not None:
             failures = int(p["verified_failure"].sum())
             low, high = wilson(failures, len(p))
             gaps = graded.set_index("probe_id").loc[p.loc[p["verified_failure"].astype(bool), "probe_id"], "gap"]
+            known = agreed[agreed["truth"].notna() & agreed["target_answer"].notna()]
             noise = [not same_answer(c, t) and same_answer(a, t) for c, t, a in
-                     agreed.loc[agreed["truth"].notna(), ["consensus", "truth", "target_answer"]].itertuples(index=False)]
+                     known[["consensus", "truth", "target_answer"]].itertuples(index=False)]
             row |= dict(verified_failures=failures, success=failures / len(p), ci_low=low, ci_high=high,
                         gaps_found=gaps.nunique(), label_noise=sum(noise),
                         consensus_answerable=int(agreed["truth"].notna().sum()))
@@ -110,9 +113,12 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: list[str]) -> pd.DataFrame:
-    """Verified failures by auditor and planted gap, zeros included: auditor, gap, hits."""
-    failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id")
-    counts = failed.groupby(["auditor", "gap"]).size()
-    return pd.DataFrame([(a, g, int(counts.get((a, g), 0))) for a in probes["auditor"].unique() for g in gaps],
-                        columns=["auditor", "gap", "hits"])
+def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures) -> pd.DataFrame:
+    """How often each auditor found each planted gap, zeros included: auditor, gap, hits (verified failures), found_in (so many
+    of `pictures`), can_show (so many of them let one ask for it)."""
+    failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
+    hits, found = failed.size(), failed["source_image"].nunique()
+    shown = {gap.name: sum(pictures.world.shows(i, gap) for i in range(len(pictures))) for gap in gaps}
+    return pd.DataFrame([(a, g, int(hits.get((a, g), 0)), int(found.get((a, g), 0)), n)
+                         for a in probes["auditor"].unique() for g, n in shown.items()],
+                        columns=["auditor", "gap", "hits", "found_in", "can_show"])

@@ -13,11 +13,28 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import TrainerCallback
 
-from auditdm_lib import manifest
+from auditdm_lib import manifest, paths
 from auditdm_lib.models import VLM, load_vlm
 from auditdm_lib.rectify import language_layers
 
 SEAL = "sealed.json"  # sha256 of the checkpoint's files, written last
+
+
+def claim(work: Path, arguments: dict) -> None:
+    """Make `work` the place of a training with these arguments; what one with others left there is removed, and it is said so."""
+    file = work / "arguments.sha256"
+    made_by = manifest.digest([manifest.library_hash(), json.loads(json.dumps(arguments, default=_named))])
+    if file.exists() and file.read_text() != made_by:
+        print(f"{work.name} was begun with other parameters or code and begins anew.")
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    file.write_text(made_by)
+
+
+def _named(path: Path) -> str:
+    """What tells a model: the hash of its folder, else its name."""
+    folder = Path(paths.resolve(str(path)))
+    return manifest.digest(manifest.hash_folder(folder)) if folder.is_dir() else str(path)
 
 
 class Seal(TrainerCallback):
@@ -66,6 +83,14 @@ def _read(seal: Path) -> dict | None:
         return None
 
 
+def store(work: Path, out: Path, prefix: str, last: str) -> None:
+    """Copy the auditors that a training by GRPO kept in `work` to `out`: the final one as `last`, step_000050 as
+    PREFIX_000050. A training that did not run has none."""
+    kept = sorted(work.glob("step_*"))
+    for folder in kept:
+        shutil.copytree(folder, out / (last if folder == kept[-1] else folder.name.replace("step", prefix)))
+
+
 def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> VLM:
     """The model to train on from `checkpoint`, or from `start` where there is none yet.
 
@@ -73,7 +98,7 @@ def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> V
     the name stays that of `start`, from which TRL loads the model that the KL divergence is measured from.
     """
     vlm = load_vlm(start if lora_rank or checkpoint is None else checkpoint)
-    vlm.model.config._name_or_path = str(start)
+    vlm.model.config._name_or_path = paths.resolve(str(start))
     return vlm
 
 

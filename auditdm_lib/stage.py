@@ -21,7 +21,7 @@ class Stage:
     parameters: dict[str, Any]
     key: dict[str, Any]
     out: Path
-    work: Path  # kept until the stage is finished: what a killed one had done lies here, for the next to go on from
+    work: Path  # kept until the stage is finished: a killed one's trainings lie here, for the next to go on from
     began: float
     prompts: dict[str, str] = field(default_factory=dict)  # name -> text, for the manifest
 
@@ -107,7 +107,7 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     _seed(values["seed"], values["threads"])
     final = paths.result(values["run"], step.folder)
     out = manifest.temporary(final)
-    work = _works(final) / manifest.digest(key)[:16]  # of another key nothing may be taken
+    work = final.parent / f".{final.name}.work"
     work.mkdir(parents=True, exist_ok=True)
     return Stage(step, values["run"], values, key, out, work, time.time())
 
@@ -129,13 +129,9 @@ def finish(stage: Stage) -> None:
               "wall_seconds": round(time.time() - stage.began, 1)}
     manifest.write(stage.out, record, timing)
     manifest.commit(stage.out, final)
-    shutil.rmtree(_works(final), ignore_errors=True)
+    shutil.rmtree(stage.work, ignore_errors=True)
     shown = final.relative_to(paths.HOME).as_posix()
     print(f"{shown} is finished: {len(manifest.hash_folder(final)) - 1} files, {timing['wall_seconds']} s.")
-
-
-def _works(final: Path) -> Path:
-    return final.parent / f".{final.name}.work"
 
 
 def _finished(run: str, folder: str) -> bool:

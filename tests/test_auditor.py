@@ -9,7 +9,7 @@ import pytest
 import trainings
 
 from auditdm_lib import auditor, paths
-from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, kind_of, propose, put, reward, summary
+from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary, topic_of
 from auditdm_lib.counterfactuals import UNDRAWN
 from auditdm_lib.grpo import Schedule
 from auditdm_lib.imitation import hits
@@ -24,14 +24,14 @@ PROMPT = PROMPTS[0]
 
 
 @pytest.fixture
-def about_background(monkeypatch):
-    """A stand-in for the panel: the target fails on questions about the background only."""
+def about_colour(monkeypatch):
+    """A stand-in for the panel: the target fails on questions about colour only."""
     monkeypatch.setattr(auditor, "judge", trainings.judge)
 
 
-def share_of_background(folder, seed=9):
+def share_of_colour(folder, seed=9):
     texts = ask(load_vlm(folder), load_pictures("testbed", 200, 5).images, PROMPT, 1.0, seed, 16, desc=None)["text"]
-    return texts.str.contains("background").mean()
+    return texts.str.contains("colour").mean()
 
 
 def test_asking_repeats_with_its_seed_and_varies_without():
@@ -68,10 +68,10 @@ def test_a_probe_of_each_kind_says_what_its_prompt_asks_for_and_asks_about_the_d
     assert table.equals(again) and (table["invalid_reason"].isna()).mean() > 0.6
 
 
-def test_self_imitation_learns_what_was_found(about_background, tmp_path):
-    before = share_of_background(CHECKPOINTS / "auditor")
+def test_self_imitation_learns_what_was_found(about_colour, tmp_path):
+    before = share_of_colour(CHECKPOINTS / "auditor")
     folder, history, asked = trainings.imitate(tmp_path, pictures=600, steps=15)
-    assert share_of_background(folder) > max(0.5, 3 * before), f"before {before}"
+    assert share_of_colour(folder) > max(0.5, 2 * before), f"before {before}"
     assert len(asked) == 600 and history["reward"].tolist() == pytest.approx(asked.groupby("step")["disagrees"].mean().tolist())
     assert set(asked["kind"]) == {"question", "edit"} and history["target_calls"].is_monotonic_increasing
     assert set(history) | {"reward_std", "frac_reward_zero_std", "entropy", "kl"} == set(HISTORY)
@@ -87,7 +87,7 @@ def test_a_hit_on_an_edited_picture_teaches_the_command_and_the_question():
     assert (question["question"], question["answer"]) == (PROMPTS[0], "what colour is the background?")
     assert (command["question"], command["answer"]) == (PROMPTS[2], drawable)
     assert command["image"] is pictures.images[1] and question["image"] is not pictures.images[1]
-    assert question["kind"] != command["kind"] and set(question["kind"]) < set(command["kind"])
+    assert question["topic"] != command["topic"] and set(question["topic"]) < set(command["topic"])
 
 
 def load_panel():
@@ -101,11 +101,11 @@ def edits_of(pictures, i):
 
 
 @pytest.mark.parametrize("lora_rank", [0, 8])
-def test_grpo_learns_what_is_rewarded(about_background, tmp_path, lora_rank):
-    before = share_of_background(CHECKPOINTS / "auditor")
+def test_grpo_learns_what_is_rewarded(about_colour, tmp_path, lora_rank):
+    before = share_of_colour(CHECKPOINTS / "auditor")
     folder, history, sampled = trainings.reinforce(
         tmp_path, steps=9, groups=8, search=trainings.search_of(), lora_rank=lora_rank, learning_rate=6e-3 if lora_rank else 1e-3)
-    assert share_of_background(folder) > max(0.3, 2 * before), f"before {before}"
+    assert share_of_colour(folder) > max(0.3, 2 * before), f"before {before}"
     assert history["reward"].tail(3).mean() > history["reward"].head(3).mean() and len(sampled) == 9 * 32
     assert history["frac_reward_zero_std"].between(0, 1).all() and history["entropy"].notna().all()
     old, new = (load_vlm(path).model.state_dict() for path in (CHECKPOINTS / "auditor", folder))
@@ -114,12 +114,12 @@ def test_grpo_learns_what_is_rewarded(about_background, tmp_path, lora_rank):
     assert (tmp_path / "step_000004").is_dir() and load_vlm(tmp_path / "step_000004")
 
 
-def test_grpo_of_commands_scores_the_question_about_the_drawing(about_background, tmp_path):
+def test_grpo_of_commands_scores_the_question_about_the_drawing(about_colour, tmp_path):
     _, _, sampled = trainings.reinforce(tmp_path, steps=4, search=trainings.search_of(edit=1.0))
     assert set(sampled["kind"]) == {"edit"} and sampled["edit"].notna().all()
     asked = sampled["question"].notna()
     assert (asked == ~sampled["invalid_reason"].isin([UNDRAWN, *COUNTED]) | asked).all() and asked.mean() > 0.4
-    hit = sampled["question"].fillna("").str.contains("background") & sampled["invalid_reason"].isna()
+    hit = sampled["question"].fillna("").str.contains("colour") & sampled["invalid_reason"].isna()
     invalid = sampled["invalid_reason"].notna()
     assert (sampled["reward"] == [1 if h else -0.2 if i else 0 for h, i in zip(hit, invalid, strict=True)]).all()
 
@@ -130,8 +130,7 @@ def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_doe
 
 
 def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(auditor, "judge", lambda *args, **kwargs: trainings.judge(*args, **kwargs).assign(
-        disagrees=False, consensus=None))
+    monkeypatch.setattr(auditor, "judge", lambda *args, **kwargs: trainings.judge(*args, **kwargs).assign(disagrees=False))
     folder, history, _ = trainings.imitate(tmp_path, pictures=20)
     assert folder == trainings.START and history["reward"].tolist() == [0, 0]
 
@@ -142,12 +141,12 @@ def test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away():
     assert reward(None, False, False, 0.0) == reward("unfinished", False, False, 0.0) == 0
 
 
-def test_kinds_come_from_the_words_alone():
-    assert kind_of(pd.Series(dict(question="What colour is the cup?", consensus="The Red"))) == ("what colour", "red")
+def test_topics_come_from_the_words_alone():
+    assert topic_of(pd.Series(dict(question="What colour is the cup?", consensus="The Red"))) == ("what colour", "red")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monkeypatch):
+def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monkeypatch, tmp_path):
     """10,000 random Unicode strings, put to the real target and references."""
     rng, n = random.Random(kind), 3334
 
@@ -167,7 +166,9 @@ def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monke
         assert judged["invalid_reason"].isin([UNDRAWN, "empty"]).all() and judged["target_answer"].isna().all()
     rewarded = judged["disagrees"].mean()
     assert rewarded <= (0.02 if kind == "question" else 0), rewarded
-    summary(judged, set(), [0, 0])
+    judged = judged.assign(reward=judged["disagrees"].astype(float), step=1)
+    assert summary(judged, set(), [0, 0])["invalid"] >= (kind != "question")
+    judged.to_parquet(tmp_path / "asked.parquet")
 
 
 def test_only_the_suppliers_of_data_know_the_world():

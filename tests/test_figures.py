@@ -137,9 +137,9 @@ def test_milestones_of_the_training_are_left_to_the_figure_of_coverage(run):
 
 def test_kinds_of_probes_stand_side_by_side_untrained_and_trained(run):
     axis = figures.fig_kinds(run.artefacts.search).axes[0]
-    assert bar_heights(axis) == pytest.approx([21.4, 15.0, 18.0, 85.0, 50.0, 70.0]) and len(axis.get_xticks()) == 3
+    assert bar_heights(axis) == pytest.approx([22.0, 15.0, 18.0, 87.0, 50.0, 70.0]) and len(axis.get_xticks()) == 3
     questions = run.artefacts.search[run.artefacts.search["kind"] == "question"]
-    assert bar_heights(figures.fig_kinds(questions).axes[0]) == pytest.approx([21.4, 85.0])
+    assert bar_heights(figures.fig_kinds(questions).axes[0]) == pytest.approx([22.0, 87.0])
     unknown = figures.fig_kinds(questions.assign(verified_failures=np.nan)).axes[0]
     assert "disagrees" in unknown.get_ylabel()
 
@@ -147,7 +147,8 @@ def test_kinds_of_probes_stand_side_by_side_untrained_and_trained(run):
 def test_success_and_coverage_are_drawn_over_the_calls_of_the_training(run):
     search, hits = run.artefacts.search, run.artefacts.hits
     arms = {"step_000050": (10000, 0.7), "plain_000050": (5000, 0.6), "plain_grpo": (9000, 0.8), "union": (20000, 0.75)}
-    more = [search[search["auditor"] == "trained"].assign(auditor=name, training_calls=calls) for name, (calls, _) in arms.items()]
+    trained = search[search["auditor"] == "trained"]
+    more = [trained.assign(auditor=name, training_calls=calls) for name, (calls, _) in arms.items()]
     few = [hits[hits["auditor"] == "trained"].assign(auditor=name, hits=lambda t: np.where(t.index % 2, 5, 4)) for name in arms]
     figure = figures.fig_coverage(pd.concat([search, *more]), pd.concat([hits, *few], ignore_index=True))
     success, coverage = figure.axes

@@ -101,6 +101,13 @@ def test_a_question_on_which_the_target_erred_is_an_invalid_probe(panel):
     assert (made["valid"] == ~fails).all() and made["target_answer"].isna().tolist() == fails.tolist()
     assert not made.loc[fails, "verified_failure"].any() and not made.loc[fails, "disagrees"].any()
     assert search_table(made, None, None, {})["invalid"].tolist() == [fails.sum()]
+    wrong = Panel(broken.target, [lambda image, q: "mistaken"] * 2)  # so is the consensus, where the target raised an error
+    for reference in wrong.references:
+        reference.name = "reference"
+    with pytest.warns(UserWarning, match="no colours today"):
+        made = made_of(wrong, pictures, texts.tolist())
+    noise = search_table(made, grading(made, pictures, "org/model"), None, {})["label_noise"].tolist()
+    assert noise == [(~fails).sum()]
 
 
 def test_a_malformed_text_is_called_that_and_no_error_of_the_target(panel):
@@ -133,10 +140,16 @@ def test_the_ceiling_with_an_llm_judge_asks_every_member(panel, monkeypatch):
 
 
 def test_gap_hits_count_verified_failures_only():
-    made = pd.DataFrame(dict(probe_id=["a", "b", "c"], auditor="x", verified_failure=[True, False, True]))
-    graded = pd.DataFrame(dict(probe_id=["a", "b", "c"], skill="s", gap=["g", "g", None]))
-    assert gap_hits(made, graded, ["g", "h"])["hits"].tolist() == [1, 0]
-    assert list(gap_hits(made, graded, [])) == ["auditor", "gap", "hits"]
+    made = pd.DataFrame(dict(probe_id=list("abcd"), auditor="x", source_image=["1", "2", "3", "1"],
+                             verified_failure=[True, False, True, True]))
+    graded = pd.DataFrame(dict(probe_id=list("abcd"), skill="s", gap=["g", "g", None, "g"]))
+    pictures = load_pictures("testbed", 40, 0)
+    gaps = (Gap("g", "weather", "fair", {"answer": "rainy"}), Gap("h", "weather", "fair", {"answer": "foggy"}))
+    found = gap_hits(made, graded, gaps, pictures)
+    assert found["hits"].tolist() == [2, 0] and found["found_in"].tolist() == [1, 0]
+    weather = [pictures.world.truth(i, "what is the weather like?") for i in range(40)]
+    assert found["can_show"].tolist() == [weather.count("rainy"), weather.count("foggy")] and "rainy" in weather
+    assert list(gap_hits(made, graded, (), pictures)) == ["auditor", "gap", "hits", "found_in", "can_show"]
 
 
 def test_probes_are_graded_by_the_gaps_of_the_target(tmp_path):

@@ -12,7 +12,8 @@ import torch
 import trainings
 from safetensors.torch import load_file
 
-from auditdm_lib import auditor, manifest
+from auditdm_lib import auditor, imitation, manifest, paths
+from auditdm_lib.pictures import load_pictures
 from auditdm_lib.resume import SEAL, last_checkpoint
 
 
@@ -64,3 +65,30 @@ def test_only_a_whole_checkpoint_counts(tmp_path):
     (tmp_path / "checkpoint-4" / SEAL).unlink()
     (tmp_path / "checkpoint-2" / SEAL).write_text("{")
     assert last_checkpoint(tmp_path) is None and last_checkpoint(tmp_path / "none") is None
+
+
+def test_work_of_other_parameters_is_not_taken_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(auditor, "judge", trainings.judge)
+    work = tmp_path / "grpo"
+    first, _, asked = trainings.reinforce(work, steps=3)
+    again, _, _ = trainings.reinforce(work, steps=2, learning_rate=5e-4)
+    assert again.name == "step_000002" and not first.exists()
+    assert "grpo was begun with other parameters or code and begins anew" in capsys.readouterr().out
+
+
+def test_an_auditor_given_by_a_relative_path_is_found_from_anywhere(tmp_path, monkeypatch):
+    """As a notebook does, whose working directory is its own; TRL reads the start again for the KL divergence."""
+    monkeypatch.setattr(auditor, "judge", trainings.judge)
+    monkeypatch.chdir(tmp_path)
+    start = trainings.START.relative_to(paths.ROOT)
+    pictures, search = load_pictures("testbed", 4, 0), trainings.search_of()
+    same, history, _ = imitation.self_imitation(str(start), trainings.PANEL, pictures, search, 0, 1, 1e-3, 0, False, 2, 0,
+                                                tmp_path / "none")
+    assert same == start and history.empty
+    folder, _, _ = trainings.reinforce(tmp_path / "grpo", beta=0.3, steps=1, start=same)
+    assert folder.exists()
+
+
+def test_fewer_pictures_than_rounds_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="1 pictures do not make 2 rounds: raise imitation_pictures"):
+        trainings.imitate(tmp_path, pictures=1)

@@ -1,21 +1,24 @@
 """Small trainings of the auditor, and a process that kills itself in the midst of one: `python trainings.py NAME WORK AT`.
 
-The panel is a stand-in: the target fails on questions about the background, and all agree on everything else.
+The panel is a stand-in: the target fails on questions about colour, and all agree on everything else.
 """
 
 import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 
 from auditdm_lib import auditor, grpo, imitation
 from auditdm_lib.auditor import Search
+from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 
 START = CHECKPOINTS / "auditor"
+PANEL = Panel(SimpleNamespace(name="target"), [SimpleNamespace(name="one"), SimpleNamespace(name="two")])
 KINDS = ("question", "regeneration", "edit")
 
 
@@ -25,7 +28,7 @@ def search_of(regeneration=0.0, edit=0.0, temperature=1.0):
 
 
 def judge(panel, images, questions, invalid, **_):
-    hit = [r is None and "background" in q for q, r in zip(questions, invalid, strict=True)]
+    hit = [r is None and "colour" in q for q, r in zip(questions, invalid, strict=True)]
     return pd.DataFrame(dict(
         target_answer=pd.Series(["white" if r is None else None for r in invalid], dtype=object),
         reference_answers=[["grey", "grey"] if h else ["white", "white"] for h in hit],
@@ -35,13 +38,13 @@ def judge(panel, images, questions, invalid, **_):
 
 
 def imitate(work, start=START, lora_rank=0, pictures=64, steps=6):
-    return imitation.self_imitation(start, None, load_pictures("testbed", pictures, 0), search_of(edit=0.2), 2, steps, 1e-3,
+    return imitation.self_imitation(start, PANEL, load_pictures("testbed", pictures, 0), search_of(edit=0.2), 2, steps, 1e-3,
                                     lora_rank, False, 2, 0, work)
 
 
 def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START):
     schedule = grpo.Schedule(steps, 4, groups, learning_rate, beta, -0.2, lora_rank, False, 2)
-    return grpo.grpo(start, None, load_pictures("testbed", 8, 0), search or search_of(edit=0.4), schedule, 0, work)
+    return grpo.grpo(start, PANEL, load_pictures("testbed", 8, 0), search or search_of(edit=0.4), schedule, 0, work)
 
 
 TRAININGS = {

@@ -10,7 +10,7 @@ from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of
 from auditdm_lib.testbed.language import Refusal, apply_edit, parse_caption
 from auditdm_lib.testbed.questions import all_questions, sample_answerable
 from auditdm_lib.testbed.render import render
-from auditdm_lib.testbed.scenes import Scene, pose, sample_scenes
+from auditdm_lib.testbed.scenes import DIGIT, Scene, Thing, pose, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 
 
@@ -58,12 +58,19 @@ class World:
         return replace(self, scenes=scenes), images, refused
 
     def _posed(self, i: int, scene: Scene, text: str) -> Scene:
-        """Things that are new get a place in their cells and a scan; what an edit leaves alone stays as it was drawn."""
-        fresh = pose(scene, random.Random(text), self.split)
-        old = self.scenes[i].things
-        things = [next((o for o in old if o == t and (t.kind != "digit" or t.scan is not None)), f)
-                  for t, f in zip(scene.things, fresh.things, strict=True)]
-        return replace(scene, things=tuple(things))
+        """Things that are new get a place in their cells and a scan; the others stay where they were drawn, so that nothing
+        changes but what the text says."""
+        fresh, old = pose(scene, random.Random(text), self.split), self.scenes[i].things
+
+        def kept(t: Thing, f: Thing) -> Thing:
+            placed = t if t.dx or t.dy else next((o for o in old if o == t), f)
+            return replace(placed, scan=f.scan) if placed.kind == DIGIT and placed.scan is None else placed
+        return replace(scene, things=tuple(map(kept, scene.things, fresh.things)))
+
+    def shows(self, i: int, gap: Gap) -> bool:
+        """Whether picture i lets one ask a question that meets a gap, for grading only."""
+        asked = all_questions(self.scenes[i], [gap.skill])
+        return any(gap_of(self.scenes[i], text, (gap,)) for text in asked)
 
     def all_questions(self, i: int) -> list[str]:
         """Every answerable question about what is in picture i, for the ceiling of search success."""
