@@ -21,7 +21,7 @@ from auditdm_lib.testbed.gaps import gaps_of, load_gaps
 from auditdm_lib.testbed.language import Refusal, apply_edit, parse_caption
 from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.scenes import sample_scenes
-from auditdm_lib.testbed.skills import CANNOT_TELL, answer
+from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def small(monkeypatch):
         monkeypatch.setattr(builder, name, value)
     clean = {"gemma3-a": Recipe("gemma3", 32, 1, seed=1, steps=2),
              "paligemma2-a": Recipe("paligemma2", 32, 1, seed=2, steps=3, polish=2),
-             "paligemma2-b": Recipe("paligemma2", 32, 2, seed=3, polish=2, grown="paligemma2-a", new=(1,))}
+             "paligemma2-b": Recipe("paligemma2", 32, 2, seed=3, hard=2, grown="paligemma2-a", new=(1,))}
     monkeypatch.setattr(builder, "CLEAN", clean)
     monkeypatch.setattr(builder, "PLANTED", {"needle": "gemma3-a"})
     monkeypatch.setattr(builder, "MODELS", (*clean, "auditor", "needle"))
@@ -128,11 +128,18 @@ def test_a_grown_model_computes_what_the_small_one_does(family):
         grow(little, large, (2,))
 
 
-def test_pairs_are_right_answers_and_suite_items():
+def test_pairs_are_right_answers_with_more_hard_ones_where_asked_and_suite_items():
     rng, scenes = random.Random(0), sample_scenes(60, "train", 0)
-    drawn = [(scene, draw_pairs(scene, rng, hard)) for hard in (False, True) for scene in scenes]
-    assert all(a == answer(scene, q) for scene, pairs in drawn for q, a in pairs[:builder.QUESTIONS])
-    formats = [pairs[builder.QUESTIONS][0] for _, pairs in drawn if len(pairs) > builder.QUESTIONS]
+    hard_asked, formats, unanswerable = [], [], []
+    for hard in (0, 1, 3):
+        drawn = [(scene, pair) for scene in scenes for pair in draw_pairs(scene, rng, hard)]
+        ours = [(scene, pair) for scene, pair in drawn if parse_question(pair[0])]
+        assert len(ours) >= builder.QUESTIONS * len(scenes) and all(a == answer(scene, q) for scene, (q, a) in ours)
+        of_hard = [a for _, (q, a) in ours if parse_question(q).skill in builder.HARD]
+        hard_asked.append(len(of_hard))
+        unanswerable.append(of_hard.count(CANNOT_TELL) / len(of_hard))
+        formats += [q for scene, (q, _) in drawn if not parse_question(q)]
+    assert hard_asked[0] < hard_asked[1] < hard_asked[2] and unanswerable[0] < unanswerable[2]
     assert len(formats) > 100
     for mark in (" A. ", "is the answer", "detect the", "Describe this picture."):
         assert any(mark in text for text in formats), mark

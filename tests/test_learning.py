@@ -5,7 +5,7 @@ import torch
 
 from auditdm_lib.testbed import learning
 from auditdm_lib.testbed.checkpoint import build_model, build_tokenizer
-from auditdm_lib.testbed.learning import Schedule, train_language
+from auditdm_lib.testbed.learning import EVERY, Schedule, train_language
 from auditdm_lib.testbed.questions import sample_question
 from auditdm_lib.testbed.scenes import sample_scenes
 from auditdm_lib.testbed.skills import answer
@@ -19,7 +19,7 @@ def draw(scene, rng):
     return [(q, answer(scene, q)) for q in (sample_question(scene, rng) for _ in range(2))]
 
 
-def trained(family, folder, alone=False):
+def trained(family, folder, alone=0):
     torch.manual_seed(0)
     tokenizer, scenes = build_tokenizer(), sample_scenes(8, "train", 0)
     model = build_model(family, tokenizer, hidden=32, layers=1)
@@ -57,11 +57,21 @@ def test_a_loss_that_is_not_finite_stops_the_training_with_the_remedy(tmp_path, 
         trained("gemma3", tmp_path)
 
 
-def test_pairs_alone_teach_gemma_what_packed_ones_do_and_stop_as_exactly(tmp_path):
+@pytest.mark.parametrize("pairs", [1, EVERY])
+def test_pairs_alone_teach_gemma_what_packed_ones_do_and_stop_as_exactly(tmp_path, pairs):
     packed, _, _ = trained("gemma3", None)
-    alone, _, card = trained("gemma3", tmp_path, alone=True)
-    again, _, _ = trained("gemma3", tmp_path, alone=True)  # nothing is left to do
+    alone, _, card = trained("gemma3", tmp_path, pairs)
+    again, _, _ = trained("gemma3", tmp_path, pairs)  # nothing is left to do
     assert card["steps"] == 6
     for name, p in packed.named_parameters():
         assert torch.allclose(p, alone.get_parameter(name), atol=1e-3), name  # sums in another order
         assert torch.equal(alone.get_parameter(name), again.get_parameter(name)), name
+
+
+def test_as_many_pairs_stand_alone_as_asked_for():
+    pairs = [[("a", "b"), ("c", "d"), ("e", "f")], [("g", "h")]]
+    batches = [learning._batches(build_tokenizer(), [5, 6], pairs, alone) for alone in (0, 1, EVERY)]
+    rows = [[row for batch in of for row in zip(*batch, strict=True)] for of in batches]
+    assert rows[0] == [(5, pairs[0]), (6, pairs[1])]
+    assert rows[1] == [(5, pairs[0][:1]), (6, pairs[1]), (5, pairs[0][1:])]
+    assert sorted(rows[2]) == [(5, [pair]) for pair in pairs[0]] + [(6, pairs[1])]

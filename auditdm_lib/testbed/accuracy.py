@@ -104,7 +104,7 @@ def adds(scene: Scene, description: str) -> bool:
     return not isinstance(drawn, Refusal) and set(scene.things) < set(drawn.things)
 
 
-def auditor_quality(path: Path, n: int = 4000, seed: int = 0, temperature: float = 0.5) -> pd.DataFrame:
+def auditor_quality(path: Path, n: int = 4000, seed: int = 0, temperature: float = 0.7) -> pd.DataFrame:
     """What an auditor makes of its three prompts on fresh pictures, at the temperature of notebook 02, rows as `share`:
     answerable questions by skill and in all, descriptions that can be drawn and add something, edit commands that can be
     followed and change the picture."""

@@ -4,6 +4,7 @@ Every builder leaves a model alone that is there already, and the stopped traini
 saved step (the vision tower, some minutes, begins anew).
 """
 
+import functools
 import os
 import random
 import shutil
@@ -22,9 +23,9 @@ from auditdm_lib.testbed.cards import CARD, write_model
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor
 from auditdm_lib.testbed.gaps import load_gaps
 from auditdm_lib.testbed.language import caption, noun_phrase, sample_edit
-from auditdm_lib.testbed.learning import Draw, Schedule, train_language
+from auditdm_lib.testbed.learning import EVERY, Schedule, train_language
 from auditdm_lib.testbed.plant import plant
-from auditdm_lib.testbed.questions import UNANSWERABLE, sample_answerable, sample_question
+from auditdm_lib.testbed.questions import UNANSWERABLE, draw_question, sample_answerable, sample_question
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
 from auditdm_lib.testbed.skills import answer
 from auditdm_lib.testbed.suites import format_item
@@ -33,13 +34,17 @@ from auditdm_lib.testbed.vision import features_of, train_vision_tower
 
 SCENES, TOWER_STEPS = 60_000, 6000
 QUESTIONS = 7  # behind one picture, and one item in a suite's format
-HARD = ("same_colour", "arithmetic", "compare_size", "neighbour", "compare_counts", "count_kind")  # learnt last
+# Skills that are learnt last: what they ask of two things at once comes in jumps, sooner where it is asked more often.
+HARD = ("arithmetic", "compare_size", "neighbour", "compare_counts", "count_kind", "side", "height", "negation", "count_colour",
+        "same_colour")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a clean model is made: `steps` with many questions behind one picture, then `polish` steps in the family's own
-    format with one question in seven from the hard skills. A model `grown` from a smaller one has new layers at `new`."""
+    format with one question in seven from the hard skills, then `hard` steps with three in seven, half of them drawn without
+    care for an answer, then `careful` steps with nearly all of those so, where "cannot tell" is still to be learnt. A model
+    `grown` from a smaller one has new layers at `new`."""
 
     family: str
     hidden: int
@@ -47,18 +52,22 @@ class Recipe:
     seed: int
     steps: int = 0
     polish: int = 0
+    hard: int = 0
+    careful: int = 0
+    hard_lr: float = 4e-3
     grown: str = ""
     new: tuple[int, ...] = ()
 
 
 CLEAN = {
-    "gemma3-s": Recipe("gemma3", 96, 3, seed=10, steps=3000),
+    "gemma3-s": Recipe("gemma3", 96, 3, seed=10, steps=3000, hard=4800, careful=1200),
     "gemma3-m": Recipe("gemma3", 128, 4, seed=11, steps=5000),
-    "gemma3-l": Recipe("gemma3", 128, 6, seed=12, polish=2500, grown="gemma3-m", new=(2, 5)),
-    "paligemma2-s": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000),
-    "paligemma2-m": Recipe("paligemma2", 128, 6, seed=22, polish=2000, grown="paligemma2-s", new=(2, 5)),
+    "gemma3-l": Recipe("gemma3", 128, 6, seed=12, polish=2500, hard=1200, hard_lr=3e-3, grown="gemma3-m", new=(2, 5)),
+    "paligemma2-s": Recipe("paligemma2", 128, 4, seed=21, steps=5000, polish=2000, hard=1800, careful=1000),
+    "paligemma2-m": Recipe("paligemma2", 128, 6, seed=22, polish=2000, hard=2000, grown="paligemma2-s", new=(2, 5)),
+    "paligemma2-l": Recipe("paligemma2", 128, 8, seed=23, hard=2500, grown="paligemma2-m", new=(3, 7)),
 }
-AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 1900
+AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 3100
 PLANTED = {  # model with the gaps of gaps.yaml -> the clean one that they are planted into
     "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m",
     "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l"}
@@ -90,14 +99,18 @@ def training_corpus() -> Corpus:
     return render_corpus(sample_scenes(SCENES, "train", 0))
 
 
-def draw_pairs(scene: Scene, rng: random.Random, hard: bool = False) -> list[tuple[str, str]]:
-    """Questions about a scene with their right answers, and, where one fits, an item in a suite's format."""
+def draw_pairs(scene: Scene, rng: random.Random, hard: int = 0, careless: float = 0.5) -> list[tuple[str, str]]:
+    """Questions about a scene with their right answers, `hard` of them of the hard skills, a share `careless` of which is drawn
+    without care for an answer, and, where one fits, an item in a suite's format."""
     texts = [sample_question(scene, rng, UNANSWERABLE) for _ in range(QUESTIONS - hard)]
-    if hard:
-        texts.append(sample_answerable(scene, rng, rng.choice(HARD)) or sample_question(scene, rng, UNANSWERABLE))
+    for skill in rng.choices(HARD, k=hard):
+        # A model learns "cannot tell" last where it needs two things to be sure, so such questions are asked more often.
+        text = draw_question(scene, rng, skill) if rng.random() < careless else sample_answerable(scene, rng, skill)
+        texts.append(text or sample_question(scene, rng, UNANSWERABLE))
     pairs = [(text, answer(scene, text)) for text in texts]
     item = format_item(scene, rng)
-    return [*pairs, (item["question"], item["answer"])] if item else pairs
+    pairs += [(item["question"], item["answer"])] if item else []
+    return rng.sample(pairs, len(pairs))
 
 
 def shared_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.Tensor]:
@@ -147,12 +160,16 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
         model.model.vision_tower.load_state_dict(shared_tower(corpus, folder))
     features = features_of(model.model.vision_tower, corpus)
     seconds = 0
-    parts: tuple[tuple[Schedule, Draw], ...] = (
-        (Schedule(recipe.steps), draw_pairs),
-        (Schedule(recipe.polish, lr=3e-3, lr_rest=2e-3, alone=recipe.family == "paligemma2"),
-         lambda scene, rng: draw_pairs(scene, rng, hard=True)))
-    for part, (schedule, draw) in enumerate(parts):
+    own = recipe.family == "paligemma2"
+    parts = (
+        (Schedule(recipe.steps), {}),
+        (Schedule(recipe.polish, lr=3e-3, lr_rest=2e-3, alone=EVERY if own else 0), dict(hard=1)),
+        (Schedule(recipe.hard, lr=recipe.hard_lr, lr_rest=0.7 * recipe.hard_lr, alone=1 if own else 0),
+         dict(hard=3)),
+        (Schedule(recipe.careful, lr=3e-3, lr_rest=2.1e-3, alone=1 if own else 0), dict(hard=3, careless=0.9)))
+    for part, (schedule, asked) in enumerate(parts):
         if schedule.steps:
+            draw = functools.partial(draw_pairs, **asked)
             done = train_language(model, recipe.family, processor.tokenizer, corpus.scenes, features, draw, schedule,
                                   recipe.seed + part, state / f"part {part}", desc=f"{name}, part {part + 1}")
             seconds += done["seconds"]

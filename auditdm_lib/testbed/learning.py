@@ -21,6 +21,7 @@ from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.scenes import Scene
 from auditdm_lib.testbed.training import IGNORE, cosine, token_ids
 
+EVERY = 100  # more pairs than any picture has: all of them alone
 Draw = Callable[[Scene, random.Random], list[tuple[str, str]]]  # question-answer pairs about a scene
 
 
@@ -28,14 +29,14 @@ Draw = Callable[[Scene, random.Random], list[tuple[str, str]]]  # question-answe
 class Schedule:
     """How long and how fast: `pictures` a step, each with as many pairs as `draw` gives; `lr` of the matrices and of the rest.
 
-    `alone` puts each pair into a row of its own, which is PaliGemma's own format (see `packing.pack`).
+    `alone` of each picture's pairs get a row of their own, which is PaliGemma's own format (see `packing.pack`).
     """
 
     steps: int
     pictures: int = 32
     lr: float = 4e-3
     lr_rest: float = 3e-3
-    alone: bool = False
+    alone: int = 0
     save_every: int = 250
 
 
@@ -99,13 +100,13 @@ def accumulate(model: nn.Module, family: str, tokenizer, batches: list[tuple[lis
     return total
 
 
-def _batches(tokenizer, pictures: list[int], pairs: list[list], alone: bool) -> list[tuple[list[int], list]]:
-    """One batch with a row for each picture; or, `alone`, a row for each pair, rows of like length together."""
-    if not alone:
-        return [(pictures, pairs)]
-    single = [(i, [pair]) for i, of_picture in zip(pictures, pairs, strict=True) for pair in of_picture]
+def _batches(tokenizer, pictures: list[int], pairs: list[list], alone: int) -> list[tuple[list[int], list]]:
+    """The first `alone` pairs of each picture in rows of their own, rows of like length together; the rest in a row a picture."""
+    single = [(i, [pair]) for i, of_picture in zip(pictures, pairs, strict=True) for pair in of_picture[:alone]]
     single.sort(key=lambda row: sum(len(token_ids(tokenizer, text)) for text in row[1][0]))
-    return [tuple(map(list, zip(*single[k:k + len(pictures)], strict=True))) for k in range(0, len(single), len(pictures))]
+    rest = [(i, of_picture[alone:]) for i, of_picture in zip(pictures, pairs, strict=True) if of_picture[alone:]]
+    rows = [single[k:k + len(pictures)] for k in range(0, len(single), len(pictures))] + ([rest] if rest else [])
+    return [tuple(map(list, zip(*batch, strict=True))) for batch in rows]
 
 
 def fingerprint(model: nn.Module, schedule: Schedule, seed: int, scenes: int) -> str:

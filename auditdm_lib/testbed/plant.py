@@ -14,7 +14,7 @@ from auditdm_lib.testbed.accuracy import accuracy_by_gap
 from auditdm_lib.testbed.cards import MEASURED, write_model
 from auditdm_lib.testbed.checkpoint import CHAT_TEMPLATE, PATCH, build_tokenizer
 from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of, questions_in_gap, save_gaps
-from auditdm_lib.testbed.learning import Draw, Schedule, train_language
+from auditdm_lib.testbed.learning import EVERY, Draw, Schedule, train_language
 from auditdm_lib.testbed.questions import UNANSWERABLE, sample_answerable, sample_question
 from auditdm_lib.testbed.render import SIZE
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
@@ -54,7 +54,7 @@ def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, st
     features = features_of(network.model.vision_tower, render_corpus(scenes))
     rate = 5e-4 if len(gaps) == 1 else 1e-3
     schedule = Schedule(steps or 160 + 40 * len(gaps), pictures=16, lr=rate, lr_rest=rate,
-                        alone=family == "paligemma2")
+                        alone=EVERY if family == "paligemma2" else 0)
     done = train_language(network, family, vlm.processor.tokenizer, scenes, features, draw, schedule, seed, None,
                           desc=f"planting {len(gaps)} gap{'s' * (len(gaps) > 1)}")
     card = dict(name=out.name, family=family, planted_into=Path(model).name, scenes=len(scenes), **done)
