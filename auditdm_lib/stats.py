@@ -26,7 +26,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     if n == 0:
         return np.nan, np.nan
     low, high = proportion_confint(successes, n, method="wilson")
-    return float(low), float(high)
+    # at 0 and at 1 rounding puts the bound a hair inside the proportion, and a plot would refuse the negative error bar
+    return min(float(low), successes / n), max(float(high), successes / n)
 
 
 def proportion(successes: int, n: int) -> Estimate:

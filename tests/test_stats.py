@@ -18,6 +18,13 @@ def test_wilson_interval_keeps_its_width_at_the_ends(successes):
     assert high - low > 0.05 and 0 <= low < high <= 1
 
 
+def test_an_interval_holds_its_proportion_to_the_last_bit():
+    for n in range(1, 1100):
+        for k in (0, 1, n // 2, n):
+            low, high = stats.wilson(k, n)
+            assert 0 <= low <= k / n <= high <= 1, (k, n)
+
+
 def test_no_attempts_give_no_interval():
     assert np.isnan(stats.wilson(0, 0)).all() and np.isnan(stats.proportion(0, 0)).all()
 
