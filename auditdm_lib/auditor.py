@@ -1,39 +1,62 @@
-"""The auditor: a vision-language model that writes questions, trained on Equation 1 until the target fails on them.
+"""The auditor: a vision-language model that writes questions, captions and edit commands on which the target fails.
 
-Two phases. *Self-imitation*: ask one question of each of many pictures, keep those on which the references agree
-against the target, fine-tune on them with rare kinds drawn as often as frequent ones, repeat. *GRPO*: policy gradients
-on the same score (Equations 1 and 2), anchored to the imitation's result. GRPO alone, the paper's method, reaches its
-success on few kinds of failure; imitation first keeps them all (`imitation_rounds=0` gives the paper's method).
+One auditor has three prompts: p_q asks a question about a picture, p_c describes it with something added (the caption is
+drawn), p_e commands an edit of it (the edit is drawn). A probe of kind `question` asks about the picture itself; one of kind
+`regeneration` or `edit` asks about what was drawn. How it is trained: `imitation` and `grpo`.
 """
 
 import copy
-import tempfile
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainingArguments, set_seed
-from trl import GRPOConfig, GRPOTrainer
 
+from auditdm_lib import manifest
 from auditdm_lib.consensus import normalise
+from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import VLM, encode, load_vlm, prompt
+from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
-from auditdm_lib.probes import Panel, judge, malformed
-from auditdm_lib.rectify import collate
+from auditdm_lib.probes import malformed, texts
 
-HISTORY = ["phase", "step", "reward", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid", "no_consensus",
-           "distinct", "target_calls"]
+KINDS = ("question", "regeneration", "edit")
+TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
+HISTORY = ["phase", "step", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
+           "no_consensus", "distinct", "topics_hit", "target_calls", "reference_calls"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the auditor is told, by kind of probe (`prompts`), how long its texts may be (`tokens`), and how it samples.
+
+    `shares` says how the pictures divide among the kinds; it adds up to 1.
+    """
+
+    prompts: dict[str, str]
+    tokens: dict[str, int]
+    shares: dict[str, float]
+    temperature: float
+
+    def kinds(self, n: int, seed: int) -> list[str]:
+        """The kind of each of `n` probes: shares kept to the nearest one, in random order."""
+        edges = np.cumsum([self.shares.get(kind, 0) for kind in KINDS])
+        kinds = np.array(KINDS)[np.searchsorted(edges - 1e-9, (np.arange(n) + 0.5) / max(n, 1))]
+        return np.random.default_rng([seed, n]).permutation(kinds).tolist()
+
+
+def stream(*names) -> int:
+    """A seed for one use of randomness, so that no two uses (steps, rounds, seeds of runs) share their draws."""
+    return int(manifest.digest("/".join(map(str, names)).encode())[:8], 16)
 
 
 @torch.no_grad()
 def ask(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
         batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
-    """One sampled question for each image: text, ended (whether it came to its end token by itself)."""
+    """One sampled text for each image: text, ended (whether it came to its end token by itself)."""
     torch.manual_seed(seed)
     tokenizer, text = auditor.processor.tokenizer, prompt(auditor, instruction)
     config = copy.deepcopy(auditor.model.generation_config)
@@ -45,9 +68,57 @@ def ask(auditor: VLM, images: list[Image.Image], instruction: str, temperature: 
         inputs = encode(auditor, batch, [text] * len(batch), "left")
         inputs.pop("labels", None)
         tokens = auditor.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1]:]
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids))) for t, ids in zip(texts, tokens.tolist(), strict=True)]
+        said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids))) for t, ids in zip(said, tokens.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=["text", "ended"])
+
+
+def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, seed: int,
+            desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
+    """One probe of kind `kinds[i]` for picture i: what the auditor says, and the pictures that it is about.
+
+    The table has a row a picture: kind, caption, edit, question, invalid_reason (None where the probe can be put to the
+    panel). Where no picture could be drawn, its place holds the original.
+    """
+    table = blank(kinds)
+    for kind in TOLD:
+        rows = np.flatnonzero(np.array(kinds) == kind)
+        _say(auditor, pictures, table, rows, kind, search, stream(seed, kind), desc)
+    return complete(auditor, pictures, table, search, seed, desc)
+
+
+def blank(kinds: list[str]) -> pd.DataFrame:
+    """A table of probes of which nothing has been said yet."""
+    return pd.DataFrame(dict(kind=kinds, caption=None, edit=None, question=None, invalid_reason=None), dtype=object)
+
+
+def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Search, seed: int,
+             desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
+    """Draw what the captions and commands in `table` say, then ask about each picture whose probe has no question yet."""
+    invalid = texts(table["invalid_reason"])
+    drawn, undrawn = draw(pictures, table["kind"].tolist(), told(table, [r is None for r in invalid]))
+    table["invalid_reason"] = pd.Series([r or u for r, u in zip(invalid, undrawn, strict=True)], dtype=object)
+    rows = np.flatnonzero(table["invalid_reason"].isna() & table["question"].isna())
+    _say(auditor, drawn, table, rows, "question", search, seed, desc)
+    return table, drawn
+
+
+def told(table: pd.DataFrame, wanted: list[bool]) -> list[str | None]:
+    """The caption or edit command of each probe that is `wanted` and has one."""
+    rows = zip(wanted, table["kind"], texts(table["caption"]), texts(table["edit"]), strict=True)
+    return [dict(regeneration=caption, edit=edit).get(kind) if w else None for w, kind, caption, edit in rows]
+
+
+def _say(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray, kind: str, search: Search, seed: int,
+         desc: str | None) -> None:
+    """Fill the rows' column of what the prompt of `kind` asks for, and why a text is none."""
+    if not len(rows):
+        return
+    column = TOLD.get(kind, "question")
+    said = ask(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
+               desc=desc and f"{desc}: {column}s")
+    table.loc[rows, column] = said["text"].to_numpy(object)
+    table.loc[rows, "invalid_reason"] = [malformed(text, ended) for text, ended in said.itertuples(index=False)]
 
 
 def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward: float) -> float:
@@ -55,109 +126,54 @@ def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward
     return 1.0 if differs else 0.0 if invalid is None and agreed else no_consensus_reward
 
 
-def kind_of(question: str, agreed: str) -> tuple[str, str]:
-    """A stand-in for the failure type, from text alone: the question's first two words and the consensus answer."""
-    return " ".join(question.lower().split()[:2]), normalise(agreed)
+def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:
+    """Proposed probes with what the panel makes of them (`panel.judge`, which takes `how`) in further columns."""
+    judged = judge(panel, drawn.images, proposed["question"].fillna("").tolist(), texts(proposed["invalid_reason"]), **how)
+    return proposed.join(judged)
 
 
-def self_imitation(auditor: VLM, panel: Panel, pictures: Pictures, instruction: str, rounds: int, steps: int,
-                   learning_rate: float, temperature: float, max_new_tokens: int,
-                   seed: int) -> tuple[VLM, pd.DataFrame, pd.DataFrame]:
-    """Fine-tune the auditor on its own disagreements, `rounds` times over equal parts of `pictures`.
+def topic_of(row) -> tuple[str, str]:
+    """A stand-in for the failure type, from texts alone: the question's first two words and the consensus answer."""
+    return " ".join(row.question.lower().split()[:2]), normalise(row.consensus)
 
-    Each kept question is drawn with weight (size of its kind)^-1/2. Returns the auditor, its history and all that it
-    asked; with nothing found so far a round trains nothing, and the history shows it (reward 0).
+
+def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
+    """A row of the history from judged probes with their rewards: mean reward, share of disagreements, of invalid probes, of
+    those without consensus (where all were asked), of distinct ones.
+
+    `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
+    references; both are added to.
     """
-    found, history, completions, calls = [], [], [], 0
-    for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
-        images = [pictures.images[i] for i in rows]
-        asked = ask(auditor, images, instruction, temperature, seed + part, max_new_tokens, desc=f"round {part + 1}: ask")
-        invalid = [malformed(t, e) for t, e in asked.itertuples(index=False)]
-        judged = judge(panel, images, asked["text"].tolist(), invalid, cascade=True, desc=f"round {part + 1}")
-        calls += int(judged["target_answer"].notna().sum())
-        completions.append(completion_table(pictures, rows, asked["text"], invalid, judged).assign(step=part + 1))
-        found += [dict(image=images[k], question=instruction, answer=asked["text"][k],
-                       kind=kind_of(asked["text"][k], judged["consensus"][k])) for k in np.flatnonzero(judged["disagrees"])]
-        history.append(dict(phase="imitation", step=part + 1, reward=judged["disagrees"].mean(), target_calls=calls,
-                            invalid=sum(r is not None for r in invalid) / len(rows),
-                            distinct=asked["text"].nunique() / len(rows)))
-        if found:
-            imitate(auditor, found, steps, learning_rate, seed + part)
-    return auditor, pd.DataFrame(history).reindex(columns=HISTORY), _stack(completions)
+    found |= {topic_of(row) for row in judged[judged["disagrees"]].itertuples()}
+    calls[0] += int(judged["target_answer"].notna().sum())
+    calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
+    full = judged[judged["in_full"]]
+    said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
+    return dict(
+        reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
+        invalid=float(judged["invalid_reason"].notna().mean()),
+        no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
+        distinct=said.nunique() / len(said), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
 
 
-def completion_table(pictures: Pictures, rows, texts, invalid: list[str | None], judged: pd.DataFrame) -> pd.DataFrame:
-    """What an auditor asked and what came of it, to be read by people: one row a question."""
-    asked = pd.DataFrame(dict(picture=[pictures.names[i] for i in rows], question=list(texts),
-                              invalid_reason=pd.Series(invalid, dtype=object)))
-    return asked.join(judged[["target_answer", "consensus", "disagrees"]])
+def search_of(parameters: dict, temperature: float) -> Search:
+    """The search that a notebook's parameters (its `globals()`) describe."""
+    p = parameters
+    return Search(
+        prompts=dict(question=p["question_prompt"], regeneration=p["caption_prompt"], edit=p["edit_prompt"]),
+        tokens=dict(question=p["question_tokens"], regeneration=p["caption_tokens"], edit=p["edit_tokens"]),
+        shares=dict(question=1 - p["regeneration_share"] - p["edit_share"], regeneration=p["regeneration_share"],
+                    edit=p["edit_share"]),
+        temperature=temperature)
 
 
-def _stack(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def imitate(auditor: VLM, found: list[dict], steps: int, learning_rate: float, seed: int, batch: int = 64) -> None:
-    """Maximum likelihood on the questions found (all weights of the model), rare kinds as often as the square root allows."""
-    sizes = Counter(row["kind"] for row in found)
-    weights = np.array([sizes[row["kind"]] ** -0.5 for row in found])
-    set_seed(seed)
-    order = np.random.default_rng(seed).choice(len(found), steps * batch, p=weights / weights.sum())
-    auditor.model.train()
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch, learning_rate=learning_rate,
-            lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
-            logging_steps=steps, save_strategy="no", report_to="none", remove_unused_columns=False, label_names=["labels"],
-            train_sampling_strategy="sequential", dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
-        Trainer(auditor.model, arguments, data_collator=lambda rows: collate(auditor, rows),
-                train_dataset=[found[i] for i in order]).train()
-    auditor.model.eval()
-
-
-def grpo(start: Path, panel: Panel, pictures: Pictures, instruction: str, steps: int, group_size: int, groups: int,
-         learning_rate: float, beta: float, temperature: float, max_new_tokens: int, no_consensus_reward: float,
-         seed: int) -> tuple[VLM, pd.DataFrame, pd.DataFrame]:
-    """GRPO with TRL from the checkpoint at `start`: `groups` pictures a step, `group_size` questions each.
-
-    The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
-    `beta` is the weight of the KL divergence from `start`. Returns the auditor, its history and all that it asked.
-    """
-    set_seed(seed)
-    auditor = load_vlm(start)
-    calls, tables = 0, []
-
-    def disagreement(completions, completion_ids, picture, log_metric, log_extra, **_) -> list[float]:
-        nonlocal calls
-        texts = [c[0]["content"].strip() for c in completions]
-        ends = np.atleast_1d(auditor.model.generation_config.eos_token_id)
-        invalid = [malformed(t, bool(np.isin(ids, ends).any())) for t, ids in zip(texts, completion_ids, strict=True)]
-        judged = judge(panel, [pictures.images[i] for i in picture], texts, invalid)
-        calls += int(judged["target_answer"].notna().sum())
-        tables.append(completion_table(pictures, picture, texts, invalid, judged).assign(step=len(tables) + 1))
-        agreed = judged["consensus"].notna()
-        log_metric("invalid", sum(r is not None for r in invalid) / len(texts))
-        log_metric("no_consensus", float((~agreed).mean()))
-        log_metric("distinct", len(set(texts)) / len(texts))
-        log_metric("target_calls", calls)
-        return [reward(r, a, d, no_consensus_reward)
-                for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
-
-    data = Dataset.from_dict(dict(
-        prompt=[[{"role": "user", "content": instruction}]] * len(pictures), image=pictures.images,
-        picture=list(range(len(pictures)))))
-    with tempfile.TemporaryDirectory() as scratch:
-        gpu = torch.cuda.is_available()
-        trainer = GRPOTrainer(auditor.model, disagreement, GRPOConfig(
-            output_dir=scratch, max_steps=steps, per_device_train_batch_size=group_size * groups, num_generations=group_size,
-            max_completion_length=max_new_tokens, learning_rate=learning_rate, beta=beta, temperature=temperature,
-            lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, steps // 10),
-            seed=seed, bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1,
-            save_strategy="no", dataloader_pin_memory=False), train_dataset=data, processing_class=auditor.processor)
-        trainer.train()
-    history = pd.DataFrame([row for row in trainer.state.log_history if "reward" in row]).assign(phase="grpo")
-    auditor.model.eval()
-    return auditor, history.reindex(columns=HISTORY), _stack(tables)
+def load_auditor(path: Path | str) -> VLM:
+    """A model that can be trained as an auditor. Raises ValueError for one without a chat template."""
+    auditor = load_vlm(path)
+    if auditor.processor.chat_template is None:
+        raise ValueError(f"The auditor {path} has no chat template (TRL trains PaliGemma wrongly by GRPO): give a chat model "
+                         "that sees pictures, such as a Gemma3.")
+    return auditor
 
 
 def save_auditor(auditor: VLM, folder: Path) -> Path:

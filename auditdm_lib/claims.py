@@ -94,17 +94,23 @@ def exactly(count: float) -> Estimate:
     return Estimate(count, count, count)
 
 
-def _found(run: Artefacts, auditor: str) -> tuple[int, int]:
-    row = _attempts(run, auditor)
+def overall(search: pd.DataFrame) -> pd.DataFrame:
+    """One row an auditor of search.csv: that of all kinds of probes together, or of the only kind."""
+    return search[(search["kind"] == "all") | ~search["auditor"].duplicated(keep=False)].reset_index(drop=True)
+
+
+def _found(run: Artefacts, auditor: str, kind: str | None = None) -> tuple[int, int]:
+    row = _attempts(run, auditor, kind)
     if pd.isna(row["verified_failures"]):
         raise NotTested("it needs the truth or a verifier, and these pictures have neither")
     return int(row["verified_failures"]), int(row["attempts"])
 
 
-def _attempts(run: Artefacts, auditor: str) -> pd.Series:
-    rows = run.search[(run.search["auditor"] == auditor) & (run.search["kind"] == "question")]
+def _attempts(run: Artefacts, auditor: str, kind: str | None = None) -> pd.Series:
+    rows = run.search if kind else overall(run.search)
+    rows = rows[(rows["auditor"] == auditor) & (rows["kind"] == (kind or rows["kind"]))]
     if rows.empty:
-        raise NotTested(f"no probes of the {auditor} auditor")
+        raise NotTested(f"no {kind or ''} probes of the {auditor} auditor")
     return rows.iloc[0]
 
 
@@ -116,7 +122,7 @@ def _share(run: Artefacts, of: str, among: str) -> Estimate:
 
 
 def _valid(run: Artefacts) -> Estimate:
-    row = _attempts(run, "prompt_only")
+    row = _attempts(run, "prompt_only", "question")
     return percent(stats.proportion(int(row["attempts"] - row["invalid"]), int(row["attempts"])))
 
 
@@ -124,6 +130,23 @@ def _gaps_hit(run: Artefacts) -> Estimate:
     hits = _known(run.hits)
     hits = hits[hits["auditor"] == "trained"]
     return exactly(100 * float((hits["hits"] > 0).mean()))
+
+
+def _lone_gap(run: Artefacts, auditor: str) -> pd.Series:
+    hits = _known(run.hits)
+    if hits["gap"].nunique() != 1:
+        raise NotTested("this target has several planted gaps")
+    return hits[hits["auditor"] == auditor].iloc[0]
+
+
+def _reach(run: Artefacts) -> Estimate:
+    row = _lone_gap(run, "trained")
+    return percent(stats.proportion(int(row["found_in"]), int(row["can_show"])))
+
+
+def _lone_ratio(run: Artefacts) -> Estimate:
+    found = [(int(_lone_gap(run, a)["hits"]), int(_attempts(run, a)["attempts"])) for a in ("trained", "prompt_only")]
+    return stats.ratio(*found[0], *found[1])
 
 
 def _known(table: pd.DataFrame | None) -> pd.DataFrame:
@@ -269,14 +292,21 @@ CLAIMS = {
         "At least 90 % of the prompt-only auditor's questions are valid (so the comparison is fair)", "02_probes/search.csv",
         _valid, lambda e, run: e.low >= 90),
     "prompt_only_not_below_random": Claim(
-        "No sign that the prompt-only auditor is below random valid questions (points of search success)",
-        "02_probes/search.csv", lambda run: percent(stats.difference(*_found(run, "prompt_only"), *_found(run, "random"))),
+        "No sign that the prompt-only auditor's questions are below random valid ones (points of search success)",
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *_found(run, "prompt_only", "question"), *_found(run, "random"))),
         lambda e, run: e.high >= 0),
     "gaps_hit": Claim(
         "At least half of the planted gaps are among the trained auditor's failures (% of the gaps)", "02_probes/gap_hits.csv",
         _gaps_hit, lambda e, run: e.low >= 50),
+    "lone_gap_found": Claim(
+        "A lone, rare gap is found in at least 60 % of the pictures that can show it (%)", "02_probes/gap_hits.csv", _reach,
+        lambda e, run: e.low >= 60),
+    "lone_gap_ratio": Claim(
+        "The trained auditor finds a lone, rare gap at least 8 times as often as the prompt-only one (ratio)",
+        "02_probes/gap_hits.csv", _lone_ratio, lambda e, run: e.low >= 8),
     "answerable": Claim(
-        "Answerability: of the trained auditor's questions with a consensus at least 95 % have an answer (%)",
+        "Answerability: of the trained auditor's probes with a consensus at least 95 % have an answer (%)",
         "02_probes/search.csv", lambda run: _share(run, "consensus_answerable", "consensus_probes"),
         lambda e, run: e.low >= 95),
     "target_only_correct_is_rare": Claim(
@@ -321,10 +351,17 @@ CLAIMS = {
     "sixteen_benchmarks": Claim(
         "Gains on all 16 benchmarks", "05_scores", _untested("the testbed's suites only have the benchmarks' formats")),
     "regeneration": Claim(
-        "Regenerated images expose failures too", "02_probes", _untested("this kit asks questions only so far")),
+        "Pictures drawn from captions expose failures too: trained above prompt-only (points of search success)",
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *_found(run, "trained", "regeneration"), *_found(run, "prompt_only", "regeneration"))), lambda e, run: e.low > 0),
     "editing": Claim(
-        "Editing finds more failures than regeneration, but less diverse ones", "02_probes",
-        _untested("this kit asks questions only so far")),
+        "Edited pictures expose failures too: trained above prompt-only (points of search success)",
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *_found(run, "trained", "edit"), *_found(run, "prompt_only", "edit"))), lambda e, run: e.low > 0),
+    "editing_above_regeneration": Claim(
+        "The trained auditor finds more failures by editing than by regeneration (points of search success)",
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *_found(run, "trained", "edit"), *_found(run, "trained", "regeneration"))), lambda e, run: e.low > 0),
     "gemma_above_12b": Claim(
         "Gemma3-4B with AuditDM beats Gemma3-12B on the average (points)", "05_scores",
         _untested("the target is of the PaliGemma2 family"), paper=lambda v: _fig2(v, "Gemma3-4B + AuditDM", "Gemma3-12B")),
@@ -333,9 +370,11 @@ CLAIMS = {
 }
 
 # Which claims each profile must test; there, "not tested" stops the run.
-_ALWAYS = {name for name in CLAIMS} - {"sixteen_benchmarks", "regeneration", "editing", "gemma_above_12b",
-                                       "shrinking_gap_over_rounds"}
+_LONE = {"lone_gap_found", "lone_gap_ratio"}
+_ALWAYS = {name for name in CLAIMS} - _LONE - {"sixteen_benchmarks", "gemma_above_12b", "shrinking_gap_over_rounds"}
 MUST_TEST = {
     "testbed": _ALWAYS,
+    "full": _ALWAYS,
+    "needle": _LONE | {"trained_above_prompt_only", "gaps_hit", "answerable"},
     "smoke": _ALWAYS - {"gaps_own_category", "types_match_gaps", "target_only_correct_is_rare"},  # too few failures
 }

@@ -16,10 +16,14 @@ from auditdm_lib import claims, stats
 OKABE = dict(zip("black orange sky green yellow blue red purple".split(),
                  ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"], strict=True))
 COLOUR = {"target": OKABE["orange"], "rectified": OKABE["green"], "control": OKABE["sky"], "reference_1": OKABE["blue"],
-          "reference_2": OKABE["purple"], "random": "#999999", "prompt_only": OKABE["sky"], "trained": OKABE["green"]}
+          "reference_2": OKABE["purple"], "random": "#999999", "prompt_only": OKABE["sky"], "trained": OKABE["green"],
+          "plain_grpo": OKABE["red"]}
 LABEL = {"target": "target", "rectified": "target,\nrectified", "control": "target,\ncontrol",
          "reference_1": "reference 1", "reference_2": "reference 2", "random": "random\nquestions",
-         "prompt_only": "prompt-only\nauditor", "trained": "trained\nauditor"}
+         "prompt_only": "prompt-only\nauditor", "trained": "trained\nauditor", "plain_grpo": "plain GRPO\n(Equation 1)",
+         "union": "union of\ncheckpoints"}
+MILESTONES = r"step_\d+|plain_\d+|imitation"  # auditors on the way: they have a figure of their own
+OFTEN = 5  # verified failures by which a planted gap counts as covered
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
@@ -141,12 +145,13 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
     Where nothing can be verified, the share of disagreements stands instead, and the axis says so.
     """
-    search = search[search["kind"] == "question"]
+    search = claims.overall(search)
+    search = search[~search["auditor"].str.fullmatch(MILESTONES)].reset_index(drop=True)
     verified = search["verified_failures"].notna().all()
     counted = "verified_failures" if verified else "disagrees"
     estimates = [claims.percent(stats.proportion(int(k), int(n)))
                  for k, n in zip(search[counted], search["attempts"], strict=True)]
-    figure = _figure(7.2, 4.6)
+    figure = _figure(max(7.2, 1.7 * len(search)), 4.6)
     axis = figure.add_subplot()
     x = np.arange(len(search))
     _bars(axis, x, estimates, [COLOUR.get(a, OKABE["yellow"]) for a in search["auditor"]], width=0.6)
@@ -164,12 +169,66 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
             axis.annotate(f"{value:.1f}", (place + 0.36, value), (7, 0), textcoords="offset points", va="center", fontsize=8)
     calls = [f"{n:,} calls" + (f"\n+ {t:,} in training" if t else "")
              for n, t in zip(search["probing_calls"].astype(int), search["training_calls"].astype(int), strict=True)]
-    axis.set(xticks=x, xticklabels=[f"{LABEL.get(a, a)}\n{c}" for a, c in zip(search["auditor"], calls, strict=True)],
+    names = [LABEL.get(a, f"{a.replace('_', ' ')},\nprompt-only") for a in search["auditor"]]
+    axis.set(xticks=x, xticklabels=[f"{a}\n{c}" for a, c in zip(names, calls, strict=True)],
              xlim=(-0.6, len(search) - 0.2), ylim=(0, 118), yticks=range(0, 101, 20),
              ylabel="verified failures per attempt (%)" if verified else "disagreements per attempt, not verified (%)")
-    axis.set_title("Search success: how often one question exposes the target", pad=24)
+    axis.set_title("Search success: how often one probe exposes the target", pad=24)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
+    return figure
+
+
+@_styled
+def fig_kinds(search: pd.DataFrame) -> Figure:
+    """Search success of the untrained and the trained auditor by kind of probe, with Wilson intervals."""
+    kinds = [kind for kind in ("question", "regeneration", "edit") if kind in set(search["kind"])]
+    figure = _figure(6.4, 4.2)
+    axis = figure.add_subplot()
+    for shift, auditor in [(-0.2, "prompt_only"), (0.2, "trained")]:
+        rows = search[search["auditor"] == auditor].set_index("kind").reindex(kinds)
+        counted = "verified_failures" if rows["verified_failures"].notna().all() else "disagrees"
+        estimates = [claims.percent(stats.proportion(int(k), int(n)))
+                     for k, n in zip(rows[counted], rows["attempts"], strict=True)]
+        _bars(axis, np.arange(len(kinds)) + shift, estimates, [COLOUR[auditor]] * len(kinds), width=0.38)
+        axis.containers[-2][0].set_label(LABEL[auditor].replace("\n", " "))
+    names = {"question": "question about\nthe picture", "regeneration": "question about one\ndrawn from a caption",
+             "edit": "question about\nan edited picture"}
+    axis.set(xticks=range(len(kinds)), xticklabels=[names[kind] for kind in kinds], ylim=(0, 112), yticks=range(0, 101, 20),
+             ylabel=f"{counted.replace('_', ' ')} per attempt (%)")
+    axis.set_title("Search success by kind of probe", pad=24)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
+    return figure
+
+
+@_styled
+def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
+    """Success and coverage over the training's calls of the target: the kit's auditor and plain GRPO, by checkpoint.
+
+    Coverage is the share of planted gaps with at least OFTEN verified failures among an auditor's probes.
+    """
+    asked = claims.overall(search).set_index("auditor")
+    asked = asked.rename(columns={"verified_failures": "failures", "training_calls": "calls"})
+    success = [claims.percent(stats.proportion(int(k), int(n)))
+               for k, n in asked[["failures", "attempts"]].itertuples(index=False)]
+    asked[["success", "low", "high"]] = np.array(success)
+    asked["coverage"] = 100 * hits.assign(covered=hits["hits"] >= OFTEN).groupby("auditor")["covered"].mean()
+    lines = {"trained": ("self-imitation, then GRPO (trained)", r"prompt_only|imitation|step_\d+|trained"),
+             "plain_grpo": ("plain GRPO (Equation 1)", r"prompt_only|plain_\d+|plain_grpo")}
+    figure = _figure(10, 4)
+    for axis, (column, title) in zip(figure.subplots(1, 2), [
+            ("success", "Search success"), ("coverage", f"Planted gaps found at least {OFTEN} times")], strict=True):
+        for name, (label, pattern) in lines.items():
+            rows = asked[asked.index.str.fullmatch(pattern)].sort_values("calls")
+            axis.plot(rows["calls"] / 1000, rows[column], "o-", color=COLOUR[name], label=label, markersize=4)
+            if column == "success":
+                axis.fill_between(rows["calls"] / 1000, rows["low"], rows["high"], color=COLOUR[name], alpha=0.2, linewidth=0)
+        if "union" in asked.index:
+            axis.plot(asked.loc["union", "calls"] / 1000, asked.loc["union", column], "D", color=OKABE["yellow"],
+                      markeredgecolor="#333333", label="union of our checkpoints")
+        axis.set(title=title, xlabel="calls of the target in training (thousands)", ylim=(0, 105), yticks=range(0, 101, 20),
+                 ylabel=f"{'verified failures per attempt' if column == 'success' else 'share of the planted gaps'} (%)")
+    axis.legend(fontsize=8, loc="lower left")
     return figure
 
 
@@ -199,12 +258,13 @@ def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
 @_styled
 def fig_training(history: pd.DataFrame) -> Figure:
     """The auditor's training over calls of the target: reward, share of invalid and unjudged questions, variety."""
+    history = history[history["phase"] != "plain"]
     spent = history.groupby("phase", sort=False)["target_calls"].max().shift(fill_value=0).cumsum()
     calls = (history["target_calls"] + history["phase"].map(spent)) / 1000
     panels = [("Reward (Equation 1)", "mean reward", {"reward": OKABE["green"]}),
-              ("Questions that cannot count", "share of questions (%)",
+              ("Probes that cannot count", "share of probes (%)",
                {"invalid": OKABE["red"], "no_consensus": OKABE["purple"]}),
-              ("Variety", "distinct questions (%)", {"distinct": OKABE["blue"]})]
+              ("Variety", "distinct probes (%)", {"distinct": OKABE["blue"]})]
     names = {"invalid": "not well-formed", "no_consensus": "no consensus"}
     phases = {"imitation": "self-imitation", "grpo": "GRPO"}
     figure = _figure(11, 3.4)

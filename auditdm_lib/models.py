@@ -63,14 +63,19 @@ def load_vlm(path: str | Path) -> VLM:
     return VLM(str(path), model.eval().to("cuda" if gpu else "cpu"), processor)
 
 
+def as_data(tokenizer, text: str) -> str:
+    """`text` with what looks like the tokenizer's special tokens broken up, and lone surrogates replaced."""
+    for token in tokenizer.all_special_tokens:
+        text = text.replace(token, " ".join(token))
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def prompt(vlm: VLM, question: str) -> str:
     """The text that puts `question` to the model: its chat template, else PaliGemma's format.
 
-    What looks like one of the model's own special tokens is broken up, and a lone surrogate replaced: any text is a question.
+    Any text is a question: it is put as data (`as_data`).
     """
-    for token in vlm.processor.tokenizer.all_special_tokens:
-        question = question.replace(token, " ".join(token))
-    question = question.encode("utf-8", "replace").decode("utf-8")
+    question = as_data(vlm.processor.tokenizer, question)
     if vlm.processor.chat_template is None:
         return f"{vlm.processor.image_token}answer en {question}"
     content = [{"type": "image"}, {"type": "text", "text": question}]

@@ -1,7 +1,8 @@
 """Pictures by name: the testbed, a folder of image files, or a data set. Where the testbed supplies them, so does truth."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Image as ImageFeature
@@ -29,6 +30,11 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def take(self, rows: Sequence[int]) -> "Pictures":
+        """Some of the pictures, in the order of `rows`."""
+        world = replace(self.world, scenes=[self.world.scenes[i] for i in rows]) if self.world else None
+        return Pictures([self.names[i] for i in rows], [self.images[i] for i in rows], world)
 
     def random_question(self, i: int, rng: random.Random) -> str:
         return self.world.random_question(i, rng) if self.world else rng.choice(GENERIC_QUESTIONS)
@@ -84,4 +90,14 @@ def save_pictures(pictures: Pictures, folder: Path) -> list[str]:
     files = [f"{folder.name}/{i:05d}.png" for i in range(len(pictures))]
     for file, image in zip(files, pictures.images, strict=True):
         image.save(folder.parent / file)
+    return files
+
+
+def save_drawn(drawn: Pictures, pictures: Pictures, names: list[str], folder: Path, auditor: str) -> list[str]:
+    """Write those of `drawn` that are not the picture of their place in `pictures`, whose files are `names`; all files."""
+    files = list(names)
+    for i, (new, old) in enumerate(zip(drawn.images, pictures.images, strict=True)):
+        if new is not old:
+            files[i] = f"{folder.name}/{auditor}-{i:05d}.png"
+            new.save(folder.parent / files[i])
     return files

@@ -1,26 +1,15 @@
 """Probes: questions put to the target and the references, judged by their answers, verified where truth is known."""
 
-import random
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
-from auditdm_lib.consensus import abstains, consensus, disagrees, same_answer
-from auditdm_lib.models import VLM, answer
+from auditdm_lib.consensus import same_answer
+from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.stats import wilson
 
 COUNTED = ("unfinished", "empty")  # reasons for which a text is no question, for any auditor and any picture
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Who answers a probe: the audited model and the models whose consensus is the oracle."""
-
-    target: VLM
-    references: list[VLM]
 
 
 def malformed(text: str, ended: bool) -> str | None:
@@ -28,65 +17,39 @@ def malformed(text: str, ended: bool) -> str | None:
     return COUNTED[0] if not ended else None if text.strip() else COUNTED[1]
 
 
-def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid: list[str | None],
-          cascade: bool = False, desc: str | None = None) -> pd.DataFrame:
-    """Put question i about image i to the panel, except where `invalid[i]` names a reason not to.
+def texts(column: pd.Series) -> list[str | None]:
+    """A column of texts with None, and not pandas' NaN, where there is none."""
+    return [text if isinstance(text, str) else None for text in column]
 
-    Returns one row a question: target_answer, reference_answers (list; None for a member not asked), consensus,
-    disagrees (Equation 1). With `cascade` further references are asked only where the target and the first reference
-    differ: under unanimity nothing else can disagree, so `disagrees` is the same at a third of the calls, but
-    `consensus` is known on those rows only.
+
+def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFrame, seed: int, sources: list[str],
+                images: list[str]) -> pd.DataFrame:
+    """The probe table, one row a proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
+
+    Row i is about picture i of `drawn`, stored at `images[i]` and made from the one at `sources[i]`. Where the pictures'
+    world is known: truth, `valid` also asks that the question has an answer, and `verified_failure` that the target is
+    wrong; elsewhere truth and verification are null. A question on which the target raised an error is no valid probe.
     """
-    rows = [i for i, reason in enumerate(invalid) if reason is None]
-    asked = answer(panel.target, [images[i] for i in rows], [questions[i] for i in rows], desc=desc and f"{desc}: target")
-    target = dict(zip(rows, asked, strict=True))
-    votes = {i: [None] * len(panel.references) for i in rows}
-    for k, reference in enumerate(panel.references):
-        given = answer(reference, [images[i] for i in rows], [questions[i] for i in rows],
-                       desc=desc and f"{desc}: reference {k + 1}")
-        for i, text in zip(rows, given, strict=True):
-            votes[i][k] = text
-        if cascade and k == 0:
-            rows = [i for i in rows if not abstains(votes[i][0]) and not same_answer(votes[i][0], target[i])]
-    nobody = [None] * len(panel.references)
-    agreed = [consensus(votes[i]) if i in votes and None not in votes[i] else None for i in range(len(questions))]
-    return pd.DataFrame(dict(
-        target_answer=pd.Series([target.get(i) for i in range(len(questions))], dtype=object),
-        reference_answers=pd.Series([votes.get(i, nobody) for i in range(len(questions))], dtype=object),
-        consensus=pd.Series(agreed, dtype=object),
-        disagrees=[disagrees(target.get(i, ""), c) for i, c in enumerate(agreed)]))
-
-
-def make_probes(panel: Panel, pictures: Pictures, auditor: str, texts: pd.DataFrame, seed: int,
-                names: list[str]) -> pd.DataFrame:
-    """The probe table (one row a picture) of an auditor's questions `texts` (columns text, ended).
-
-    `names[i]` is where picture i is stored. Where the pictures' world is known: truth, `valid` also asks that the
-    question has an answer, and `verified_failure` that the target is wrong; elsewhere truth and verification are null.
-    """
-    invalid = [malformed(t, e) for t, e in zip(texts["text"], texts["ended"], strict=True)]
     probes = pd.DataFrame(dict(
-        probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(pictures))], kind="question", auditor=auditor,
-        source_image=names, image=names, caption=None, edit=None, question=texts["text"].str.strip()))
-    probes = probes.join(judge(panel, pictures.images, probes["question"].tolist(), invalid, desc=auditor))
-    world = pictures.world
+        probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], auditor=auditor,
+        source_image=sources, image=images, caption=proposed["caption"], edit=proposed["edit"],
+        question=proposed["question"].fillna("").str.strip()))
+    invalid = texts(proposed["invalid_reason"])
+    probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
+    erred = probes["target_answer"].isna()
+    invalid = [r or ("target error" if e else None) for r, e in zip(invalid, erred, strict=True)]
+    world = drawn.world
     truth = [world.truth(i, q) if world else None for i, q in probes["question"].items()]
     if world:
         invalid = [r or ("not answerable" if t is None else None) for r, t in zip(invalid, truth, strict=True)]
     probes["truth"] = pd.Series(truth, dtype=object)
     probes["invalid_reason"] = pd.Series(invalid, dtype=object)
-    probes["valid"] = [r is None for r in invalid]
+    probes["valid"] = pd.Series([r is None for r in invalid], dtype=bool)
     probes["verified_failure"] = pd.Series([
         bool(v and d and not same_answer(a, t)) if world else None for v, d, a, t in
         zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, strict=True)], dtype=object)
     probes["seed"] = seed
     return probes
-
-
-def random_texts(pictures: Pictures, seed: int) -> pd.DataFrame:
-    """The baseline without an auditor: a random question a picture (answerable ones where the world supplies them)."""
-    rng = random.Random(f"random questions/{seed}")
-    return pd.DataFrame(dict(text=[pictures.random_question(i, rng) for i in range(len(pictures))], ended=True))
 
 
 def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.DataFrame:
@@ -106,7 +69,7 @@ def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
     world = pictures.world
     pairs = [(i, q) for i in range(min(n, len(pictures))) for q in world.all_questions(i)]
     judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
-                   cascade=True, desc="ceiling")
+                   cascade=panel.llm is None, full_share=0, desc="ceiling")
     failed = {i for (i, q), a, d in zip(pairs, judged["target_answer"], judged["disagrees"], strict=True)
               if d and not same_answer(a, world.truth(i, q))}
     return len(failed) / min(n, len(pictures))
@@ -117,35 +80,45 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     """Search success by auditor and kind: verified failures over attempts with Wilson's 95 % interval, and what else
     an attempt can come to. Where no truth is known, the columns that need it are null.
 
-    label_noise counts probes whose consensus is wrong while the target is right; consensus_answerable those with a
-    consensus that have an answer (the paper's first assumption).
+    An attempt is a picture; of several probes of one picture (best of n) it is the first that disagrees, if any does, and
+    all of them count as calls. no_consensus is of the consensus_asked attempts that were put to every member.
+    label_noise counts probes whose consensus is wrong while the target is right (that these are rare is the paper's second
+    assumption), consensus_answerable those with a consensus that have an answer (its first). `ceiling` is that of questions.
+    An auditor of several kinds of probes has a row of kind `all`.
     """
     rows = []
-    for (auditor, kind), p in probes.groupby(["auditor", "kind"], sort=False):
-        agreed = p[p["consensus"].notna()]
-        row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()),
-                   no_consensus=int(p["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
-                   probing_calls=int(p["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
-                   consensus_probes=len(agreed), ceiling=ceiling)
+    several = probes.groupby("auditor")["kind"].transform("nunique") > 1
+    together = pd.concat([probes[several].assign(kind="all"), probes])
+    for (auditor, kind), tried in together.groupby(["auditor", "kind"], sort=False):
+        p = tried.sort_values("disagrees", ascending=False, kind="stable").drop_duplicates("source_image").sort_index()
+        agreed, full = p[p["consensus"].notna()], p[p["in_full"]]
+        row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()), consensus_asked=len(full),
+                   no_consensus=int(full["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
+                   probing_calls=int(tried["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
+                   consensus_probes=len(agreed), ceiling=ceiling if kind in ("question", "all") else None)
         if graded is not None:
             failures = int(p["verified_failure"].sum())
             low, high = wilson(failures, len(p))
             gaps = graded.set_index("probe_id").loc[p.loc[p["verified_failure"].astype(bool), "probe_id"], "gap"]
+            known = agreed[agreed["truth"].notna() & agreed["target_answer"].notna()]
             noise = [not same_answer(c, t) and same_answer(a, t) for c, t, a in
-                     agreed.loc[agreed["truth"].notna(), ["consensus", "truth", "target_answer"]].itertuples(index=False)]
+                     known[["consensus", "truth", "target_answer"]].itertuples(index=False)]
             row |= dict(verified_failures=failures, success=failures / len(p), ci_low=low, ci_high=high,
                         gaps_found=gaps.nunique(), label_noise=sum(noise),
                         consensus_answerable=int(agreed["truth"].notna().sum()))
         rows.append(row)
-    columns = ["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures", "success", "ci_low",
-               "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise", "consensus_probes",
-               "consensus_answerable"]
+    columns = ["auditor", "kind", "attempts", "invalid", "consensus_asked", "no_consensus", "disagrees", "verified_failures",
+               "success", "ci_low", "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise",
+               "consensus_probes", "consensus_answerable"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: list[str]) -> pd.DataFrame:
-    """Verified failures by auditor and planted gap, zeros included: auditor, gap, hits."""
-    failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id")
-    counts = failed.groupby(["auditor", "gap"]).size()
-    return pd.DataFrame([(a, g, int(counts.get((a, g), 0))) for a in probes["auditor"].unique() for g in gaps],
-                        columns=["auditor", "gap", "hits"])
+def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures) -> pd.DataFrame:
+    """How often each auditor found each planted gap, zeros included: auditor, gap, hits (verified failures), found_in (so many
+    of `pictures`), can_show (so many of them let one ask for it)."""
+    failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
+    hits, found = failed.size(), failed["source_image"].nunique()
+    shown = {gap.name: sum(pictures.world.shows(i, gap) for i in range(len(pictures))) for gap in gaps}
+    return pd.DataFrame([(a, g, int(hits.get((a, g), 0)), int(found.get((a, g), 0)), n)
+                         for a in probes["auditor"].unique() for g, n in shown.items()],
+                        columns=["auditor", "gap", "hits", "found_in", "can_show"])

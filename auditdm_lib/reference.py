@@ -39,13 +39,13 @@ def collect(run: str, folder: Path = REFERENCE) -> None:
 
 def numbers(folder: Path = REFERENCE) -> str:
     """The README's block of numbers: search success and the claims table, in Markdown."""
-    search = pd.read_csv(folder / "search.csv").set_index("auditor")
+    search = pd.read_csv(folder / "search.csv").set_index(["auditor", "kind"])
     claims = pd.read_csv(folder / "claims.csv")
-    lines = ["| auditor | verified failures / attempts | search success (95 % interval) | valid questions | planted gaps found |",
-             "|---|---|---|---|---|"]
-    for name, row in search.iterrows():
+    lines = ["| auditor | kind of probe | verified failures / attempts | search success (95 % interval) | valid | planted gaps "
+             "found |", "|---|---|---|---|---|---|"]
+    for (name, kind), row in search.iterrows():
         lines.append(
-            f"| {name.replace('_', ' ')} | {row['verified_failures']:.0f} / {row['attempts']} "
+            f"| {name.replace('_', ' ')} | {kind} | {row['verified_failures']:.0f} / {row['attempts']:.0f} "
             f"| {row['success']:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%}) "
             f"| {1 - row['invalid'] / row['attempts']:.1%} | {row['gaps_found']:.0f} |")
     lines += ["", f"Ceiling (some question fails the target): {search['ceiling'].iloc[0]:.1%} of the pictures. The paper's "

@@ -51,7 +51,7 @@ def headline(run: Artefacts) -> dict[str, list[str]]:
 def numbers(run: Artefacts) -> list[tuple[str, str]]:
     """The few numbers of the page's head: (what, value with interval)."""
     rows = []
-    search = run.search.set_index("auditor")
+    search = claims.overall(run.search).set_index("auditor")
     for auditor, words in [("prompt_only", "untrained auditor"), ("trained", "trained auditor")]:
         if auditor in search.index and pd.notna(search.loc[auditor, "success"]):
             row = search.loc[auditor]
@@ -83,7 +83,7 @@ def caveats(run: Artefacts) -> list[str]:
     """How this result can mislead, with this run's own numbers where it has them."""
     words = ["One run with one seed. The intervals are over items and probes; they do not cover other seeds of the training.",
              "“References agree” stands for the truth. A fault that all references share is taken for a fault of the target."]
-    search = run.search.set_index("auditor")
+    search = claims.overall(run.search).set_index("auditor")
     if "trained" in search.index and pd.notna(search.loc["trained", "label_noise"]):
         row = search.loc["trained"]
         words.append(f"Here that happened in {int(row['label_noise'])} of {int(row['disagrees'])} disagreements of the trained "

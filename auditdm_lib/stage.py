@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ class Stage:
     parameters: dict[str, Any]
     key: dict[str, Any]
     out: Path
+    work: Path  # kept until the stage is finished: a killed one's trainings lie here, for the next to go on from
     began: float
     prompts: dict[str, str] = field(default_factory=dict)  # name -> text, for the manifest
 
@@ -103,8 +105,11 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     for name, value in values.items():
         print(f"  {name} = {value!r}  ({known[name].rule['help']})")
     _seed(values["seed"], values["threads"])
-    out = manifest.temporary(paths.result(values["run"], step.folder))
-    return Stage(step, values["run"], values, key, out, time.time())
+    final = paths.result(values["run"], step.folder)
+    out = manifest.temporary(final)
+    work = final.parent / f".{final.name}.work"
+    work.mkdir(parents=True, exist_ok=True)
+    return Stage(step, values["run"], values, key, out, work, time.time())
 
 
 def finish(stage: Stage) -> None:
@@ -124,6 +129,7 @@ def finish(stage: Stage) -> None:
               "wall_seconds": round(time.time() - stage.began, 1)}
     manifest.write(stage.out, record, timing)
     manifest.commit(stage.out, final)
+    shutil.rmtree(stage.work, ignore_errors=True)
     shown = final.relative_to(paths.HOME).as_posix()
     print(f"{shown} is finished: {len(manifest.hash_folder(final)) - 1} files, {timing['wall_seconds']} s.")
 

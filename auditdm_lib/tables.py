@@ -12,7 +12,7 @@ from auditdm_lib.stats import Estimate, proportion
 
 def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
     """Every table of this run by file name; the one of planted gaps only where gaps were planted."""
-    tables = {"table_scores": scores(run.items), "table_search": search(run.search),
+    tables = {"table_scores": scores(run.items), "table_search": search(run.search), "table_assumptions": assumptions(run.search),
               "table_categories": categories(run.categories)}
     if run.gaps is not None and run.hits is not None:
         tables["table_gaps"] = gaps(run.gaps, run.hits, run.categories)
@@ -48,12 +48,27 @@ def scores(items: pd.DataFrame) -> pd.DataFrame:
 
 def search(table: pd.DataFrame) -> pd.DataFrame:
     """Search success in percent, what else an attempt came to, and what it cost in calls of the target."""
-    out = table[["auditor", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures"]].copy()
+    out = table[["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures"]].copy()
     out["success % [95 % interval]"] = [
         "" if pd.isna(k) else with_interval(claims.percent(proportion(int(k), int(n))))
         for k, n in zip(table["verified_failures"], table["attempts"], strict=True)]
     out["ceiling %"] = (100 * table["ceiling"]).round(1)
-    return out.join(table[["gaps_found", "label_noise", "probing_calls", "training_calls"]])
+    found = table["verified_failures"].where(table["verified_failures"] > 0)
+    out["calls per failure"] = (table["probing_calls"] / found).round(1)
+    out["with training"] = ((table["probing_calls"] + table["training_calls"]) / found).round(1)
+    return out.join(table[["gaps_found", "probing_calls", "training_calls"]])
+
+
+def assumptions(table: pd.DataFrame) -> pd.DataFrame:
+    """The paper's two assumptions, in percent: a probe with a consensus has an answer; where the target stands alone it is
+    seldom the one that is right. Without truth neither can be known, and the columns are empty."""
+    out = table[["auditor", "kind", "consensus_probes", "disagrees"]].copy()
+    for name, part, whole in [("answerable %", "consensus_answerable", "consensus_probes"),
+                              ("target alone is right %", "label_noise", "disagrees")]:
+        out[f"{name} [95 % interval]"] = [
+            "" if pd.isna(k) or not n else with_interval(claims.percent(proportion(int(k), int(n))))
+            for k, n in zip(table[part], table[whole], strict=True)]
+    return out
 
 
 def gaps(grading: pd.DataFrame, hits: pd.DataFrame, categories: pd.DataFrame) -> pd.DataFrame:

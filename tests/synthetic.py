@@ -61,12 +61,17 @@ def failures(n: int, seed: int = 0, noise: float = 0.08, gaps: tuple[str, ...] =
 def search() -> pd.DataFrame:
     """search.csv of a run that went well."""
     rows = []
-    for auditor, found, gaps, training in [("random", 190, 9, 0), ("prompt_only", 214, 9, 0), ("trained", 850, 8, 20000)]:
+    for auditor, kind, found, gaps, training in [
+            ("random", "question", 190, 9, 0),
+            ("prompt_only", "all", 214, 9, 0), ("prompt_only", "question", 220, 9, 0), ("prompt_only", "regeneration", 150, 9, 0),
+            ("prompt_only", "edit", 180, 9, 0), ("trained", "all", 850, 8, 20000), ("trained", "question", 870, 8, 20000),
+            ("trained", "regeneration", 500, 8, 20000), ("trained", "edit", 700, 8, 20000),
+            ("best_of_8", "question", 620, 9, 0)]:
         rows.append(dict(
-            auditor=auditor, kind="question", attempts=1000, invalid=30, no_consensus=20, disagrees=found + 10,
+            auditor=auditor, kind=kind, attempts=1000, consensus_asked=1000, invalid=30, no_consensus=20, disagrees=found + 10,
             verified_failures=found, success=found / 1000, ci_low=stats.wilson(found, 1000)[0],
-            ci_high=stats.wilson(found, 1000)[1], ceiling=0.97, probing_calls=1000, training_calls=training, gaps_found=gaps,
-            label_noise=3, consensus_probes=960, consensus_answerable=955))
+            ci_high=stats.wilson(found, 1000)[1], ceiling=0.97 if kind in ("question", "all") else None, probing_calls=1000,
+            training_calls=training, gaps_found=gaps, label_noise=3, consensus_probes=960, consensus_answerable=955))
     return pd.DataFrame(rows)
 
 

@@ -2,31 +2,36 @@
 
 import ast
 import inspect
+import random
 
 import pandas as pd
 import pytest
+import trainings
 
 from auditdm_lib import auditor, paths
-from auditdm_lib.auditor import ask, grpo, kind_of, reward, save_auditor, self_imitation
+from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary, topic_of
+from auditdm_lib.counterfactuals import UNDRAWN
+from auditdm_lib.grpo import Schedule
+from auditdm_lib.imitation import hits
 from auditdm_lib.models import load_vlm
+from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
-from auditdm_lib.testbed.checkpoint import CHECKPOINTS
+from auditdm_lib.probes import COUNTED, malformed
+from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
+from auditdm_lib.testbed.language import sample_edit
 
-PROMPT = "Ask a question about this picture."
+PROMPT = PROMPTS[0]
 
 
 @pytest.fixture
-def about_background(monkeypatch):
-    """A stand-in for the panel: the target fails on questions about the background, and nothing else is judged."""
-    def judge(panel, images, questions, invalid, **_):
-        hit = [r is None and "background" in q for q, r in zip(questions, invalid, strict=True)]
-        return pd.DataFrame(dict(target_answer="white", consensus=["grey" if h else None for h in hit], disagrees=hit))
-    monkeypatch.setattr(auditor, "judge", judge)
+def about_colour(monkeypatch):
+    """A stand-in for the panel: the target fails on questions about colour only."""
+    monkeypatch.setattr(auditor, "judge", trainings.judge)
 
 
-def share_of_background(asker, seed=9):
-    texts = ask(asker, load_pictures("testbed", 200, 5).images, PROMPT, 1.0, seed, 16, desc=None)["text"]
-    return texts.str.contains("background").mean()
+def share_of_colour(folder, seed=9):
+    texts = ask(load_vlm(folder), load_pictures("testbed", 200, 5).images, PROMPT, 1.0, seed, 16, desc=None)["text"]
+    return texts.str.contains("colour").mean()
 
 
 def test_asking_repeats_with_its_seed_and_varies_without():
@@ -41,33 +46,93 @@ def test_a_question_cut_off_by_the_length_did_not_end():
     assert not asked["ended"].any()
 
 
-def test_self_imitation_learns_what_was_found(about_background):
-    asker = load_vlm(CHECKPOINTS / "auditor")
-    before = share_of_background(asker)
-    asker, history, asked = self_imitation(asker, None, load_pictures("testbed", 300, 0), PROMPT, 1, 15, 1e-3, 1.0, 16, 0)
-    assert share_of_background(asker) > max(0.6, 3 * before), f"before {before}"
-    assert history["reward"].iloc[0] == pytest.approx(asked["disagrees"].mean()) and len(asked) == 300
+def test_shares_of_kinds_are_kept_to_the_nearest_probe_in_random_order():
+    search = trainings.search_of(regeneration=0.25, edit=0.25)
+    kinds = search.kinds(10, 0)
+    assert sorted(kinds.count(kind) for kind in KINDS) == [2, 3, 5] and kinds.count("question") == 5
+    assert kinds != sorted(kinds) and kinds == search.kinds(10, 0) != search.kinds(10, 1) and search.kinds(0, 0) == []
+    assert set(trainings.search_of().kinds(7, 0)) == {"question"}
 
 
-def test_grpo_learns_what_is_rewarded_and_moves_every_weight(about_background, tmp_path):
-    start = load_vlm(CHECKPOINTS / "auditor")
-    before, old = share_of_background(start), {k: v.clone() for k, v in start.model.state_dict().items()}
-    folder = save_auditor(start, tmp_path / "start")
-    trained, history, sampled = grpo(folder, None, load_pictures("testbed", 64, 0), PROMPT, 12, 8, 4, 1e-3, 0.0, 1.0, 16, -0.2, 0)
-    assert share_of_background(trained) > max(0.4, 3 * before), f"before {before}"
-    assert history["reward"].iloc[-1] > history["reward"].iloc[0] and len(sampled) == 12 * 32
-    moved = [k for k, v in trained.model.named_parameters() if not v.equal(old[k])]
-    still = [k for k, v in trained.model.named_parameters() if v.equal(old[k])]
-    assert moved and not still, still[:5]
+def test_a_probe_of_each_kind_says_what_its_prompt_asks_for_and_asks_about_the_drawing():
+    pictures, search = load_pictures("testbed", 30, 0), trainings.search_of(regeneration=0.3, edit=0.4)
+    kinds = search.kinds(30, 0)
+    table, drawn = propose(load_vlm(CHECKPOINTS / "auditor"), pictures, kinds, search, 0)
+    assert table["kind"].tolist() == kinds
+    for i, row in table.iterrows():
+        assert [pd.notna(row[column]) for column in TOLD.values()] == [row["kind"] == kind for kind in TOLD]
+        new = drawn.images[i] is not pictures.images[i]
+        assert new == (row["kind"] != "question" and row["invalid_reason"] not in (UNDRAWN, *COUNTED))
+        assert pd.isna(row["question"]) == (row["kind"] != "question" and not new)
+    again, _ = propose(load_vlm(CHECKPOINTS / "auditor"), pictures, kinds, search, 0)
+    assert table.equals(again) and (table["invalid_reason"].isna()).mean() > 0.6
 
 
-def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch):
-    monkeypatch.setattr(auditor, "judge", lambda panel, images, questions, invalid, **_: pd.DataFrame(
-        dict(target_answer="white", consensus=None, disagrees=[False] * len(questions))))
-    asker = load_vlm(CHECKPOINTS / "auditor")
-    old = {k: v.clone() for k, v in asker.model.state_dict().items()}
-    _, history, _ = self_imitation(asker, None, load_pictures("testbed", 20, 0), PROMPT, 2, 5, 1e-3, 1.0, 16, 0)
-    assert history["reward"].tolist() == [0, 0] and all(v.equal(old[k]) for k, v in asker.model.state_dict().items())
+def test_self_imitation_learns_what_was_found(about_colour, tmp_path):
+    before = share_of_colour(CHECKPOINTS / "auditor")
+    folder, history, asked = trainings.imitate(tmp_path, pictures=600, steps=15)
+    assert share_of_colour(folder) > max(0.5, 2 * before), f"before {before}"
+    assert len(asked) == 600 and history["reward"].tolist() == pytest.approx(asked.groupby("step")["disagrees"].mean().tolist())
+    assert set(asked["kind"]) == {"question", "edit"} and history["target_calls"].is_monotonic_increasing
+    assert set(history) | {"reward_std", "frac_reward_zero_std", "entropy", "kl"} == set(HISTORY)
+
+
+def test_a_hit_on_an_edited_picture_teaches_the_command_and_the_question():
+    pictures, search = load_pictures("testbed", 2, 0), trainings.search_of(edit=0.5)
+    judged = pd.DataFrame(dict(kind=["question", "edit"], caption=None, edit=[None, "make the background mint."],
+                               question="what colour is the background?", consensus="mint", disagrees=[False, True]))
+    drawable = edits_of(pictures, 1)
+    judged.loc[1, "edit"] = drawable
+    question, command = hits(judged, pictures, search)
+    assert (question["question"], question["answer"]) == (PROMPTS[0], "what colour is the background?")
+    assert (command["question"], command["answer"]) == (PROMPTS[2], drawable)
+    assert command["image"] is pictures.images[1] and question["image"] is not pictures.images[1]
+    assert question["topic"] != command["topic"] and set(question["topic"]) < set(command["topic"])
+
+
+def load_panel():
+    target, *references = (load_vlm(CHECKPOINTS / name) for name in ("target", "paligemma2-m-flawed", "gemma3-l-flawed"))
+    return target, references
+
+
+def edits_of(pictures, i):
+    """A command that changes picture i."""
+    return sample_edit(pictures.world.scenes[i], random.Random(0))[0]
+
+
+@pytest.mark.parametrize("lora_rank", [0, 8])
+def test_grpo_learns_what_is_rewarded(about_colour, tmp_path, lora_rank):
+    before = share_of_colour(CHECKPOINTS / "auditor")
+    folder, history, sampled = trainings.reinforce(
+        tmp_path, steps=9, groups=8, search=trainings.search_of(), lora_rank=lora_rank, learning_rate=6e-3 if lora_rank else 1e-3)
+    assert share_of_colour(folder) > max(0.3, 2 * before), f"before {before}"
+    assert history["reward"].tail(3).mean() > history["reward"].head(3).mean() and len(sampled) == 9 * 32
+    assert history["frac_reward_zero_std"].between(0, 1).all() and history["entropy"].notna().all()
+    old, new = (load_vlm(path).model.state_dict() for path in (CHECKPOINTS / "auditor", folder))
+    still = [k for k in old if old[k].equal(new[k])]
+    assert bool(still) == bool(lora_rank)  # adapters leave embeddings, norms and the vision tower as they are
+    assert (tmp_path / "step_000004").is_dir() and load_vlm(tmp_path / "step_000004")
+
+
+def test_grpo_of_commands_scores_the_question_about_the_drawing(about_colour, tmp_path):
+    _, _, sampled = trainings.reinforce(tmp_path, steps=4, search=trainings.search_of(edit=1.0))
+    assert set(sampled["kind"]) == {"edit"} and sampled["edit"].notna().all()
+    asked = sampled["question"].notna()
+    assert (asked == ~sampled["invalid_reason"].isin([UNDRAWN, *COUNTED]) | asked).all() and asked.mean() > 0.4
+    hit = sampled["question"].fillna("").str.contains("colour") & sampled["invalid_reason"].isna()
+    invalid = sampled["invalid_reason"].notna()
+    assert (sampled["reward"] == [1 if h else -0.2 if i else 0 for h, i in zip(hit, invalid, strict=True)]).all()
+
+
+def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
+    with pytest.raises(ValueError, match="no_consensus_reward to 0 or cascade to False"):
+        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0, True, 1)
+
+
+def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(auditor, "judge", lambda *args, **kwargs: trainings.judge(*args, **kwargs).assign(disagrees=False))
+    folder, history, _ = trainings.imitate(tmp_path, pictures=20)
+    assert folder == trainings.START and history["reward"].tolist() == [0, 0]
 
 
 def test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away():
@@ -76,8 +141,34 @@ def test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away():
     assert reward(None, False, False, 0.0) == reward("unfinished", False, False, 0.0) == 0
 
 
-def test_kinds_come_from_the_words_alone():
-    assert kind_of("What colour is the cup?", "The Red") == ("what colour", "red")
+def test_topics_come_from_the_words_alone():
+    assert topic_of(pd.Series(dict(question="What colour is the cup?", consensus="The Red"))) == ("what colour", "red")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monkeypatch, tmp_path):
+    """10,000 random Unicode strings, put to the real target and references."""
+    rng, n = random.Random(kind), 3334
+
+    def letter():  # no tokenizer decodes to a lone surrogate (0xd800 to 0xdfff)
+        return chr(rng.choice([rng.randrange(*span) for span in ((32, 127), (0x250,), (0xd800,), (0xe000, 0x110000))]))
+
+    said = ["".join(letter() for _ in range(rng.randrange(0, 12))) for _ in range(n)]
+    pictures = load_pictures("testbed", 16, 0).take([i % 16 for i in range(n)])
+    panel = Panel(*load_panel())
+    table = blank([kind] * n)
+    table[TOLD.get(kind, "question")] = pd.Series(said, dtype=object)
+    table["invalid_reason"] = pd.Series([malformed(text, True) for text in said], dtype=object)
+    monkeypatch.setattr(auditor, "ask", lambda *args, **kwargs: 1 / 0)  # nothing of this can be drawn and asked about
+    judged = put(panel, *reversed(complete(None, pictures, table, trainings.search_of(), 0)))
+    assert len(judged) == n
+    if kind != "question":
+        assert judged["invalid_reason"].isin([UNDRAWN, "empty"]).all() and judged["target_answer"].isna().all()
+    rewarded = judged["disagrees"].mean()
+    assert rewarded <= (0.02 if kind == "question" else 0), rewarded
+    judged = judged.assign(reward=judged["disagrees"].astype(float), step=1)
+    assert summary(judged, set(), [0, 0])["invalid"] >= (kind != "question")
+    judged.to_parquet(tmp_path / "asked.parquet")
 
 
 def test_only_the_suppliers_of_data_know_the_world():

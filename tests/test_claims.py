@@ -21,12 +21,14 @@ def judged(artefacts, name: str) -> str:
     return claims.HOLDS if claim.holds(claim.measure(artefacts), artefacts) else claims.FAILS
 
 
-def with_search(run, **columns):
-    """The run with other counts; a value is for all auditors or {auditor: value}."""
+def with_search(run, kind=None, **columns):
+    """The run with other counts of a kind of probe; a value is for all auditors or {auditor: value}."""
     table = run.artefacts.search.copy()
     for column, value in columns.items():
         values = value if isinstance(value, dict) else dict.fromkeys(table["auditor"], value)
-        table[column] = table["auditor"].map(values).fillna(table[column])
+        chosen = table["kind"] == kind if kind else table.index.isin(claims.overall(table.reset_index())["index"])
+        new = table["auditor"].map(values).where(chosen)
+        table[column] = new.fillna(table[column])
     return run.altered(search=table)
 
 
@@ -47,14 +49,21 @@ def types(run, n: int):
     return run.altered(categories=pd.concat([row] * n, ignore_index=True))
 
 
+def lone(run, found: int, can_show: int, prompt_only: int = 2):
+    """The run of a target with one planted gap."""
+    rows = [("trained", found), ("prompt_only", prompt_only)]
+    return run.altered(hits=pd.DataFrame([dict(auditor=a, gap="g", hits=n, found_in=n, can_show=can_show) for a, n in rows]))
+
+
 # claim -> (data under which it holds, data under which it does not)
 FLIPS = {
     "trained_above_prompt_only": (lambda r: r.artefacts, lambda r: with_search(r, verified_failures={"trained": 215})),
     "three_times_prompt_only": (lambda r: r.artefacts, lambda r: with_search(r, verified_failures={"trained": 650})),
     "reaches_paper": (lambda r: with_search(r, verified_failures={"trained": 900}), lambda r: r.artefacts),
     "prompt_only_near_paper": (lambda r: r.artefacts, lambda r: with_search(r, verified_failures={"prompt_only": 300})),
-    "prompt_only_valid": (lambda r: r.artefacts, lambda r: with_search(r, invalid={"prompt_only": 95})),
-    "prompt_only_not_below_random": (lambda r: r.artefacts, lambda r: with_search(r, verified_failures={"prompt_only": 120})),
+    "prompt_only_valid": (lambda r: r.artefacts, lambda r: with_search(r, "question", invalid={"prompt_only": 95})),
+    "prompt_only_not_below_random": (
+        lambda r: r.artefacts, lambda r: with_search(r, "question", verified_failures={"prompt_only": 120})),
     "gaps_hit": (lambda r: r.artefacts,
                  lambda r: r.altered(hits=r.artefacts.hits.assign(hits=r.artefacts.hits["hits"].where(
                      r.artefacts.hits["gap"].isin(list(synthetic.GAPS)[:4]), 0)))),
@@ -72,6 +81,11 @@ FLIPS = {
     "lost_at_most_1": (lambda r: r.artefacts, lambda r: with_marks(r, "rectified", share=0.97)),
     "beats_control_on_gaps": (lambda r: r.artefacts, lambda r: with_marks(r, "control", like="rectified")),
     "beats_control_on_average": (lambda r: r.artefacts, lambda r: with_marks(r, "control", like="rectified")),
+    "lone_gap_found": (lambda r: lone(r, 70, 100), lambda r: lone(r, 60, 100)),
+    "lone_gap_ratio": (lambda r: lone(r, 70, 100, 2), lambda r: lone(r, 70, 100, 8)),
+    "regeneration": (lambda r: r.artefacts, lambda r: with_search(r, "regeneration", verified_failures={"trained": 160})),
+    "editing": (lambda r: r.artefacts, lambda r: with_search(r, "edit", verified_failures={"trained": 190})),
+    "editing_above_regeneration": (lambda r: r.artefacts, lambda r: with_search(r, "edit", verified_failures={"trained": 510})),
     "sibling_worse_somewhere": (lambda r: r.artefacts, lambda r: with_marks(r, "reference_1", like="target")),
 }
 

@@ -118,7 +118,7 @@ def test_figure_4_wraps_a_long_list_of_skills_that_nobody_fails(run):
 
 def test_search_success_carries_interval_ceiling_and_the_papers_values(run):
     axis = figures.fig_search_success(run.artefacts.search, PAPER).axes[0]
-    assert bar_heights(axis) == pytest.approx([19.0, 21.4, 85.0])
+    assert bar_heights(axis) == pytest.approx([19.0, 21.4, 85.0, 62.0])
     words = " ".join(text.get_text() for text in [*axis.texts, *axis.get_legend().get_texts()])
     assert "91.1" in words and "ceiling" in words and "paper" in words
 
@@ -128,6 +128,34 @@ def test_search_success_without_truth_shows_disagreements_and_says_so(run):
     axis = figures.fig_search_success(search, PAPER).axes[0]
     assert bar_heights(axis)[2] == pytest.approx(86.0) and "not verified" in axis.get_ylabel()
     assert axis.get_legend() is None
+
+
+def test_milestones_of_the_training_are_left_to_the_figure_of_coverage(run):
+    more = pd.concat([run.artefacts.search, run.artefacts.search.assign(auditor="step_000050")])
+    assert len(bar_heights(figures.fig_search_success(more, PAPER).axes[0])) == 4
+
+
+def test_kinds_of_probes_stand_side_by_side_untrained_and_trained(run):
+    axis = figures.fig_kinds(run.artefacts.search).axes[0]
+    assert bar_heights(axis) == pytest.approx([22.0, 15.0, 18.0, 87.0, 50.0, 70.0]) and len(axis.get_xticks()) == 3
+    questions = run.artefacts.search[run.artefacts.search["kind"] == "question"]
+    assert bar_heights(figures.fig_kinds(questions).axes[0]) == pytest.approx([22.0, 87.0])
+    unknown = figures.fig_kinds(questions.assign(verified_failures=np.nan)).axes[0]
+    assert "disagrees" in unknown.get_ylabel()
+
+
+def test_success_and_coverage_are_drawn_over_the_calls_of_the_training(run):
+    search, hits = run.artefacts.search, run.artefacts.hits
+    arms = {"step_000050": (10000, 0.7), "plain_000050": (5000, 0.6), "plain_grpo": (9000, 0.8), "union": (20000, 0.75)}
+    trained = search[search["auditor"] == "trained"]
+    more = [trained.assign(auditor=name, training_calls=calls) for name, (calls, _) in arms.items()]
+    few = [hits[hits["auditor"] == "trained"].assign(auditor=name, hits=lambda t: np.where(t.index % 2, 5, 4)) for name in arms]
+    figure = figures.fig_coverage(pd.concat([search, *more]), pd.concat([hits, *few], ignore_index=True))
+    success, coverage = figure.axes
+    ours, plain, union = coverage.lines
+    assert ours.get_xdata().tolist() == [0, 10, 20] and plain.get_xdata().tolist() == [0, 5, 9]
+    assert 0 < plain.get_ydata()[1] < 100 and ours.get_ydata()[-1] == pytest.approx(100 * 7 / 9)  # hits of `synthetic`
+    assert union.get_xdata().tolist() == [20] and len(success.lines) == 3
 
 
 def test_no_failures_are_drawn_as_none(run):

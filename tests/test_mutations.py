@@ -10,8 +10,8 @@ import pytest
 from auditdm_lib import paths
 
 MUTATIONS = [  # file, what stands there, what is put instead, the test that must notice
-    ("consensus.py", "min(2, len(answers))", "1", "test_consensus.py::test_declining_is_no_vote"),
-    ("consensus.py", "agreed is not None and not same_answer", "agreed is not None and same_answer",
+    ("consensus.py", "return 1 if members <= 1 else 2", "return 1", "test_consensus.py::test_declining_is_no_vote"),
+    ("consensus.py", "and not same(target_answer, agreed)", "and same(target_answer, agreed)",
      "test_consensus.py::test_an_abstaining_target_disagrees_but_nothing_disagrees_without_a_consensus"),
     ("probes.py", "bool(v and d and not same_answer(a, t))", "bool(v and d)",
      "test_probes.py::test_a_wrong_consensus_is_label_noise_and_not_a_failure"),

@@ -18,7 +18,8 @@ from auditdm_lib import manifest, paths
 
 PICTURES = 14
 SMALL = {"imitation_pictures": 24, "imitation_rounds": 1, "imitation_steps": 4, "grpo_pictures": 4,
-         "grpo_steps": 2, "group_size": 4, "groups_per_step": 2, "probes_per_auditor": 20}
+         "grpo_steps": 2, "group_size": 4, "groups_per_step": 2, "probes_per_auditor": 20, "regeneration_share": 0.0,
+         "edit_share": 0.0}
 
 
 def draw(folder):
@@ -51,10 +52,19 @@ def run(tmp_path_factory):
 
 def test_every_auditor_asks_about_every_picture(run):
     probes = pd.read_parquet(run / "02_probes" / "probes.parquet")
-    assert probes["auditor"].value_counts().to_dict() == {"random": 20, "prompt_only": 20, "trained": 20}
+    assert probes["auditor"].value_counts().to_dict() == {"random": 20, "prompt_only": 20, "trained": 20, "best_of_8": 16}
     assert {name for name in probes["image"] if not (run / "02_probes" / name).is_file()} == set()
     with Image.open(run / "02_probes" / probes["image"].iloc[0]) as picture:
         assert picture.mode == "RGB"
+
+
+def test_pictures_that_nothing_can_draw_anew_are_refused_before_any_model_is_loaded(run):
+    profile = yaml.safe_load((run.parents[1] / "photographs.yaml").read_text()) | {"run": "other", "edit_share": 0.2}
+    (run.parents[1] / "other.yaml").write_text(yaml.safe_dump(profile))
+    done = subprocess.run(
+        [sys.executable, "-m", "auditdm_lib.run", "run", str(run.parents[1] / "other.yaml"), "--only", "01"],
+        env=os.environ | {"AUDITDM_HOME": str(run.parents[1])}, cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode and "set regeneration_share and edit_share to 0" in done.stdout + done.stderr
 
 
 def test_models_answered_and_disagreed(run):

@@ -1,25 +1,23 @@
-"""Probes: who is asked, what counts, and how search success is reckoned."""
+"""Probes: what counts, and how search success is reckoned."""
 
 import random
 
 import pandas as pd
 import pytest
 
-from auditdm_lib import probes
+from auditdm_lib import panel as panels
+from auditdm_lib.arms import random_arm
+from auditdm_lib.auditor import blank
+from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
-from auditdm_lib.probes import Panel, gap_hits, grading, judge, make_probes, malformed, random_texts, search_ceiling, search_table
+from auditdm_lib.probes import gap_hits, grading, make_probes, malformed, search_ceiling, search_table
 from auditdm_lib.testbed.gaps import Gap, save_gaps
-
-ANSWERS = ["red", "blue", "two", "2", "cannot tell", ""]
 
 
 @pytest.fixture
 def panel(monkeypatch):
-    """A panel whose models are functions (image, question) -> answer, with a log of what each was asked."""
-    asked = {"target": 0, "first": 0, "second": 0}
-
+    """A panel whose models are functions (image, question) -> answer."""
     def answer(model, images, questions, **_):
-        asked[model.name] += len(questions)
         return [model(image, q) for image, q in zip(images, questions, strict=True)]
 
     def make(target, first, second):
@@ -27,39 +25,31 @@ def panel(monkeypatch):
             model.name = name
         return Panel(target, [first, second])
 
-    monkeypatch.setattr(probes, "answer", answer)
-    make.asked = asked
+    monkeypatch.setattr(panels, "answer", answer)
     return make
 
 
-def table(seed):
-    """Three models that answer question 'i' by a fixed random table, so that every combination comes up."""
+def asked(texts, ended=None):
+    """A table of proposed questions."""
+    table = blank(["question"] * len(texts))
+    table["question"] = texts
+    table["invalid_reason"] = [malformed(t, e) for t, e in zip(texts, ended or [True] * len(texts), strict=True)]
+    return table
+
+
+def random_questions(pictures, seed):
     rng = random.Random(seed)
-    rows = [[rng.choice(ANSWERS) for _ in range(3)] for _ in range(500)]
-    return [lambda image, q, k=k: rows[int(q)][k] for k in range(3)]
+    return pd.Series([pictures.random_question(i, rng) for i in range(len(pictures))])
+
+
+def made_of(members, pictures, texts, ended=None):
+    names = [f"images/{i}.png" for i in range(len(pictures))]
+    return make_probes(members, pictures, "odd", asked(texts, ended), 0, names, names)
 
 
 def test_a_text_that_did_not_end_or_is_empty_is_no_question():
     assert malformed("what is", False) == "unfinished" and malformed(" ", True) == "empty"
     assert malformed("what is it?", True) is None
-
-
-def test_a_malformed_text_is_put_to_nobody(panel):
-    judged = judge(panel(*table(0)), [None] * 3, ["0", "1", "2"], [None, "empty", "unfinished"])
-    assert panel.asked == {"target": 1, "first": 1, "second": 1}
-    assert judged["target_answer"].isna().tolist() == [False, True, True]
-    assert not judged["disagrees"][1:].any() and judged["consensus"][1:].isna().all()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_cascade_gives_the_same_disagreements_at_fewer_calls(panel, seed):
-    questions = [str(i) for i in range(500)]
-    full = judge(panel(*table(seed)), [None] * 500, questions, [None] * 500)
-    panel.asked.update(target=0, first=0, second=0)
-    short = judge(panel(*table(seed)), [None] * 500, questions, [None] * 500, cascade=True)
-    assert (full["disagrees"] == short["disagrees"]).all() and full["disagrees"].any()
-    assert panel.asked["second"] < 500 == panel.asked["first"]
-    assert any(None in row for row in short["reference_answers"])  # not asked is recorded as such
 
 
 def world_panel(panel, wrong=lambda q: "colour" in q):
@@ -77,7 +67,7 @@ def world_panel(panel, wrong=lambda q: "colour" in q):
 def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
     pictures, members = world_panel(panel)
     names = [f"images/{i}.png" for i in range(40)]
-    made = make_probes(members, pictures, "random", random_texts(pictures, 0), 0, names)
+    _, made = random_arm(members, pictures, 0, names)
     assert made["valid"].all() and made["probe_id"].is_unique
     assert (made["verified_failure"] == made["question"].str.contains("colour")).all()
     assert made["verified_failure"].any() and not made["verified_failure"].all()
@@ -85,9 +75,8 @@ def test_a_verified_failure_is_valid_disagrees_and_is_wrong(panel):
 
 def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
     pictures, members = world_panel(panel)
-    texts = pd.DataFrame(dict(text=["is the sky angry?"] * 20 + ["how many things are there?"] * 20,
-                              ended=[True] * 30 + [False] * 10))
-    made = make_probes(members, pictures, "odd", texts, 0, ["x"] * 40)
+    made = made_of(members, pictures, ["is the sky angry?"] * 20 + ["how many things are there?"] * 20,
+                   [True] * 30 + [False] * 10)
     assert made["invalid_reason"].value_counts().to_dict() == {"not answerable": 20, "unfinished": 10}
     assert not made["verified_failure"].any()
     search = search_table(made, grading(made, pictures, "org/model"), 0.5, {"odd": 7}).iloc[0]
@@ -95,10 +84,42 @@ def test_a_question_without_an_answer_is_an_attempt_that_found_nothing(panel):
     assert search["ci_low"] == 0 and 0 < search["ci_high"] < 0.15
 
 
+def test_a_question_on_which_the_target_erred_is_an_invalid_probe(panel):
+    pictures, members = world_panel(panel)
+    first, texts = members.target, random_questions(pictures, 0)
+    fails = texts.str.contains("colour").to_numpy()
+
+    def target(image, q):
+        if "colour" in q:
+            raise ValueError("no colours today")
+        return first(image, q)
+
+    broken = panel(target, *members.references)
+    with pytest.warns(UserWarning, match="no colours today"):
+        made = made_of(broken, pictures, texts.tolist())
+    assert (made["invalid_reason"] == "target error").tolist() == fails.tolist() and 0 < fails.sum() < 40
+    assert (made["valid"] == ~fails).all() and made["target_answer"].isna().tolist() == fails.tolist()
+    assert not made.loc[fails, "verified_failure"].any() and not made.loc[fails, "disagrees"].any()
+    assert search_table(made, None, None, {})["invalid"].tolist() == [fails.sum()]
+    wrong = Panel(broken.target, [lambda image, q: "mistaken"] * 2)  # so is the consensus, where the target raised an error
+    for reference in wrong.references:
+        reference.name = "reference"
+    with pytest.warns(UserWarning, match="no colours today"):
+        made = made_of(wrong, pictures, texts.tolist())
+    noise = search_table(made, grading(made, pictures, "org/model"), None, {})["label_noise"].tolist()
+    assert noise == [(~fails).sum()]
+
+
+def test_a_malformed_text_is_called_that_and_no_error_of_the_target(panel):
+    pictures, members = world_panel(panel)
+    made = made_of(members, pictures, random_questions(pictures, 0).tolist(), [False] + [True] * 39)
+    assert made["invalid_reason"].value_counts().to_dict() == {"unfinished": 1}
+
+
 def test_a_wrong_consensus_is_label_noise_and_not_a_failure(panel):
     pictures, members = world_panel(panel)
     swapped = Panel(members.references[0], [members.target, members.target])  # now the references are wrong together
-    made = make_probes(swapped, pictures, "random", random_texts(pictures, 0), 0, ["x"] * 40)
+    made = made_of(swapped, pictures, random_questions(pictures, 0).tolist())
     search = search_table(made, grading(made, pictures, "org/model"), None, {}).iloc[0]
     assert made["disagrees"].sum() == search["label_noise"] > 0 == search["verified_failures"]
 
@@ -110,11 +131,25 @@ def test_the_ceiling_is_one_where_every_picture_has_a_failing_question_and_zero_
     assert search_ceiling(never, pictures, 10) == 0
 
 
+def test_the_ceiling_with_an_llm_judge_asks_every_member(panel, monkeypatch):
+    pictures, members = world_panel(panel, wrong=lambda q: "how many things" in q)
+    monkeypatch.setattr(panels, "same_meaning", lambda llm, triples: [False] * len(triples))
+    assert search_ceiling(Panel(members.target, members.references, llm="judge"), pictures, 5) == 1
+    monkeypatch.setattr(panels, "same_meaning", lambda llm, triples: [True] * len(triples))
+    assert search_ceiling(Panel(members.target, members.references, llm="judge"), pictures, 5) == 0
+
+
 def test_gap_hits_count_verified_failures_only():
-    made = pd.DataFrame(dict(probe_id=["a", "b", "c"], auditor="x", verified_failure=[True, False, True]))
-    graded = pd.DataFrame(dict(probe_id=["a", "b", "c"], skill="s", gap=["g", "g", None]))
-    assert gap_hits(made, graded, ["g", "h"])["hits"].tolist() == [1, 0]
-    assert list(gap_hits(made, graded, [])) == ["auditor", "gap", "hits"]
+    made = pd.DataFrame(dict(probe_id=list("abcd"), auditor="x", source_image=["1", "2", "3", "1"],
+                             verified_failure=[True, False, True, True]))
+    graded = pd.DataFrame(dict(probe_id=list("abcd"), skill="s", gap=["g", "g", None, "g"]))
+    pictures = load_pictures("testbed", 40, 0)
+    gaps = (Gap("g", "weather", "fair", {"answer": "rainy"}), Gap("h", "weather", "fair", {"answer": "foggy"}))
+    found = gap_hits(made, graded, gaps, pictures)
+    assert found["hits"].tolist() == [2, 0] and found["found_in"].tolist() == [1, 0]
+    weather = [pictures.world.truth(i, "what is the weather like?") for i in range(40)]
+    assert found["can_show"].tolist() == [weather.count("rainy"), weather.count("foggy")] and "rainy" in weather
+    assert list(gap_hits(made, graded, (), pictures)) == ["auditor", "gap", "hits", "found_in", "can_show"]
 
 
 def test_probes_are_graded_by_the_gaps_of_the_target(tmp_path):
@@ -125,10 +160,3 @@ def test_probes_are_graded_by_the_gaps_of_the_target(tmp_path):
     rainy = [pictures.world.truth(i, "what is the weather like?") == "rainy" for i in range(40)]
     assert graded["gap"].notna().tolist() == rainy and any(rainy) and set(graded["skill"]) == {"weather"}
     assert grading(made, pictures, "org/model")["gap"].isna().all()
-
-
-def test_random_questions_have_answers_and_repeat_with_the_seed():
-    pictures = load_pictures("testbed", 30, 0)
-    texts = random_texts(pictures, 3)["text"]
-    assert texts.equals(random_texts(pictures, 3)["text"]) and not texts.equals(random_texts(pictures, 4)["text"])
-    assert all(pictures.world.truth(i, q) for i, q in enumerate(texts))

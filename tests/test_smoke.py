@@ -25,12 +25,20 @@ def test_every_stage_is_sealed_and_names_its_parameters(smoke):
 
 def test_all_auditors_probed_the_same_pictures(smoke):
     probes = pd.read_parquet(smoke / "runs/smoke/02_probes/probes.parquet")
-    assert probes.groupby("auditor")["image"].apply(list).map(tuple).nunique() == 1
+    each = probes[probes["auditor"] != "best_of_8"].groupby("auditor")["source_image"].apply(list).map(tuple)
+    assert each.nunique() == 1 and set(each.index) == {"random", "prompt_only", "trained"}
+    assert set(probes.loc[probes["auditor"] == "trained", "kind"]) == {"question", "regeneration", "edit"}
     assert (probes["verified_failure"].astype(bool) <= (probes["valid"] & probes["disagrees"])).all()
-    search = pd.read_csv(smoke / "runs/smoke/02_probes/search.csv").set_index("auditor")
-    counted = probes.groupby("auditor")["verified_failure"].sum()
-    assert (search["verified_failures"] == counted.reindex(search.index)).all()
-    assert search.loc["trained", "training_calls"] > 0 == search.loc["prompt_only", "training_calls"]
+    search = pd.read_csv(smoke / "runs/smoke/02_probes/search.csv").set_index(["auditor", "kind"])
+    counted = probes[probes["auditor"] != "best_of_8"].groupby(["auditor", "kind"])["verified_failure"].sum()
+    assert (search["verified_failures"].reindex(counted.index) == counted).all()
+    assert (search.loc["trained", "training_calls"] > 0).all() and (search.loc["prompt_only", "training_calls"] == 0).all()
+    assert search.loc[("best_of_8", "question"), "attempts"] == search["probing_calls"].xs("random").iloc[0] // 8
+
+
+def test_nothing_of_an_unfinished_training_is_left(smoke):
+    assert not list((smoke / "runs/smoke").glob(".*.work"))
+    assert (smoke / "runs/smoke/01_auditor/auditor/model.safetensors").exists()
 
 
 def test_every_failure_has_a_category_or_says_that_it_has_none(smoke):

@@ -1,5 +1,6 @@
 """The tables and their files."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
@@ -35,3 +36,12 @@ def test_files_read_back_and_escape_what_models_write(run, tmp_path):
     tables.write(table, tmp_path, "table_x")
     assert pd.read_csv(tmp_path / "table_x.csv").equals(table)
     assert r"50 \% \& \_more\_ \$x\$ & 0.12" in (tmp_path / "table_x.tex").read_text()
+
+
+def test_the_assumptions_are_shares_with_intervals_and_empty_without_truth(run):
+    table = tables.assumptions(run.artefacts.search)
+    assert list(table["auditor"].unique()) == ["random", "prompt_only", "trained", "best_of_8"]
+    assert table["answerable % [95 % interval]"].str.startswith("99.5 [").all()
+    assert table.loc[0, "target alone is right % [95 % interval]"].startswith("1.5 [")
+    unknown = tables.assumptions(run.artefacts.search.assign(consensus_answerable=np.nan, label_noise=np.nan))
+    assert (unknown.filter(like="interval") == "").all(axis=None)

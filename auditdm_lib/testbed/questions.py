@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Iterable
 
 from auditdm_lib.testbed.scenes import BEAD, COLOURS, DETAILS, KINDS, NUMBERS, PICTOGRAMS, SHAPES, Scene, Thing
 from auditdm_lib.testbed.skills import (
@@ -95,14 +96,14 @@ def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2)
     return sample_answerable(scene, rng)
 
 
-def all_questions(scene: Scene) -> list[str]:
+def all_questions(scene: Scene, skills: Iterable[str] = tuple(SKILLS)) -> list[str]:
     """Every answerable question about what is in a scene, in the first form of its skill."""
     kinds = tuple(dict.fromkeys(t.kind for t in scene.things))
     present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(PLURALS[k] for k in kinds),
                "beside": tuple(dict.fromkeys(f"{t.colour} {t.kind}" for t in scene.things))}
     texts = []
-    for skill in SKILLS.values():
-        form = skill.forms[0]
+    for skill in skills:
+        form = SKILLS[skill].forms[0]
         slots = slots_of(form)
         texts += [form.format(**dict(zip(slots, words, strict=True)))
                   for words in itertools.product(*(present.get(slot, SLOTS[slot]) for slot in slots))]

@@ -1,23 +1,25 @@
 """What the testbed knows about its pictures: right answers, skills, gaps and every question that could be asked."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of
+from auditdm_lib.testbed.language import Refusal, apply_edit, parse_caption
 from auditdm_lib.testbed.questions import all_questions, sample_answerable
 from auditdm_lib.testbed.render import render
-from auditdm_lib.testbed.scenes import Scene, sample_scenes
+from auditdm_lib.testbed.scenes import DIGIT, Scene, Thing, pose, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 
 
 @dataclass(frozen=True)
 class World:
-    """The scenes behind a list of pictures; `i` is a picture's place in that list."""
+    """The scenes behind a list of pictures, of one split; `i` is a picture's place in that list."""
 
     scenes: list[Scene]
+    split: str = "probe"
 
     def truth(self, i: int, question: str) -> str | None:
         """The right answer; None where the question has none in this picture or is not in the language."""
@@ -41,6 +43,35 @@ class World:
         """A random answerable question: skills at equal chance."""
         return sample_answerable(self.scenes[i], rng)
 
+    def redrawn(self, kinds: list[str], texts: list[str | None]) -> tuple["World", list[Image.Image | None], list[bool]]:
+        """The world after captions (kind `regeneration`) and edit commands (`edit`), the new pictures (None where no text asks
+        for one or none can be drawn), and whether text i could not be followed or changes nothing."""
+        scenes, images, refused = list(self.scenes), [None] * len(texts), [False] * len(texts)
+        for i, (kind, text) in enumerate(zip(kinds, texts, strict=True)):
+            if text is None:
+                continue
+            new = apply_edit(self.scenes[i], text) if kind == "edit" else parse_caption(text)
+            refused[i] = isinstance(new, Refusal) or new == self.scenes[i]
+            if not refused[i]:
+                scenes[i] = self._posed(i, new, text)
+                images[i] = render(scenes[i])
+        return replace(self, scenes=scenes), images, refused
+
+    def _posed(self, i: int, scene: Scene, text: str) -> Scene:
+        """Things that are new get a place in their cells and a scan; the others stay where they were drawn, so that nothing
+        changes but what the text says."""
+        fresh, old = pose(scene, random.Random(text), self.split), self.scenes[i].things
+
+        def kept(t: Thing, f: Thing) -> Thing:
+            placed = t if t.dx or t.dy else next((o for o in old if o == t), f)
+            return replace(placed, scan=f.scan) if placed.kind == DIGIT and placed.scan is None else placed
+        return replace(scene, things=tuple(map(kept, scene.things, fresh.things)))
+
+    def shows(self, i: int, gap: Gap) -> bool:
+        """Whether picture i lets one ask a question that meets a gap, for grading only."""
+        asked = all_questions(self.scenes[i], [gap.skill])
+        return any(gap_of(self.scenes[i], text, (gap,)) for text in asked)
+
     def all_questions(self, i: int) -> list[str]:
         """Every answerable question about what is in picture i, for the ceiling of search success."""
         return all_questions(self.scenes[i])
@@ -49,4 +80,4 @@ class World:
 def testbed_pictures(n: int, split: str, seed: int) -> tuple[list[str], list[Image.Image], World]:
     """Names, pictures and the world of `n` fresh scenes."""
     scenes = sample_scenes(n, split, seed)
-    return [f"{split}-{seed}-{i:05d}" for i in range(n)], [render(s) for s in scenes], World(scenes)
+    return [f"{split}-{seed}-{i:05d}" for i in range(n)], [render(s) for s in scenes], World(scenes, split)

@@ -1,0 +1,63 @@
+"""The arms of the search experiment: who writes the probes, on the same pictures and with as many calls of the target.
+
+Each arm returns the pictures that its probes are about and the probe table (`probes.make_probes`).
+"""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from auditdm_lib.auditor import Search, blank, propose
+from auditdm_lib.models import load_vlm
+from auditdm_lib.panel import Panel
+from auditdm_lib.pictures import Pictures, save_drawn
+from auditdm_lib.probes import make_probes
+
+
+def random_arm(panel: Panel, pictures: Pictures, seed: int, names: list[str]) -> tuple[Pictures, pd.DataFrame]:
+    """No auditor: a random question a picture (an answerable one where the world supplies them)."""
+    rng, table = random.Random(f"random questions/{seed}"), blank(["question"] * len(pictures))
+    table.loc[:, "question"] = [pictures.random_question(i, rng) for i in range(len(pictures))]
+    return pictures, make_probes(panel, pictures, "random", table, seed, names, names)
+
+
+def auditor_arm(path: Path | str, name: str, panel: Panel, pictures: Pictures, search: Search, seed: int, names: list[str],
+                folder: Path) -> tuple[Pictures, pd.DataFrame]:
+    """One probe a picture by the auditor at `path`; what it draws is stored in `folder`."""
+    table, drawn = propose(load_vlm(path), pictures, search.kinds(len(pictures), seed), search, seed, desc=name)
+    images = save_drawn(drawn, pictures, names, folder, name)
+    return drawn, make_probes(panel, drawn, name, table, seed, names, images)
+
+
+def best_of_arm(path: Path | str, n: int, panel: Panel, pictures: Pictures, search: Search, seed: int,
+                names: list[str]) -> tuple[Pictures, pd.DataFrame]:
+    """`n` questions about each of the first pictures, so many that no more calls are made than by one about each of all."""
+    rows = np.repeat(np.arange(len(pictures) // n), n)
+    seen, files, name = pictures.take(rows), [names[i] for i in rows], f"best_of_{n}"
+    table, _ = propose(load_vlm(path), seen, ["question"] * len(rows), search, seed, desc=name)
+    return seen, make_probes(panel, seen, name, table, seed, files, files)
+
+
+def union(probes: pd.DataFrame, auditors: list[str]) -> pd.DataFrame:
+    """The probes of several auditors that wrote one for each picture, taken in turns: as many as of one of them.
+
+    Fewer than two auditors have no union.
+    """
+    rows = [probes[probes["auditor"] == name].reset_index(drop=True) for name in auditors]
+    if len(rows) < 2:
+        return probes.iloc[:0]
+    turn = np.arange(len(rows[0])) % len(rows)
+    return pd.concat([table[turn == k] for k, table in enumerate(rows)]).sort_index().assign(auditor="union")
+
+
+def training_calls(history: pd.DataFrame) -> dict[str, int]:
+    """Calls of the target before each auditor of stage 01 was what it is, by its name in the probe table."""
+    imitation, grpo, plain = (history[history["phase"] == phase] for phase in ("imitation", "grpo", "plain"))
+    before = int(imitation["target_calls"].max()) if len(imitation) else 0
+    calls = {"imitation": before}
+    calls |= {f"step_{step:06d}": before + int(n) for step, n in grpo[["step", "target_calls"]].itertuples(index=False)}
+    calls["trained"] = calls["union"] = before + int(grpo["target_calls"].max())
+    calls |= {f"plain_{step:06d}": int(n) for step, n in plain[["step", "target_calls"]].itertuples(index=False)}
+    return calls | ({"plain_grpo": int(plain["target_calls"].max())} if len(plain) else {})

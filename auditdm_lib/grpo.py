@@ -1,0 +1,167 @@
+"""GRPO: policy gradients on Equation 1 (TRL's `GRPOTrainer`; Equation 2 is its advantage), for all kinds of probe.
+
+Alone, with no pull towards its start, it is the paper's method: it reaches its success on few kinds of failure. After
+self-imitation, with such a pull, it sharpens what imitation leaves blurred.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from auditdm_lib.alarms import Finite, Watch
+from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, stream, summary
+from auditdm_lib.models import VLM
+from auditdm_lib.panel import Panel, members
+from auditdm_lib.pictures import Pictures
+from auditdm_lib.probes import malformed, texts
+from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How GRPO trains: `steps` of `groups` pictures with `group_size` texts each (G of Equation 2).
+
+    The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
+    `beta` weighs the KL divergence from the start. Probes that no consensus judges score `no_consensus_reward`; 0 is the
+    paper's. `lora_rank` 0 trains all weights. Every `save_every` steps it can go on from there, and an auditor is kept.
+    """
+
+    steps: int
+    group_size: int
+    groups: int
+    learning_rate: float
+    beta: float
+    no_consensus_reward: float
+    lora_rank: int
+    cascade: bool
+    save_every: int
+
+    def __post_init__(self):
+        if self.cascade and self.no_consensus_reward:
+            raise ValueError("With the cascade it is not known where a consensus is missing: set no_consensus_reward to 0 or "
+                             "cascade to False.")
+
+
+def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule: Schedule, seed: int,
+         work: Path, phase: str = "grpo") -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Train the auditor at `start`; the folder of the trained one, its history (`auditor.HISTORY`) and all that it asked.
+
+    All is kept below `work`: a call that finds some of it there goes on from it, and ends in the same weights. Auditors of
+    every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
+    phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
+    """
+    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), schedule=asdict(schedule),
+                     seed=seed))
+    training, asked = work / "training", work / "asked"
+    checkpoint = last_checkpoint(training)
+    done = steps_of(checkpoint)
+    if done < schedule.steps:
+        asked.mkdir(parents=True, exist_ok=True)
+        for file in asked.glob("*.parquet"):
+            if int(file.stem) > done:
+                file.unlink()  # asked after the checkpoint: will be asked again, the same
+        set_seed(seed)
+        auditor = load_for_training(start, checkpoint, schedule.lora_rank)
+        rewarder = Rewarder(auditor, panel, pictures, search, schedule, seed, asked, None if phase == "plain" else Watch())
+        for file in sorted(asked.glob("*.parquet")):  # what an undisturbed watch would remember
+            rewarder.watched(pd.read_parquet(file))
+        trainer = GRPOTrainer(
+            auditor.model, rewarder.equation_1, _arguments(training, search, schedule, seed), processing_class=auditor.processor,
+            train_dataset=_prompts(pictures, search, schedule, seed), peft_config=lora(auditor, schedule.lora_rank),
+            callbacks=[Finite(), _Keep(start, work, schedule.lora_rank), Seal()])
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    tables = [pd.read_parquet(asked / f"{step:06d}.parquet") for step in range(1, schedule.steps + 1)]
+    history = _history(tables, training).assign(phase=phase)
+    return work / f"step_{schedule.steps:06d}", history, pd.concat(tables, ignore_index=True)
+
+
+@dataclass
+class Rewarder:
+    """Scores what GRPO samples by Equation 1, and keeps each step's judged probes in `folder`, one file a step."""
+
+    auditor: VLM
+    panel: Panel
+    pictures: Pictures
+    search: Search
+    schedule: Schedule
+    seed: int
+    folder: Path
+    watch: Watch | None
+
+    def equation_1(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
+                   **_) -> list[float]:
+        """The rewards of sampled texts: questions, or captions and commands, to which the policy adds its question first."""
+        step, seen = trainer_state.global_step + 1, self.pictures.take(picture)
+        table = blank(kind)
+        for i, (said, ids) in enumerate(zip(completions, completion_ids, strict=True)):
+            text = said[0]["content"].strip()
+            table.loc[i, TOLD.get(kind[i], "question")] = text
+            table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
+        with torch.random.fork_rng():  # a resumed training must draw what an undisturbed one draws
+            table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
+        judged = put(self.panel, drawn, table, cascade=self.schedule.cascade, seed=f"{self.seed}/{step}")
+        invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
+        rewards = [reward(r, a, d, self.schedule.no_consensus_reward)
+                   for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
+        judged = judged.assign(picture=seen.names, step=step, reward=rewards)
+        judged.to_parquet(self.folder / f"{step:06d}.parquet", index=False)
+        self.watched(judged)
+        return rewards
+
+    def watched(self, judged: pd.DataFrame) -> None:
+        if self.watch:
+            self.watch.answers(judged, self.schedule.group_size)
+
+    def _ended(self, ids: list[int], tokens: int) -> bool:
+        ends = np.atleast_1d(self.auditor.model.generation_config.eos_token_id)
+        return bool(np.isin(ids[:tokens], ends).any())
+
+
+class _Keep(TrainerCallback):
+    """Keeps the auditor of each checkpoint as a model of its own."""
+
+    def __init__(self, start: Path, work: Path, lora_rank: int):
+        self.start, self.work, self.lora_rank = start, work, lora_rank
+
+    def on_save(self, args, state, control, **_):
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        save_whole(self.start, checkpoint, self.lora_rank, self.work / f"step_{state.global_step:06d}")
+
+
+def _arguments(folder: Path, search: Search, schedule: Schedule, seed: int) -> GRPOConfig:
+    gpu = torch.cuda.is_available()
+    used = [search.tokens[kind] for kind, share in search.shares.items() if share]
+    return GRPOConfig(
+        output_dir=folder, max_steps=schedule.steps, per_device_train_batch_size=schedule.group_size * schedule.groups,
+        num_generations=schedule.group_size, max_completion_length=max(used), learning_rate=schedule.learning_rate,
+        beta=schedule.beta, temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, schedule.steps // 10), seed=seed, bf16=gpu,
+        use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1, save_strategy="steps",
+        save_steps=schedule.save_every, save_total_limit=2, shuffle_dataset=False, dataloader_pin_memory=False)
+
+
+def _prompts(pictures: Pictures, search: Search, schedule: Schedule, seed: int) -> Dataset:
+    """What each step is asked, in order: `groups` pictures with the prompt of one kind of probe."""
+    kinds = np.repeat(search.kinds(schedule.steps, seed), schedule.groups).tolist()
+    rows = [i % len(pictures) for i in range(len(kinds))]
+    return Dataset.from_dict(dict(
+        prompt=[[{"role": "user", "content": search.prompts[kind]}] for kind in kinds], kind=kinds, picture=rows,
+        image=[pictures.images[i] for i in rows]))
+
+
+def _history(tables: list[pd.DataFrame], training: Path) -> pd.DataFrame:
+    """A row a step: what the probes of the step say, and what the Trainer logged of the policy."""
+    state = json.loads((last_checkpoint(training) / "trainer_state.json").read_text(encoding="utf-8"))
+    logged = {log["step"]: log for log in state["log_history"] if "reward_std" in log}
+    topics, calls, rows = set(), [0, 0], []
+    for step, table in enumerate(tables, 1):
+        policy = {name: logged[step].get(name) for name in ("reward_std", "frac_reward_zero_std", "entropy", "kl")}
+        rows.append(dict(step=step) | policy | summary(table, topics, calls))
+    return pd.DataFrame(rows)

@@ -1,0 +1,118 @@
+"""Self-imitation: the auditor learns from its own hits, rare kinds of failure nearly as often as frequent ones.
+
+One probe of each of many pictures is put to the panel; those on which the references agree against the target are what the
+auditor learns to say next; and so on, in rounds. Maximum likelihood on one's own hits keeps every kind of failure that was
+found once, where policy gradients sharpen one. It is the paper's use of an untrained auditor and its checkpoints together,
+moved into the auditor's training.
+"""
+
+import functools
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import get_peft_model
+from transformers import Trainer, TrainingArguments, set_seed
+
+from auditdm_lib.alarms import Finite, Watch
+from auditdm_lib.auditor import TOLD, Search, propose, put, save_auditor, stream, summary, told, topic_of
+from auditdm_lib.counterfactuals import draw
+from auditdm_lib.models import load_vlm
+from auditdm_lib.panel import Panel, members
+from auditdm_lib.pictures import Pictures
+from auditdm_lib.rectify import collate
+from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora
+
+BATCH = 64  # examples in a step
+
+
+def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, rounds: int, steps: int,
+                   learning_rate: float, lora_rank: int, cascade: bool, save_every: int, seed: int,
+                   work: Path) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """`rounds` rounds over equal parts of `pictures`, from the auditor at `start`, each with `steps` steps of training.
+
+    All is kept below `work`, and a call that finds some of it there goes on from it. Returns the folder of the trained
+    auditor, its history (see `auditor.HISTORY`) and all that it asked. A round without a hit trains nothing, and the history
+    shows it (reward 0). Raises ValueError where there are fewer pictures than rounds, Alarm where what a round asks is
+    degenerate or training goes astray (see `alarms`).
+    """
+    if len(pictures) < rounds:
+        raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
+    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), rounds=rounds,
+                     steps=steps, learning_rate=learning_rate, lora_rank=lora_rank, cascade=cascade, save_every=save_every,
+                     seed=seed))
+    found, tables, history, topics, calls = [], [], [], set(), [0, 0]
+    for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
+        seen, folder, drawn_by = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
+        judged = _asked(start, panel, seen, search, cascade, drawn_by, folder / "asked.parquet", f"round {part + 1}")
+        judged = judged.assign(picture=seen.names, step=part + 1, reward=judged["disagrees"].astype(float))
+        Watch(patience=1).answers(judged, group_size=1)
+        history.append(dict(phase="imitation", step=part + 1) | summary(judged, topics, calls))
+        tables.append(judged)
+        found += hits(judged, seen, search)
+        if found and not (folder / "auditor").exists():
+            imitate(start, found, folder / "auditor", steps, learning_rate, lora_rank, save_every, drawn_by, folder / "training")
+        start = folder / "auditor" if found else start
+    return Path(start), pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _asked(auditor: Path, panel: Panel, pictures: Pictures, search: Search, cascade: bool, seed: int, file: Path,
+           desc: str) -> pd.DataFrame:
+    """One judged probe a picture, from `file` where it has been asked before."""
+    if not file.exists():
+        proposed, drawn = propose(load_vlm(auditor), pictures, search.kinds(len(pictures), seed), search, seed, desc)
+        judged = put(panel, drawn, proposed, cascade=cascade, seed=seed, desc=desc)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        judged.to_parquet(file.with_suffix(".partial"), index=False)
+        file.with_suffix(".partial").rename(file)
+    return pd.read_parquet(file)
+
+
+def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]:
+    """What there is to imitate: image, question (the prompt), answer (what the auditor said), topic, of each disagreement.
+
+    A hit on a drawn picture is two: the caption or command, said of the original, and the question, asked about the drawing.
+    """
+    said = told(judged, judged["disagrees"].tolist())
+    drawn, _ = draw(pictures, judged["kind"].tolist(), said)
+    rows = []
+    for i, row in enumerate(judged.itertuples()):
+        if row.disagrees:
+            rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question,
+                             topic=topic_of(row)))
+            if row.kind in TOLD:
+                rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=said[i],
+                                 topic=(row.kind, *topic_of(row))))
+    return rows
+
+
+def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate: float, lora_rank: int, save_every: int,
+            seed: int, work: Path) -> None:
+    """Maximum likelihood on what was found; each example is drawn with weight (size of its topic)^-1/2. Saves to `out`."""
+    sizes = Counter(row["topic"] for row in found)
+    weights = np.array([sizes[row["topic"]] ** -0.5 for row in found])
+    checkpoint = last_checkpoint(work)
+    set_seed(seed)
+    order = np.random.default_rng(seed).choice(len(found), steps * BATCH, p=weights / weights.sum())
+    auditor = load_for_training(start, checkpoint, lora_rank)
+    model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
+    arguments = TrainingArguments(
+        output_dir=work, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=learning_rate,
+        lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
+        logging_steps=max(1, steps // 20), save_strategy="steps", save_steps=save_every, save_total_limit=2, report_to="none",
+        remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential", dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available())
+    trainer = Trainer(model, arguments, data_collator=functools.partial(collate, auditor), callbacks=[Finite(), Seal()],
+                      processing_class=auditor.processor,  # kept in the checkpoints, which so load as models
+                      train_dataset=[found[i] for i in order])
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trained = model.merge_and_unload() if lora_rank else model
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_auditor(type(auditor)(auditor.name, trained.eval(), auditor.processor), partial)
+    partial.rename(out)
+    shutil.rmtree(work)

@@ -1,0 +1,117 @@
+"""The judge D as a language model: whether two answers to a question mean the same, by a local text model.
+
+The verdict depends on JUDGE_PROMPT, so a run with such a judge must record its hash among the prompts of its manifest. It is
+symmetric but not transitive, hence no equivalence relation: the panel's cascade needs the normalised match.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from auditdm_lib import paths
+from auditdm_lib.consensus import same_answer
+from auditdm_lib.models import HUB_ID, as_data
+
+JUDGE_PROMPT = """Question: {question}
+First answer: {first}
+Second answer: {second}
+Do both answers mean the same? Answer yes or no.
+Answer:"""
+
+
+@dataclass(frozen=True)
+class LLM:
+    """A loaded text model in eval mode, its tokenizer, and the folder or hub id it came from."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_llm(path: str | Path) -> LLM:
+    """Load a causal language model from a folder (relative to the repository's root) or a hub id.
+
+    fp32 on a CPU, the checkpoint's own precision on a GPU. Only safetensors are read and no code of the checkpoint is run.
+    Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not all of it.
+    """
+    logging.disable_progress_bar()
+    source = paths.resolve(str(path))
+    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
+        raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
+    gpu = torch.cuda.is_available()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        if tokenizer.pad_token is None and tokenizer.eos_token is None:
+            raise ValueError("its tokenizer has neither a pad nor an end token")
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is masked: any token will do
+        _word_ids(tokenizer)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype="auto" if gpu else torch.float32, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} does not load as a language model that can judge; give a checkpoint that AutoTokenizer and "
+                         f"AutoModelForCausalLM load ({reason})") from error
+    if info["missing_keys"] or info["mismatched_keys"]:  # the library would fill these with random numbers
+        faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+        raise ValueError(f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete or of "
+                         "another architecture; save it again with save_pretrained.")
+    generation = model.generation_config
+    generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
+    return LLM(str(path), model.eval().to("cuda" if gpu else "cpu"), tokenizer)
+
+
+def same_meaning(llm: LLM, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:
+    """Whether the two answers of each (question, answer, answer) mean the same to `llm`.
+
+    Yes where the log-odds of "yes" against "no" as the next token, averaged over both orders of the answers, are above 0,
+    so the verdict does not depend on the order. Answers that are equal when normalised are the same without asking.
+    """
+    asked = {(q, *pair) for q, a, b in triples if not same_answer(a, b) for pair in ((a, b), (b, a))}
+    texts = {key: judge_prompt(llm, *key) for key in asked}
+    odds = _log_odds(llm, sorted(set(texts.values()), key=lambda t: (len(t), t)), batch_size)  # like lengths: little padding
+    return [same_answer(a, b) or odds[texts[q, a, b]] + odds[texts[q, b, a]] > 0 for q, a, b in triples]
+
+
+def judge_prompt(llm: LLM, question: str, first: str, second: str) -> str:
+    """JUDGE_PROMPT about two answers, within the tokenizer's chat template if it has one.
+
+    The texts come from models and are data: each stands on one line, and special tokens in it are broken up.
+    """
+    question, first, second = (as_data(llm.tokenizer, " ".join(text.split())) for text in (question, first, second))
+    text = JUDGE_PROMPT.format(question=question, first=first, second=second)
+    if llm.tokenizer.chat_template is None:
+        return text
+    return llm.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True,
+                                             enable_thinking=False)  # for templates that know it: the verdict comes first
+
+
+def _word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The single tokens that say yes, and those that say no; ValueError where there is none for either."""
+    sides = []
+    for word in ("yes", "no"):
+        spelled = [tokenizer.encode(w, add_special_tokens=False) for w in (f" {word}", word, f" {word.title()}", word.title())]
+        sides.append(sorted({ids[0] for ids in spelled if len(ids) == 1 and ids[0] != tokenizer.unk_token_id}))
+    if not all(sides):
+        raise ValueError("its tokenizer has no single token for 'yes' or for 'no'")
+    return sides
+
+
+@torch.inference_mode()
+def _log_odds(llm: LLM, texts: list[str], batch_size: int) -> dict[str, float]:
+    """log p(yes) - log p(no) of the token after each text, over all spellings of the two words."""
+    yes, no = _word_ids(llm.tokenizer)
+    bos, odds = llm.tokenizer.bos_token, {}
+    for i in range(0, len(texts), batch_size):
+        batch = texts[i:i + batch_size]
+        inputs = llm.tokenizer(batch, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False,
+                               add_special_tokens=not (bos and batch[0].startswith(bos))).to(llm.model.device)
+        # `generate` and not `forward`: it counts positions from the first real token and keeps one row of logits a text
+        logits = llm.model.generate(**inputs, max_new_tokens=1, output_logits=True, return_dict_in_generate=True,
+                                    pad_token_id=llm.tokenizer.pad_token_id).logits[0].float()
+        difference = logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
+        odds.update(zip(batch, difference.tolist(), strict=True))
+    return odds

@@ -1,0 +1,70 @@
+"""Small trainings of the auditor, and a process that kills itself in the midst of one: `python trainings.py NAME WORK AT`.
+
+The panel is a stand-in: the target fails on questions about colour, and all agree on everything else.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+
+from auditdm_lib import auditor, grpo, imitation
+from auditdm_lib.auditor import Search
+from auditdm_lib.panel import Panel
+from auditdm_lib.pictures import load_pictures
+from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
+
+START = CHECKPOINTS / "auditor"
+PANEL = Panel(SimpleNamespace(name="target"), [SimpleNamespace(name="one"), SimpleNamespace(name="two")])
+KINDS = ("question", "regeneration", "edit")
+
+
+def search_of(regeneration=0.0, edit=0.0, temperature=1.0):
+    shares = dict(question=1 - regeneration - edit, regeneration=regeneration, edit=edit)
+    return Search(dict(zip(KINDS, PROMPTS, strict=True)), dict(question=24, regeneration=128, edit=32), shares, temperature)
+
+
+def judge(panel, images, questions, invalid, **_):
+    hit = [r is None and "colour" in q for q, r in zip(questions, invalid, strict=True)]
+    return pd.DataFrame(dict(
+        target_answer=pd.Series(["white" if r is None else None for r in invalid], dtype=object),
+        reference_answers=[["grey", "grey"] if h else ["white", "white"] for h in hit],
+        consensus=pd.Series(["grey" if h else "white" if r is None else None for h, r in zip(hit, invalid, strict=True)],
+                            dtype=object), disagrees=hit,
+        in_full=[r is None for r in invalid], errors=0))
+
+
+def imitate(work, start=START, lora_rank=0, pictures=64, steps=6):
+    return imitation.self_imitation(start, PANEL, load_pictures("testbed", pictures, 0), search_of(edit=0.2), 2, steps, 1e-3,
+                                    lora_rank, False, 2, 0, work)
+
+
+def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START):
+    schedule = grpo.Schedule(steps, 4, groups, learning_rate, beta, -0.2, lora_rank, False, 2)
+    return grpo.grpo(start, PANEL, load_pictures("testbed", 8, 0), search or search_of(edit=0.4), schedule, 0, work)
+
+
+TRAININGS = {
+    "imitation": imitate,
+    "imitation of adapters": lambda work: imitate(work, lora_rank=4),
+    "grpo": reinforce,
+    "grpo with a pull": lambda work: reinforce(work, beta=0.3),
+    "grpo of adapters": lambda work: reinforce(work, beta=0.3, lora_rank=4),
+}
+
+if __name__ == "__main__":
+    name, work, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    module, part = (imitation, "collate") if name.startswith("imitation") else (auditor, "judge")
+    auditor.judge, calls = judge, []
+    real = getattr(module, part)
+
+    def killed(*args, **kwargs):
+        calls.append(0)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    setattr(module, part, killed)
+    TRAININGS[name](work)
