@@ -174,10 +174,3 @@ def load_auditor(path: Path | str) -> VLM:
         raise ValueError(f"The auditor {path} has no chat template (TRL trains PaliGemma wrongly by GRPO): give a chat model "
                          "that sees pictures, such as a Gemma3.")
     return auditor
-
-
-def save_auditor(auditor: VLM, folder: Path) -> Path:
-    """Write the auditor as a checkpoint folder that `load_vlm` loads."""
-    auditor.model.save_pretrained(folder)
-    auditor.processor.save_pretrained(folder)
-    return folder

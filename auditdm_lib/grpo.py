@@ -57,8 +57,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
     every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
     phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
     """
-    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), schedule=asdict(schedule),
-                     seed=seed))
+    claim(work, [start, *members(panel)], dict(
+        rule=panel.rule, pictures=pictures.names, search=asdict(search), schedule=asdict(schedule), seed=seed))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
     done = steps_of(checkpoint)
@@ -104,7 +104,7 @@ class Rewarder:
             text = said[0]["content"].strip()
             table.loc[i, TOLD.get(kind[i], "question")] = text
             table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
-        with torch.random.fork_rng():  # a resumed training must draw what an undisturbed one draws
+        with torch.random.fork_rng():  # `ask` seeds torch, while what GRPO samples next goes on from its own state
             table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
         judged = put(self.panel, drawn, table, cascade=self.schedule.cascade, seed=f"{self.seed}/{step}")
         invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()

@@ -19,13 +19,13 @@ from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
 from auditdm_lib.alarms import Finite, Watch
-from auditdm_lib.auditor import TOLD, Search, propose, put, save_auditor, stream, summary, told, topic_of
+from auditdm_lib.auditor import TOLD, Search, propose, put, stream, summary, told, topic_of
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.rectify import collate
-from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora
+from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_auditor
 
 BATCH = 64  # examples in a step
 
@@ -42,9 +42,9 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
     """
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
-    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), rounds=rounds,
-                     steps=steps, learning_rate=learning_rate, lora_rank=lora_rank, cascade=cascade, save_every=save_every,
-                     seed=seed))
+    claim(work, [start, *members(panel)], dict(
+        rule=panel.rule, pictures=pictures.names, search=asdict(search), rounds=rounds, steps=steps, learning_rate=learning_rate,
+        lora_rank=lora_rank, cascade=cascade, save_every=save_every, seed=seed))
     found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
         seen, folder, drawn_by = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
@@ -111,8 +111,5 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
                       train_dataset=[found[i] for i in order])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = model.merge_and_unload() if lora_rank else model
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_auditor(type(auditor)(auditor.name, trained.eval(), auditor.processor), partial)
-    partial.rename(out)
+    save_auditor(trained, auditor.processor, out)
     shutil.rmtree(work)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from auditdm_lib import manifest, paths
 from auditdm_lib.models import VLM, load_vlm
@@ -20,10 +20,11 @@ from auditdm_lib.rectify import language_layers
 SEAL = "sealed.json"  # sha256 of the checkpoint's files, written last
 
 
-def claim(work: Path, arguments: dict) -> None:
-    """Make `work` the place of a training with these arguments; what one with others left there is removed, and it is said so."""
+def claim(work: Path, models: list[str | Path], arguments: dict) -> None:
+    """Make `work` the place of a training with these models and arguments; what one with others left there is removed, and it
+    is said so."""
     file = work / "arguments.sha256"
-    made_by = manifest.digest([manifest.library_hash(), json.loads(json.dumps(arguments, default=_named))])
+    made_by = manifest.digest([manifest.library_hash(), list(map(_named, models)), arguments])
     if file.exists() and file.read_text() != made_by:
         print(f"{work.name} was begun with other parameters or code and begins anew.")
         shutil.rmtree(work)
@@ -31,7 +32,7 @@ def claim(work: Path, arguments: dict) -> None:
     file.write_text(made_by)
 
 
-def _named(path: Path) -> str:
+def _named(path: str | Path) -> str:
     """What tells a model: the hash of its folder, else its name."""
     folder = Path(paths.resolve(str(path)))
     return manifest.digest(manifest.hash_folder(folder)) if folder.is_dir() else str(path)
@@ -68,10 +69,15 @@ def save_whole(start: Path, checkpoint: Path, lora_rank: int, out: Path) -> None
     with torch.random.fork_rng():  # adapters are drawn at random before they are read, in the midst of a training
         vlm = load_vlm(start if lora_rank else checkpoint)
         model = PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload() if lora_rank else vlm.model
+    save_auditor(model, vlm.processor, out)
+
+
+def save_auditor(model: PreTrainedModel, processor: ProcessorMixin, out: Path) -> None:
+    """Write a checkpoint folder that `load_vlm` loads; it stands under its name only when all is written."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
-    vlm.processor.save_pretrained(partial)
+    processor.save_pretrained(partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
