@@ -25,7 +25,7 @@ from auditdm_lib.probes import malformed, texts
 
 KINDS = ("question", "regeneration", "edit")
 TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
-HISTORY = ["phase", "step", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
+HISTORY = ["phase", "step", "kind", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
            "no_consensus", "distinct", "topics_hit", "target_calls", "reference_calls"]
 
 
@@ -138,8 +138,8 @@ def topic_of(row) -> tuple[str, str]:
 
 
 def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
-    """A row of the history from judged probes with their rewards: mean reward, share of disagreements, of invalid probes, of
-    those without consensus (where all were asked), of distinct ones.
+    """A row of the history from judged probes with their rewards: kind of probe (or `all`), mean reward, share of
+    disagreements, of invalid probes, of those without consensus (where all were asked), of distinct ones.
 
     `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
     references; both are added to.
@@ -150,6 +150,7 @@ def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
     full = judged[judged["in_full"]]
     said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
     return dict(
+        kind=judged["kind"].iloc[0] if judged["kind"].nunique() == 1 else "all",
         reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
         invalid=float(judged["invalid_reason"].notna().mean()),
         no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),

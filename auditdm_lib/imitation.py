@@ -28,6 +28,7 @@ from auditdm_lib.rectify import collate
 from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_auditor
 
 BATCH = 64  # examples in a step
+WINDOW = 16  # steps among which examples of like length are brought together
 
 
 def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, rounds: int, steps: int,
@@ -97,7 +98,8 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
     weights = np.array([sizes[row["topic"]] ** -0.5 for row in found])
     checkpoint = last_checkpoint(work)
     set_seed(seed)
-    order = np.random.default_rng(seed).choice(len(found), steps * BATCH, p=weights / weights.sum())
+    rng = np.random.default_rng(seed)
+    order = by_length(rng.choice(len(found), steps * BATCH, p=weights / weights.sum()), [len(row["answer"]) for row in found], rng)
     auditor = load_for_training(start, checkpoint, lora_rank)
     model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
     arguments = TrainingArguments(
@@ -113,3 +115,16 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
     trained = model.merge_and_unload() if lora_rank else model
     save_auditor(trained, auditor.processor, out)
     shutil.rmtree(work)
+
+
+def by_length(order: np.ndarray, lengths: list[int], rng: np.random.Generator) -> np.ndarray:
+    """`order` (whole batches of `BATCH` examples) with examples of like length in one batch: one long caption pads all of it.
+
+    Within each `WINDOW` of batches examples change places by their `lengths`, and the batches come in random order.
+    """
+    batches = []
+    for start in range(0, len(order), WINDOW * BATCH):
+        part = order[start:start + WINDOW * BATCH]
+        part = part[np.argsort(np.take(lengths, part), kind="stable")].reshape(-1, BATCH)
+        batches.append(rng.permutation(part))
+    return np.concatenate(batches).reshape(-1)
