@@ -16,12 +16,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from auditdm_lib import manifest
-from auditdm_lib.consensus import normalise
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import VLM, encode, load_vlm, prompt
 from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.probes import malformed, texts
+from auditdm_lib.topics import topics_of
 
 KINDS = ("question", "regeneration", "edit")
 TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
@@ -132,11 +132,6 @@ def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.Data
     return proposed.join(judged)
 
 
-def topic_of(row) -> tuple[str, str]:
-    """A stand-in for the failure type, from texts alone: the question's first two words and the consensus answer."""
-    return " ".join(row.question.lower().split()[:2]), normalise(row.consensus)
-
-
 def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
     """A row of the history from judged probes with their rewards: kind of probe (or `all`), mean reward, share of
     disagreements, of invalid probes, of those without consensus (where all were asked), of distinct ones.
@@ -144,7 +139,7 @@ def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
     `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
     references; both are added to.
     """
-    found |= {topic_of(row) for row in judged[judged["disagrees"]].itertuples()}
+    found |= {topics_of(row) for row in judged[judged["disagrees"]].itertuples()}
     calls[0] += int(judged["target_answer"].notna().sum())
     calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
     full = judged[judged["in_full"]]

@@ -8,7 +8,6 @@ moved into the auditor's training.
 
 import functools
 import shutil
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,13 +18,14 @@ from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
 from auditdm_lib.alarms import Finite, Watch
-from auditdm_lib.auditor import TOLD, Search, propose, put, stream, summary, told, topic_of
+from auditdm_lib.auditor import TOLD, Search, propose, put, stream, summary, told
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.rectify import collate
 from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_auditor
+from auditdm_lib.topics import even_weights, topics_of
 
 BATCH = 64  # examples in a step
 WINDOW = 16  # steps among which examples of like length are brought together
@@ -74,7 +74,8 @@ def _asked(auditor: Path, panel: Panel, pictures: Pictures, search: Search, casc
 
 
 def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]:
-    """What there is to imitate: image, question (the prompt), answer (what the auditor said), topic, of each disagreement.
+    """What there is to imitate: image, question (the prompt), answer (what the auditor said), kind of text and topics, of each
+    disagreement.
 
     A hit on a drawn picture is two: the caption or command, said of the original, and the question, asked about the drawing.
     """
@@ -84,18 +85,17 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
     for i, row in enumerate(judged.itertuples()):
         if row.disagrees:
             rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question,
-                             topic=topic_of(row)))
+                             kind="question", topics=topics_of(row)))
             if row.kind in TOLD:
                 rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=said[i],
-                                 topic=(row.kind, *topic_of(row))))
+                                 kind=row.kind, topics=topics_of(row)))
     return rows
 
 
 def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate: float, lora_rank: int, save_every: int,
             seed: int, work: Path) -> None:
-    """Maximum likelihood on what was found; each example is drawn with weight (size of its topic)^-1/2. Saves to `out`."""
-    sizes = Counter(row["topic"] for row in found)
-    weights = np.array([sizes[row["topic"]] ** -0.5 for row in found])
+    """Maximum likelihood on what was found, rare topics nearly as often as common ones (`even_weights`). Saves to `out`."""
+    weights = even_weights([row["topics"] for row in found], [row["kind"] for row in found])
     checkpoint = last_checkpoint(work)
     set_seed(seed)
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import pytest
 import trainings
 
 from auditdm_lib import auditor, paths
-from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary, topic_of
+from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
 from auditdm_lib.counterfactuals import UNDRAWN
 from auditdm_lib.grpo import Schedule
 from auditdm_lib.imitation import hits
@@ -80,14 +80,15 @@ def test_self_imitation_learns_what_was_found(about_colour, tmp_path):
 def test_a_hit_on_an_edited_picture_teaches_the_command_and_the_question():
     pictures, search = load_pictures("testbed", 2, 0), trainings.search_of(edit=0.5)
     judged = pd.DataFrame(dict(kind=["question", "edit"], caption=None, edit=[None, "make the background mint."],
-                               question="what colour is the background?", consensus="mint", disagrees=[False, True]))
+                               question="what colour is the background?", consensus="mint",
+                               target_answer="grey", disagrees=[False, True]))
     drawable = edits_of(pictures, 1)
     judged.loc[1, "edit"] = drawable
     question, command = hits(judged, pictures, search)
     assert (question["question"], question["answer"]) == (PROMPTS[0], "what colour is the background?")
     assert (command["question"], command["answer"]) == (PROMPTS[2], drawable)
     assert command["image"] is pictures.images[1] and question["image"] is not pictures.images[1]
-    assert question["topic"] != command["topic"] and set(question["topic"]) < set(command["topic"])
+    assert (question["kind"], command["kind"]) == ("question", "edit") and question["topics"] == command["topics"]
 
 
 def load_panel():
@@ -126,7 +127,7 @@ def test_grpo_of_commands_scores_the_question_about_the_drawing(about_colour, tm
 
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
     with pytest.raises(ValueError, match="no_consensus_reward to 0 or cascade to False"):
-        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0, True, 1)
+        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0.0, 0, True, 1)
 
 
 def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_path):
@@ -139,10 +140,6 @@ def test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away():
     assert reward(None, True, True, -0.2) == 1 and reward(None, True, False, -0.2) == 0
     assert reward(None, False, False, -0.2) == reward("empty", False, False, -0.2) == -0.2
     assert reward(None, False, False, 0.0) == reward("unfinished", False, False, 0.0) == 0
-
-
-def test_topics_come_from_the_words_alone():
-    assert topic_of(pd.Series(dict(question="What colour is the cup?", consensus="The Red"))) == ("what colour", "red")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,8 +161,7 @@ def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monke
     assert len(judged) == n
     if kind != "question":
         assert judged["invalid_reason"].isin([UNDRAWN, "empty"]).all() and judged["target_answer"].isna().all()
-    rewarded = judged["disagrees"].mean()
-    assert rewarded <= (0.02 if kind == "question" else 0), rewarded
+    assert not judged["disagrees"].any()
     judged = judged.assign(reward=judged["disagrees"].astype(float), step=1)
     assert summary(judged, set(), [0, 0])["invalid"] >= (kind != "question")
     judged.to_parquet(tmp_path / "asked.parquet")
