@@ -18,7 +18,8 @@ Topics = tuple[tuple[str, str], tuple[str, str]]
 def topics_of(row) -> Topics:
     """The two topics of a judged probe that disagrees (fields question, consensus, target_answer)."""
     stem = " ".join(row.question.lower().split()[:2])
-    return (stem, normalise(row.consensus)), (stem, normalise(row.target_answer))
+    agreed, said = _answers(row)
+    return (stem, agreed), (stem, said)
 
 
 def even_weights(topics: list[Topics], kinds: list[str]) -> np.ndarray:
@@ -33,24 +34,32 @@ def even_weights(topics: list[Topics], kinds: list[str]) -> np.ndarray:
 
 
 class Tally:
-    """Counts the topics of disagreements so far, and says what one more of them is worth."""
+    """Counts what was said in disagreements so far, and says what one more of them is worth.
+
+    It goes by the two answers alone: a policy that is paid for rare topics would else learn to begin the same question with
+    other words.
+    """
 
     def __init__(self):
-        self.sizes = (Counter(), Counter())
+        self.sizes = (Counter(), Counter())  # of the consensus, of the target's answer
 
     def add(self, judged: pd.DataFrame) -> None:
         """Count the disagreements among judged probes."""
         for row in judged[judged["disagrees"]].itertuples():
-            for size, topic in zip(self.sizes, topics_of(row), strict=True):
-                size[topic] += 1
+            for size, answer in zip(self.sizes, _answers(row), strict=True):
+                size[answer] += 1
 
     def worth(self, judged: pd.DataFrame, power: float) -> list[float]:
-        """(even share / share of the commoner topic)^power, at most 1, of each disagreement; 1 of other probes.
+        """(even share / share of the commoner answer)^power, at most 1, of each disagreement; 1 of other probes.
 
-        The even share is 1 / exp(entropy) of the shares so far: that of each topic if all were equally common.
+        The even share is 1 / exp(entropy) of the shares so far: that of each answer if all were equally common.
         """
-        shares = [{topic: n / size.total() for topic, n in size.items()} for size in self.sizes]
+        shares = [{answer: n / size.total() for answer, n in size.items()} for size in self.sizes]
         numbers = [np.exp(-sum(p * np.log(p) for p in share.values())) for share in shares]
-        common = [max(share.get(t, 0) * n for share, n, t in zip(shares, numbers, topics_of(row), strict=True))
+        common = [max(share.get(a, 0) * n for share, n, a in zip(shares, numbers, _answers(row), strict=True))
                   if row.disagrees else 0 for row in judged.itertuples()]
         return [float(max(c, 1.0) ** -power) for c in common]
+
+
+def _answers(row) -> tuple[str, str]:
+    return normalise(row.consensus), normalise(row.target_answer)

@@ -43,6 +43,14 @@ def test_what_is_common_so_far_is_worth_less_and_the_first_of_its_kind_is_worth_
     assert tally.worth(new.assign(disagrees=False), 0.5) == [1, 1, 1]
 
 
+def test_other_words_for_the_same_question_are_worth_no_more():
+    tally = Tally()
+    tally.add(disagreements(*[("what is last?", "cup", "star")] * 90, *[("which row?", "top", "middle")] * 10))
+    new = disagreements(("what is last?", "cup", "star"), ("which colour comes last?", "key", "star"))
+    same, reworded = tally.worth(new, 0.5)
+    assert same == reworded < 1
+
+
 def test_only_disagreements_are_counted():
     tally = Tally()
     tally.add(disagreements(("what is it?", "cup", "star")).assign(disagrees=False))
