@@ -293,7 +293,8 @@ def fig_training(history: pd.DataFrame) -> Figure:
     spent = history.groupby("phase", sort=False)["target_calls"].max().shift(fill_value=0).cumsum()
     calls = (history["target_calls"] + history["phase"].map(spent)) / 1000
     panels = [("reward", "Reward", "mean reward (Equation 1)", 1), ("invalid", "Not well-formed", "share of probes (%)", 100),
-              ("no_consensus", "Without consensus", "share of probes (%)", 100), ("distinct", "Variety", "distinct probes (%)", 100)]
+              ("no_consensus", "Without consensus", "share of probes (%)", 100),
+              ("distinct", "Variety", "distinct probes (%)", 100)]
     colours = {"all": OKABE["black"], "question": OKABE["blue"], "regeneration": OKABE["purple"], "edit": OKABE["orange"]}
     figure = _figure(12.5, 3.6)
     axes = figure.subplots(1, len(panels))

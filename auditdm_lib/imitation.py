@@ -99,7 +99,8 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
     checkpoint = last_checkpoint(work)
     set_seed(seed)
     rng = np.random.default_rng(seed)
-    order = by_length(rng.choice(len(found), steps * BATCH, p=weights / weights.sum()), [len(row["answer"]) for row in found], rng)
+    drawn = rng.choice(len(found), steps * BATCH, p=weights / weights.sum())
+    order = by_length(drawn, [len(row["answer"]) for row in found], rng)
     auditor = load_for_training(start, checkpoint, lora_rank)
     model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
     arguments = TrainingArguments(

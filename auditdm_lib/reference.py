@@ -89,8 +89,8 @@ def _search_lines(run: str, search: pd.DataFrame, hits: pd.DataFrame, folder: Pa
         else:
             covered = f"{(mine['hits'] >= OFTEN).sum()} of {len(mine)}"
         lines.append(f"| {run} | {records[0]['key']['parameters']['seed']} | {minutes:.0f} | {row.auditor.replace('_', ' ')} "
-                     f"| {row.success:.1%} ({row.ci_low:.1%} to {row.ci_high:.1%}) | {1 - row.invalid / row.attempts:.1%} | {covered} "
-                     f"| {row.training_calls:,.0f} |")
+                     f"| {row.success:.1%} ({row.ci_low:.1%} to {row.ci_high:.1%}) | {1 - row.invalid / row.attempts:.1%} "
+                     f"| {covered} | {row.training_calls:,.0f} |")
     return lines
 
 

@@ -6,6 +6,7 @@ first; and a checkpoint counts only once it is sealed, since a killed process ma
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,16 +99,20 @@ def store(work: Path, out: Path, prefix: str, last: str) -> None:
 
 
 def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> VLM:
-    """The model to train on from `checkpoint`, or from `start` where there is none yet.
+    """The model to train on from `checkpoint`, or from `start` where there is none yet; its vision tower stays as it is.
 
-    With LoRA the base stays `start`, and the Trainer restores the adapters. Without, the weights are the checkpoint's, while
-    the name stays that of `start`, from which TRL loads the model that the KL divergence is measured from.
+    A tower that learns along from a few thousand pictures unlearns to see, and the auditor asks about what is not there. With
+    LoRA the base stays `start`, and the Trainer restores the adapters. Without, the weights are the checkpoint's, while the
+    name stays that of `start`, from which TRL loads the model that the KL divergence is measured from.
     """
     vlm = load_vlm(start if lora_rank or checkpoint is None else checkpoint)
     vlm.model.config._name_or_path = paths.resolve(str(start))
+    for name, weight in vlm.model.named_parameters():
+        if re.search(r"(^|\.)vis(ion|ual)", name):  # vision_tower, vision_model or visual, by architecture
+            weight.requires_grad_(False)
     return vlm
 
 
 def lora(vlm: VLM, rank: int) -> LoraConfig | None:
-    """Adapters of a rank for all linear layers of the language model; None (all weights are trained) for rank 0."""
+    """Adapters of a rank for all linear layers of the language model; None for rank 0 (no adapters)."""
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model)) if rank else None
