@@ -32,7 +32,7 @@ class Schedule:
     The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
     `beta` weighs the KL divergence from the start. Probes that no consensus judges score `no_consensus_reward`; 0 is the
     paper's. A disagreement scores the less the commoner its like so far, by `rarity_power` (`topics.Tally`); 0 is the paper's.
-    `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps it can go on from there, and an auditor is kept.
+    `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps an auditor is kept, to go on from too.
     """
 
     steps: int
