@@ -1,9 +1,11 @@
-"""The tracked results behind the README: `python -m auditdm_lib.reference testbed` takes them from a finished run.
+"""The tracked results behind the README, in `figures/reference/`, taken from finished runs:
 
-Copies claims, tables, figures (PNG) and the stages' manifests to `figures/reference/`, and from the run's `build_testbed`
-notebook the galleries, the census of the world and the tables of its models; then writes every number of the README from
-there. A test fails when the README says anything else. Of long searches only the first two stages are tracked, one folder a run
-in `figures/reference/searches/`: `python -m auditdm_lib.reference search full full-1 full-2`.
+`python -m auditdm_lib.reference testbed`: claims, tables, figures (PNG) and the stages' manifests of the run `testbed`.
+`python -m auditdm_lib.reference models testbed`: from the run's `build_testbed` notebook the galleries, the census of the world
+and the tables of its models.
+`python -m auditdm_lib.reference search full full-1`: of long searches the first two stages, a folder a run in `searches/`.
+
+Each then writes every number of the README from there. A test fails when the README says anything else.
 """
 
 import json
@@ -23,24 +25,30 @@ BEGIN, END = "<!-- {}: python -m auditdm_lib.reference -->", "<!-- end of {} -->
 
 
 def collect(run: str, folder: Path = REFERENCE) -> None:
-    """Replace `folder` by the result of a run. Raises manifest.Damaged where a stage is unfinished or altered."""
-    results = [paths.result(run, step.folder) for step in paths.CHAIN]
-    world = paths.result(run, "testbed")
-    for result in (*results, world):
+    """Replace what is tracked of a run. Raises manifest.Damaged where a stage is unfinished or altered."""
+    results = {step.notebook: paths.result(run, step.folder) for step in paths.CHAIN}
+    _keep_manifests(results, folder)
+    for file in [*folder.glob("fig*.png"), *folder.glob("table_*.csv")]:
+        file.unlink()
+    drawn, probes = paths.result(run, "figures"), paths.result(run, "02_probes")
+    for file in [*drawn.glob("*.csv"), *drawn.glob("*.png"), probes / "search.csv", probes / "gap_hits.csv"]:
+        shutil.copy(file, folder / file.name)
+
+
+def collect_models(run: str, folder: Path = REFERENCE) -> None:
+    """Replace what is tracked of the world and its models. Raises manifest.Damaged where they are unfinished or altered."""
+    world = paths.result(run, paths.BUILD.folder)
+    _keep_manifests({paths.BUILD.notebook: world}, folder)
+    for file in [*world.glob("*.csv"), *world.glob("*.png")]:
+        shutil.copy(file, folder / file.name)
+
+
+def _keep_manifests(results: dict[str, Path], folder: Path) -> None:
+    for result in results.values():
         manifest.verify(result)
-    for path in folder.iterdir() if folder.exists() else ():
-        if path.is_file():
-            path.unlink()
     (folder / "manifests").mkdir(parents=True, exist_ok=True)
-    drawn = paths.result(run, "figures")
-    for file in sorted([*drawn.glob("*.csv"), *drawn.glob("*.png")]):
-        shutil.copy(file, folder / file.name)
-    for name in ("search.csv", "gap_hits.csv"):
-        shutil.copy(paths.result(run, "02_probes") / name, folder / name)
-    for file in sorted([*world.glob("*.csv"), *world.glob("*.png")]):
-        shutil.copy(file, folder / file.name)
-    for step, result in zip((*paths.CHAIN, paths.BUILD), (*results, world), strict=True):
-        shutil.copy(result / "manifest.json", folder / "manifests" / f"{step.notebook}.json")
+    for notebook, result in results.items():
+        shutil.copy(result / "manifest.json", folder / "manifests" / f"{notebook}.json")
 
 
 def collect_search(run: str, folder: Path = SEARCHES) -> None:
@@ -154,12 +162,9 @@ def blocks() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    runs = arguments or ["testbed"]
-    if runs[0] == "search":
-        for run in runs[1:]:
-            collect_search(run)
-    else:
-        collect(runs[0])
+    what, *runs = arguments if len(arguments) > 1 else ["run", *(arguments or ["testbed"])]
+    for run in runs:
+        dict(run=collect, models=collect_models, search=collect_search)[what](run)
     text = README.read_text(encoding="utf-8")
     for name, block in blocks().items():
         text = fill(text, name, block)
