@@ -16,16 +16,16 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from auditdm_lib import manifest
-from auditdm_lib.consensus import normalise
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import VLM, encode, load_vlm, prompt
 from auditdm_lib.panel import Panel, judge
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.probes import malformed, texts
+from auditdm_lib.topics import topics_of
 
 KINDS = ("question", "regeneration", "edit")
 TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
-HISTORY = ["phase", "step", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
+HISTORY = ["phase", "step", "kind", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
            "no_consensus", "distinct", "topics_hit", "target_calls", "reference_calls"]
 
 
@@ -132,24 +132,20 @@ def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.Data
     return proposed.join(judged)
 
 
-def topic_of(row) -> tuple[str, str]:
-    """A stand-in for the failure type, from texts alone: the question's first two words and the consensus answer."""
-    return " ".join(row.question.lower().split()[:2]), normalise(row.consensus)
-
-
 def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
-    """A row of the history from judged probes with their rewards: mean reward, share of disagreements, of invalid probes, of
-    those without consensus (where all were asked), of distinct ones.
+    """A row of the history from judged probes with their rewards: kind of probe (or `all`), mean reward, share of
+    disagreements, of invalid probes, of those without consensus (where all were asked), of distinct ones.
 
     `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
     references; both are added to.
     """
-    found |= {topic_of(row) for row in judged[judged["disagrees"]].itertuples()}
+    found |= {topics_of(row) for row in judged[judged["disagrees"]].itertuples()}
     calls[0] += int(judged["target_answer"].notna().sum())
     calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
     full = judged[judged["in_full"]]
     said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
     return dict(
+        kind=judged["kind"].iloc[0] if judged["kind"].nunique() == 1 else "all",
         reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
         invalid=float(judged["invalid_reason"].notna().mean()),
         no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
@@ -174,10 +170,3 @@ def load_auditor(path: Path | str) -> VLM:
         raise ValueError(f"The auditor {path} has no chat template (TRL trains PaliGemma wrongly by GRPO): give a chat model "
                          "that sees pictures, such as a Gemma3.")
     return auditor
-
-
-def save_auditor(auditor: VLM, folder: Path) -> Path:
-    """Write the auditor as a checkpoint folder that `load_vlm` loads."""
-    auditor.model.save_pretrained(folder)
-    auditor.processor.save_pretrained(folder)
-    return folder

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
 from auditdm_lib import claims, stats
@@ -256,31 +257,57 @@ def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
 
 
 @_styled
+def fig_cost(search: pd.DataFrame) -> Figure:
+    """Calls of the target, those of the training included, over the failures that one wants: where training pays.
+
+    A line an auditor that found any: training_calls, and for each failure its probing_calls over its failures. Where nothing
+    can be verified, disagreements stand for failures.
+    """
+    search = claims.overall(search)
+    search = search[~search["auditor"].str.fullmatch(MILESTONES)]
+    counted = "verified_failures" if search["verified_failures"].notna().all() else "disagrees"
+    figure = _figure(6.4, 4.2)
+    axis = figure.add_subplot()
+    wanted = np.geomspace(10, 100_000, 100)
+    for row in search[search[counted] > 0].itertuples():
+        each = row.probing_calls / getattr(row, counted)
+        name = LABEL.get(row.auditor, row.auditor.replace("_", " ")).replace("\n", " ")
+        axis.plot(wanted, row.training_calls + each * wanted, color=COLOUR.get(row.auditor, OKABE["yellow"]),
+                  label=f"{name}: {each:.1f} a failure" + (f", after {row.training_calls:,.0f}" if row.training_calls else ""))
+    axis.set(xscale="log", yscale="log", xlabel=f"{counted.replace('_', ' ')} wanted", ylabel="calls of the target")
+    for ticks in (axis.xaxis, axis.yaxis):
+        ticks.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.set_title("What a failure costs")
+    axis.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+@_styled
 def fig_training(history: pd.DataFrame) -> Figure:
-    """The auditor's training over calls of the target: reward, share of invalid and unjudged questions, variety."""
+    """The auditor's training over calls of the target: reward, share of invalid and unjudged probes, variety.
+
+    A point is a round of self-imitation; a line is GRPO's steps of one kind of probe (each step has one), a running mean over
+    a tenth of them.
+    """
     history = history[history["phase"] != "plain"]
     spent = history.groupby("phase", sort=False)["target_calls"].max().shift(fill_value=0).cumsum()
     calls = (history["target_calls"] + history["phase"].map(spent)) / 1000
-    panels = [("Reward (Equation 1)", "mean reward", {"reward": OKABE["green"]}),
-              ("Probes that cannot count", "share of probes (%)",
-               {"invalid": OKABE["red"], "no_consensus": OKABE["purple"]}),
-              ("Variety", "distinct probes (%)", {"distinct": OKABE["blue"]})]
-    names = {"invalid": "not well-formed", "no_consensus": "no consensus"}
-    phases = {"imitation": "self-imitation", "grpo": "GRPO"}
-    figure = _figure(11, 3.4)
-    for axis, (title, unit, columns) in zip(figure.subplots(1, 3), panels, strict=True):
-        for column, colour in columns.items():
-            scale = 1 if column == "reward" else 100
-            for phase in history["phase"].unique():
-                rows = history["phase"] == phase
-                last = phase == history["phase"].iloc[-1]
-                label = phases[phase] if column not in names else names[column] if last else None
-                axis.plot(calls[rows], scale * history.loc[rows, column], marker="o" if rows.sum() < 10 else "", color=colour,
-                          linewidth=1.3, linestyle="--" if phase == "imitation" else "-", label=label)
+    panels = [("reward", "Reward", "mean reward (Equation 1)", 1), ("invalid", "Not well-formed", "share of probes (%)", 100),
+              ("no_consensus", "Without consensus", "share of probes (%)", 100),
+              ("distinct", "Variety", "distinct probes (%)", 100)]
+    colours = {"all": OKABE["black"], "question": OKABE["blue"], "regeneration": OKABE["purple"], "edit": OKABE["orange"]}
+    figure = _figure(12.5, 3.6)
+    axes = figure.subplots(1, len(panels))
+    for axis, (column, title, unit, scale) in zip(axes, panels, strict=True):
+        for (phase, kind), rows in history.groupby(["phase", "kind"], sort=False):
+            window = 1 if phase == "imitation" else max(1, len(rows) // 10)
+            values = scale * rows[column].rolling(window, min_periods=1).mean()
+            axis.plot(calls[rows.index], values, "o--" if phase == "imitation" else "-", color=colours[kind], markersize=4,
+                      linewidth=1.3, label="self-imitation" if phase == "imitation" else f"GRPO, {kind.replace('all', 'probe')}s")
         axis.set(title=title, xlabel="calls of the target (thousands)", ylabel=unit)
         low, high = axis.get_ylim()
-        axis.set(xlim=(0, None), ylim=(min(low, 0), 1.15 * max(high, 0.9 if scale == 1 else 10)))
-        axis.legend(fontsize=8)
+        axis.set(xlim=(0, None), ylim=(min(low, 0), max(high, 1.0 if scale == 1 else 10)))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 

@@ -5,7 +5,7 @@ self-imitation, with such a pull, it sharpens what imitation leaves blurred.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.probes import malformed, texts
 from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
+from auditdm_lib.topics import Tally
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Schedule:
 
     The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
     `beta` weighs the KL divergence from the start. Probes that no consensus judges score `no_consensus_reward`; 0 is the
-    paper's. `lora_rank` 0 trains all weights. Every `save_every` steps it can go on from there, and an auditor is kept.
+    paper's. A disagreement scores the less the commoner its like so far, by `rarity_power` (`topics.Tally`); 0 is the paper's.
+    `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps an auditor is kept, to go on from too.
     """
 
     steps: int
@@ -39,6 +41,7 @@ class Schedule:
     learning_rate: float
     beta: float
     no_consensus_reward: float
+    rarity_power: float
     lora_rank: int
     cascade: bool
     save_every: int
@@ -57,8 +60,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
     every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
     phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
     """
-    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), schedule=asdict(schedule),
-                     seed=seed))
+    claim(work, [start, *members(panel)], dict(
+        rule=panel.rule, pictures=pictures.names, search=asdict(search), schedule=asdict(schedule), seed=seed))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
     done = steps_of(checkpoint)
@@ -70,8 +73,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
         set_seed(seed)
         auditor = load_for_training(start, checkpoint, schedule.lora_rank)
         rewarder = Rewarder(auditor, panel, pictures, search, schedule, seed, asked, None if phase == "plain" else Watch())
-        for file in sorted(asked.glob("*.parquet")):  # what an undisturbed watch would remember
-            rewarder.watched(pd.read_parquet(file))
+        for file in sorted(asked.glob("*.parquet")):  # what an undisturbed one would remember
+            rewarder.remember(pd.read_parquet(file))
         trainer = GRPOTrainer(
             auditor.model, rewarder.equation_1, _arguments(training, search, schedule, seed), processing_class=auditor.processor,
             train_dataset=_prompts(pictures, search, schedule, seed), peft_config=lora(auditor, schedule.lora_rank),
@@ -94,6 +97,7 @@ class Rewarder:
     seed: int
     folder: Path
     watch: Watch | None
+    tally: Tally = field(default_factory=Tally)
 
     def equation_1(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
                    **_) -> list[float]:
@@ -104,18 +108,21 @@ class Rewarder:
             text = said[0]["content"].strip()
             table.loc[i, TOLD.get(kind[i], "question")] = text
             table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
-        with torch.random.fork_rng():  # a resumed training must draw what an undisturbed one draws
+        with torch.random.fork_rng():  # `ask` seeds torch, while what GRPO samples next goes on from its own state
             table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
         judged = put(self.panel, drawn, table, cascade=self.schedule.cascade, seed=f"{self.seed}/{step}")
         invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
-        rewards = [reward(r, a, d, self.schedule.no_consensus_reward)
-                   for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
+        worth = self.tally.worth(judged, self.schedule.rarity_power)
+        rewards = [w * reward(r, a, d, self.schedule.no_consensus_reward)
+                   for w, r, a, d in zip(worth, invalid, agreed, judged["disagrees"], strict=True)]
         judged = judged.assign(picture=seen.names, step=step, reward=rewards)
         judged.to_parquet(self.folder / f"{step:06d}.parquet", index=False)
-        self.watched(judged)
+        self.remember(judged)
         return rewards
 
-    def watched(self, judged: pd.DataFrame) -> None:
+    def remember(self, judged: pd.DataFrame) -> None:
+        """Count a step's judged probes for the alarms and for what is common."""
+        self.tally.add(judged)
         if self.watch:
             self.watch.answers(judged, self.schedule.group_size)
 

@@ -8,7 +8,6 @@ moved into the auditor's training.
 
 import functools
 import shutil
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,15 +18,17 @@ from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
 from auditdm_lib.alarms import Finite, Watch
-from auditdm_lib.auditor import TOLD, Search, propose, put, save_auditor, stream, summary, told, topic_of
+from auditdm_lib.auditor import TOLD, Search, propose, put, stream, summary, told
 from auditdm_lib.counterfactuals import draw
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.rectify import collate
-from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora
+from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_auditor
+from auditdm_lib.topics import even_weights, topics_of
 
 BATCH = 64  # examples in a step
+WINDOW = 16  # steps among which examples of like length are brought together
 
 
 def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, rounds: int, steps: int,
@@ -42,9 +43,9 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
     """
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
-    claim(work, dict(start=start, panel=members(panel), pictures=pictures.names, search=asdict(search), rounds=rounds,
-                     steps=steps, learning_rate=learning_rate, lora_rank=lora_rank, cascade=cascade, save_every=save_every,
-                     seed=seed))
+    claim(work, [start, *members(panel)], dict(
+        rule=panel.rule, pictures=pictures.names, search=asdict(search), rounds=rounds, steps=steps, learning_rate=learning_rate,
+        lora_rank=lora_rank, cascade=cascade, save_every=save_every, seed=seed))
     found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
         seen, folder, drawn_by = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
@@ -73,7 +74,8 @@ def _asked(auditor: Path, panel: Panel, pictures: Pictures, search: Search, casc
 
 
 def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]:
-    """What there is to imitate: image, question (the prompt), answer (what the auditor said), topic, of each disagreement.
+    """What there is to imitate: image, question (the prompt), answer (what the auditor said), kind of text and topics, of each
+    disagreement.
 
     A hit on a drawn picture is two: the caption or command, said of the original, and the question, asked about the drawing.
     """
@@ -83,21 +85,22 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
     for i, row in enumerate(judged.itertuples()):
         if row.disagrees:
             rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question,
-                             topic=topic_of(row)))
+                             kind="question", topics=topics_of(row)))
             if row.kind in TOLD:
                 rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=said[i],
-                                 topic=(row.kind, *topic_of(row))))
+                                 kind=row.kind, topics=topics_of(row)))
     return rows
 
 
 def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate: float, lora_rank: int, save_every: int,
             seed: int, work: Path) -> None:
-    """Maximum likelihood on what was found; each example is drawn with weight (size of its topic)^-1/2. Saves to `out`."""
-    sizes = Counter(row["topic"] for row in found)
-    weights = np.array([sizes[row["topic"]] ** -0.5 for row in found])
+    """Maximum likelihood on what was found, rare topics nearly as often as common ones (`even_weights`). Saves to `out`."""
+    weights = even_weights([row["topics"] for row in found], [row["kind"] for row in found])
     checkpoint = last_checkpoint(work)
     set_seed(seed)
-    order = np.random.default_rng(seed).choice(len(found), steps * BATCH, p=weights / weights.sum())
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(len(found), steps * BATCH, p=weights / weights.sum())
+    order = by_length(drawn, [len(row["answer"]) for row in found], rng)
     auditor = load_for_training(start, checkpoint, lora_rank)
     model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
     arguments = TrainingArguments(
@@ -111,8 +114,18 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
                       train_dataset=[found[i] for i in order])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = model.merge_and_unload() if lora_rank else model
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_auditor(type(auditor)(auditor.name, trained.eval(), auditor.processor), partial)
-    partial.rename(out)
+    save_auditor(trained, auditor.processor, out)
     shutil.rmtree(work)
+
+
+def by_length(order: np.ndarray, lengths: list[int], rng: np.random.Generator) -> np.ndarray:
+    """`order` (whole batches of `BATCH` examples) with examples of like length in one batch: one long caption pads all of it.
+
+    Within each `WINDOW` of batches examples change places by their `lengths`, and the batches come in random order.
+    """
+    batches = []
+    for start in range(0, len(order), WINDOW * BATCH):
+        part = order[start:start + WINDOW * BATCH]
+        part = part[np.argsort(np.take(lengths, part), kind="stable")].reshape(-1, BATCH)
+        batches.append(rng.permutation(part))
+    return np.concatenate(batches).reshape(-1)

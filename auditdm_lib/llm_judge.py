@@ -9,11 +9,9 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
-from auditdm_lib import paths
 from auditdm_lib.consensus import same_answer
-from auditdm_lib.models import HUB_ID, as_data
+from auditdm_lib.models import as_data, find_checkpoint, ready
 
 JUDGE_PROMPT = """Question: {question}
 First answer: {first}
@@ -37,10 +35,7 @@ def load_llm(path: str | Path) -> LLM:
     fp32 on a CPU, the checkpoint's own precision on a GPU. Only safetensors are read and no code of the checkpoint is run.
     Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not all of it.
     """
-    logging.disable_progress_bar()
-    source = paths.resolve(str(path))
-    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
-        raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
+    source = find_checkpoint(path)
     gpu = torch.cuda.is_available()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -55,13 +50,7 @@ def load_llm(path: str | Path) -> LLM:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} does not load as a language model that can judge; give a checkpoint that AutoTokenizer and "
                          f"AutoModelForCausalLM load ({reason})") from error
-    if info["missing_keys"] or info["mismatched_keys"]:  # the library would fill these with random numbers
-        faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-        raise ValueError(f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete or of "
-                         "another architecture; save it again with save_pretrained.")
-    generation = model.generation_config
-    generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
-    return LLM(str(path), model.eval().to("cuda" if gpu else "cpu"), tokenizer)
+    return LLM(str(path), ready(path, model, info), tokenizer)
 
 
 def same_meaning(llm: LLM, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:

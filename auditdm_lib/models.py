@@ -29,6 +29,26 @@ class VLM:
     processor: ProcessorMixin
 
 
+def find_checkpoint(path: str | Path) -> str:
+    """The folder (relative to the repository's root) or hub id to load from. Raises FileNotFoundError where there is none."""
+    logging.disable_progress_bar()  # else a bar per model for a few milliseconds of loading
+    source = paths.resolve(str(path))
+    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
+        raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
+    return source
+
+
+def ready(path: str | Path, model: PreTrainedModel, info: dict) -> PreTrainedModel:
+    """A model just loaded, in eval mode, greedy, on the GPU if there is one. Raises ValueError where tensors were missing."""
+    if info["missing_keys"] or info["mismatched_keys"]:  # the library would fill these with random numbers
+        faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+        raise ValueError(f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete or of "
+                         "another architecture; save it again with save_pretrained.")
+    generation = model.generation_config
+    generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_vlm(path: str | Path) -> VLM:
     """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id.
 
@@ -36,11 +56,7 @@ def load_vlm(path: str | Path) -> VLM:
     Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not
     all of it.
     """
-    logging.disable_progress_bar()  # else a bar per model for a few milliseconds of loading
-    source = paths.resolve(str(path))
-    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
-        raise FileNotFoundError(
-            f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
+    source = find_checkpoint(path)
     gpu = torch.cuda.is_available()
     try:
         processor = AutoProcessor.from_pretrained(source)
@@ -53,14 +69,7 @@ def load_vlm(path: str | Path) -> VLM:
         raise ValueError(
             f"{path} does not load as an image-text-to-text model with its processor; give a checkpoint that "
             f"AutoProcessor and AutoModelForImageTextToText load ({reason})") from error
-    if info["missing_keys"] or info["mismatched_keys"]:  # the library would fill these with random numbers
-        faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-        raise ValueError(
-            f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete "
-            "or of another architecture; save it again with save_pretrained.")
-    generation = model.generation_config
-    generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
-    return VLM(str(path), model.eval().to("cuda" if gpu else "cpu"), processor)
+    return VLM(str(path), ready(path, model, info), processor)
 
 
 def as_data(tokenizer, text: str) -> str:

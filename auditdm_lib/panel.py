@@ -34,8 +34,8 @@ class Panel:
 
 
 def members(panel: Panel) -> list[str]:
-    """Names of all that a panel's verdicts come from."""
-    return [panel.target.name, *(r.name for r in panel.references), panel.rule, panel.llm.name if panel.llm else ""]
+    """The folders or hub ids of a panel's models: target, references and, where there is one, the LLM judge."""
+    return [model.name for model in (panel.target, *panel.references, panel.llm) if model]
 
 
 def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid: list[str | None], cascade: bool = False,
@@ -61,12 +61,12 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
     if cascade and panel.llm is not None:
         raise ValueError("The cascade needs answers that fall into classes, which the verdicts of an LLM judge do not: "
                          "ask all members (cascade=False) or compare answers by the normalised match (llm=None).")
-    n, members = len(questions), len(panel.references)
-    cascade = cascade and members > 1  # with one reference there is nothing to spare
+    n, others = len(questions), len(panel.references)
+    cascade = cascade and others > 1  # with one reference there is nothing to spare
     rng = random.Random(f"asked in full/{seed}")
     drawn = [not cascade or rng.random() < full_share for _ in range(n)]  # for all rows: the draw does not hang on `invalid`
     rows = [i for i, reason in enumerate(invalid) if reason is None]
-    target, votes, errors, failures = [None] * n, [[None] * members for _ in range(n)], [0] * n, []
+    target, votes, errors, failures = [None] * n, [[None] * others for _ in range(n)], [0] * n, []
 
     def put(member: VLM, name: str) -> list[str | None]:
         given, failure = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
@@ -79,7 +79,7 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
     for i, text in zip(rows, put(panel.target, "target"), strict=True):
         target[i] = text
     for k, reference in enumerate(panel.references):
-        rows = [i for i in rows if drawn[i] or open_still(target[i], votes[i][:k], members - k, panel.rule)]
+        rows = [i for i in rows if drawn[i] or open_still(target[i], votes[i][:k], others - k, panel.rule)]
         for i, text in zip(rows, put(reference, f"reference {k + 1}"), strict=True):
             votes[i][k] = text
     if failures:

@@ -84,7 +84,7 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     all of them count as calls. no_consensus is of the consensus_asked attempts that were put to every member.
     label_noise counts probes whose consensus is wrong while the target is right (that these are rare is the paper's second
     assumption), consensus_answerable those with a consensus that have an answer (its first). `ceiling` is that of questions.
-    An auditor of several kinds of probes has a row of kind `all`.
+    An auditor of several kinds of probes has a row of kind `all`, its first. Auditors stand in the order of their probes.
     """
     rows = []
     several = probes.groupby("auditor")["kind"].transform("nunique") > 1
@@ -110,7 +110,9 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     columns = ["auditor", "kind", "attempts", "invalid", "consensus_asked", "no_consensus", "disagrees", "verified_failures",
                "success", "ci_low", "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise",
                "consensus_probes", "consensus_answerable"]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    order = {auditor: i for i, auditor in enumerate(probes["auditor"].unique())}
+    table = pd.DataFrame(rows).reindex(columns=columns)
+    return table.sort_values("auditor", key=lambda auditors: auditors.map(order), kind="stable", ignore_index=True)
 
 
 def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures) -> pd.DataFrame:

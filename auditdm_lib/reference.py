@@ -1,46 +1,111 @@
-"""The tracked result behind the README: `python -m auditdm_lib.reference testbed` takes it from a finished run.
+"""The tracked results behind the README, in `figures/reference/`, taken from finished runs:
 
-Copies claims, tables, figures (PNG) and the stages' manifests to `figures/reference/`, and from the run's `build_testbed`
-notebook the galleries, the census of the world and the tables of its models; then writes every number of the README from
-there. A test fails when the README says anything else.
+`python -m auditdm_lib.reference testbed`: claims, tables, figures (PNG) and the stages' manifests of the run `testbed`.
+`python -m auditdm_lib.reference models testbed`: from the run's `build_testbed` notebook the galleries, the census of the world
+and the tables of its models.
+`python -m auditdm_lib.reference search full full-1`: of long searches the first two stages, a folder a run in `searches/`.
+
+Each then writes every number of the README from there. A test fails when the README says anything else.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib import manifest, paths
+from auditdm_lib import claims, figures, manifest, paths, stats
+from auditdm_lib.figures import OFTEN
 
 REFERENCE = paths.ROOT / "figures" / "reference"
+SEARCHES = REFERENCE / "searches"
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- {}: python -m auditdm_lib.reference -->", "<!-- end of {} -->"  # of a part of the README that is written here
 
 
 def collect(run: str, folder: Path = REFERENCE) -> None:
-    """Replace `folder` by the result of a run. Raises manifest.Damaged where a stage is unfinished or altered."""
-    results = [paths.result(run, step.folder) for step in paths.CHAIN]
-    world = paths.result(run, "testbed")
-    for result in (*results, world):
+    """Replace what is tracked of a run. Raises manifest.Damaged where a stage is unfinished or altered."""
+    results = {step.notebook: paths.result(run, step.folder) for step in paths.CHAIN}
+    _keep_manifests(results, folder)
+    for file in [*folder.glob("fig*.png"), *folder.glob("table_*.csv")]:
+        file.unlink()
+    drawn, probes = paths.result(run, "figures"), paths.result(run, "02_probes")
+    for file in [*drawn.glob("*.csv"), *drawn.glob("*.png"), probes / "search.csv", probes / "gap_hits.csv"]:
+        shutil.copy(file, folder / file.name)
+
+
+def collect_models(run: str, folder: Path = REFERENCE) -> None:
+    """Replace what is tracked of the world and its models. Raises manifest.Damaged where they are unfinished or altered."""
+    world = paths.result(run, paths.BUILD.folder)
+    _keep_manifests({paths.BUILD.notebook: world}, folder)
+    for file in [*world.glob("*.csv"), *world.glob("*.png")]:
+        shutil.copy(file, folder / file.name)
+
+
+def _keep_manifests(results: dict[str, Path], folder: Path) -> None:
+    for result in results.values():
         manifest.verify(result)
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "manifests").mkdir(parents=True)
-    figures = paths.result(run, "figures")
-    for file in sorted([*figures.glob("*.csv"), *figures.glob("*.png")]):
-        shutil.copy(file, folder / file.name)
-    for name in ("search.csv", "gap_hits.csv"):
-        shutil.copy(paths.result(run, "02_probes") / name, folder / name)
-    for file in sorted([*world.glob("*.csv"), *world.glob("*.png")]):
-        shutil.copy(file, folder / file.name)
-    for step, result in zip((*paths.CHAIN, paths.BUILD), (*results, world), strict=True):
-        shutil.copy(result / "manifest.json", folder / "manifests" / f"{step.notebook}.json")
+    (folder / "manifests").mkdir(parents=True, exist_ok=True)
+    for notebook, result in results.items():
+        shutil.copy(result / "manifest.json", folder / "manifests" / f"{notebook}.json")
+
+
+def collect_search(run: str, folder: Path = SEARCHES) -> None:
+    """Replace what is tracked of a long search. Raises manifest.Damaged where stage 01 or 02 is unfinished or altered."""
+    auditor, probes = paths.result(run, "01_auditor"), paths.result(run, "02_probes")
+    for result in (auditor, probes):
+        manifest.verify(result)
+    shutil.rmtree(folder / run, ignore_errors=True)
+    (folder / run).mkdir(parents=True)
+    for file in (auditor / "history.csv", *(probes / name for name in ("search.csv", "gap_hits.csv", "timing.csv"))):
+        shutil.copy(file, folder / run / file.name)
+    for result in (auditor, probes):
+        shutil.copy(result / "manifest.json", folder / run / f"{result.name}.json")
+    search, hits = pd.read_csv(probes / "search.csv"), pd.read_csv(probes / "gap_hits.csv")
+    if search["auditor"].str.startswith("plain").any():
+        drawn = figures.fig_coverage(search, hits)
+        figures.save(drawn, folder / run, "fig_coverage", f"testbed result, run {run!r}")
+        (folder / run / "fig_coverage.pdf").unlink()  # the tracked figures are PNG
+
+
+def searches(folder: Path = SEARCHES) -> str:
+    """The README's block of the long searches: success and coverage of each, in Markdown; a table for each target."""
+    runs = [(path.name, pd.read_csv(path / "search.csv"), pd.read_csv(path / "gap_hits.csv"), path)
+            for path in sorted(folder.iterdir())]
+    lines = []
+    for lone in (False, True):
+        chosen = [run for run in runs if (run[2]["gap"].nunique() == 1) == lone]
+        if chosen:
+            coverage = "found in, of the pictures that can show the gap" if lone else f"gaps found at least {OFTEN} times"
+            lines += ["", "| run | seed | minutes | auditor | search success (95 % interval) | valid | " + coverage +
+                      " | calls of the target in training |", "|---|---|---|---|---|---|---|---|"]
+            lines += [line for run in chosen for line in _search_lines(*run, lone)]
+    return "\n".join(lines[1:])
+
+
+def _search_lines(run: str, search: pd.DataFrame, hits: pd.DataFrame, folder: Path, lone: bool) -> list[str]:
+    records = [json.loads((folder / f"{stage}.json").read_text(encoding="utf-8")) for stage in ("01_auditor", "02_probes")]
+    minutes = sum(record["timing"]["wall_seconds"] for record in records) / 60
+    lines = []
+    for row in claims.overall(search).itertuples():
+        mine = hits[hits["auditor"] == row.auditor]
+        if lone:
+            found, shown = int(mine["found_in"].iloc[0]), int(mine["can_show"].iloc[0])
+            share = stats.proportion(found, shown)
+            covered = f"{found} / {shown}: {share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+        else:
+            covered = f"{(mine['hits'] >= OFTEN).sum()} of {len(mine)}"
+        lines.append(f"| {run} | {records[0]['key']['parameters']['seed']} | {minutes:.0f} | {row.auditor.replace('_', ' ')} "
+                     f"| {row.success:.1%} ({row.ci_low:.1%} to {row.ci_high:.1%}) | {1 - row.invalid / row.attempts:.1%} "
+                     f"| {covered} | {row.training_calls:,.0f} |")
+    return lines
 
 
 def numbers(folder: Path = REFERENCE) -> str:
     """The README's block of numbers: search success and the claims table, in Markdown."""
     search = pd.read_csv(folder / "search.csv").set_index(["auditor", "kind"])
-    claims = pd.read_csv(folder / "claims.csv")
+    table = pd.read_csv(folder / "claims.csv")
     lines = ["| auditor | kind of probe | verified failures / attempts | search success (95 % interval) | valid | planted gaps "
              "found |", "|---|---|---|---|---|---|"]
     for (name, kind), row in search.iterrows():
@@ -51,7 +116,7 @@ def numbers(folder: Path = REFERENCE) -> str:
     lines += ["", f"Ceiling (some question fails the target): {search['ceiling'].iloc[0]:.1%} of the pictures. The paper's "
               "figures, on real models: 21.4 % prompt-only, 91.1 % trained.", "",
               "| claim | paper | this run (95 % interval) | verdict |", "|---|---|---|---|"]
-    for _, row in claims.iterrows():
+    for _, row in table.iterrows():
         value = "" if pd.isna(row["run_value"]) else f"{row['run_value']:.2f} ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
         paper = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:.2f}"
         lines.append(f"| {row['claim']} | {paper} | {value} | {row['verdict']} |")
@@ -91,13 +156,22 @@ def fill(text: str, name: str, block: str) -> str:
     return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
 
 
-def main(run: str = "testbed") -> None:
-    collect(run)
-    text = fill(fill(README.read_text(encoding="utf-8"), "numbers", numbers()), "models", models())
+def blocks() -> dict[str, str]:
+    """The parts of the README that are written here, by name."""
+    return dict(numbers=numbers(), models=models(), searches=searches())
+
+
+def main(arguments: list[str]) -> None:
+    what, *runs = arguments if len(arguments) > 1 else ["run", *(arguments or ["testbed"])]
+    for run in runs:
+        dict(run=collect, models=collect_models, search=collect_search)[what](run)
+    text = README.read_text(encoding="utf-8")
+    for name, block in blocks().items():
+        text = fill(text, name, block)
     README.write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in REFERENCE.rglob("*") if f.is_file())
-    print(f"figures/reference holds the run {run!r} ({size / 1e6:.1f} MB), and README.md its numbers.")
+    print(f"figures/reference holds {', '.join(runs)} ({size / 1e6:.1f} MB), and README.md its numbers.")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

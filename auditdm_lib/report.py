@@ -56,7 +56,7 @@ def numbers(run: Artefacts) -> list[tuple[str, str]]:
         if auditor in search.index and pd.notna(search.loc[auditor, "success"]):
             row = search.loc[auditor]
             success = claims.Estimate(row["success"], row["ci_low"], row["ci_high"])
-            rows.append((f"questions of the {words} that expose the target", with_interval(claims.percent(success)) + " %"))
+            rows.append((f"probes of the {words} that expose the target", with_interval(claims.percent(success)) + " %"))
     rows.append(("failure types found", f"{len(run.categories)}"))
     for model in ("target", "rectified", "control"):
         score = with_interval(claims.gap_score(run.items, model))

@@ -6,12 +6,13 @@ first; and a checkpoint counts only once it is sealed, since a killed process ma
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from auditdm_lib import manifest, paths
 from auditdm_lib.models import VLM, load_vlm
@@ -20,10 +21,11 @@ from auditdm_lib.rectify import language_layers
 SEAL = "sealed.json"  # sha256 of the checkpoint's files, written last
 
 
-def claim(work: Path, arguments: dict) -> None:
-    """Make `work` the place of a training with these arguments; what one with others left there is removed, and it is said so."""
+def claim(work: Path, models: list[str | Path], arguments: dict) -> None:
+    """Make `work` the place of a training with these models and arguments; what one with others left there is removed, and it
+    is said so."""
     file = work / "arguments.sha256"
-    made_by = manifest.digest([manifest.library_hash(), json.loads(json.dumps(arguments, default=_named))])
+    made_by = manifest.digest([manifest.library_hash(), list(map(_named, models)), arguments])
     if file.exists() and file.read_text() != made_by:
         print(f"{work.name} was begun with other parameters or code and begins anew.")
         shutil.rmtree(work)
@@ -31,7 +33,7 @@ def claim(work: Path, arguments: dict) -> None:
     file.write_text(made_by)
 
 
-def _named(path: Path) -> str:
+def _named(path: str | Path) -> str:
     """What tells a model: the hash of its folder, else its name."""
     folder = Path(paths.resolve(str(path)))
     return manifest.digest(manifest.hash_folder(folder)) if folder.is_dir() else str(path)
@@ -68,10 +70,15 @@ def save_whole(start: Path, checkpoint: Path, lora_rank: int, out: Path) -> None
     with torch.random.fork_rng():  # adapters are drawn at random before they are read, in the midst of a training
         vlm = load_vlm(start if lora_rank else checkpoint)
         model = PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload() if lora_rank else vlm.model
+    save_auditor(model, vlm.processor, out)
+
+
+def save_auditor(model: PreTrainedModel, processor: ProcessorMixin, out: Path) -> None:
+    """Write a checkpoint folder that `load_vlm` loads; it stands under its name only when all is written."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
-    vlm.processor.save_pretrained(partial)
+    processor.save_pretrained(partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
@@ -92,16 +99,20 @@ def store(work: Path, out: Path, prefix: str, last: str) -> None:
 
 
 def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> VLM:
-    """The model to train on from `checkpoint`, or from `start` where there is none yet.
+    """The model to train on from `checkpoint`, or from `start` where there is none yet; its vision tower stays as it is.
 
-    With LoRA the base stays `start`, and the Trainer restores the adapters. Without, the weights are the checkpoint's, while
-    the name stays that of `start`, from which TRL loads the model that the KL divergence is measured from.
+    A tower that learns along from a few thousand pictures unlearns to see, and the auditor asks about what is not there. With
+    LoRA the base stays `start`, and the Trainer restores the adapters. Without, the weights are the checkpoint's, while the
+    name stays that of `start`, from which TRL loads the model that the KL divergence is measured from.
     """
     vlm = load_vlm(start if lora_rank or checkpoint is None else checkpoint)
     vlm.model.config._name_or_path = paths.resolve(str(start))
+    for name, weight in vlm.model.named_parameters():
+        if re.search(r"(^|\.)vis(ion|ual)", name):  # vision_tower, vision_model or visual, by architecture
+            weight.requires_grad_(False)
     return vlm
 
 
 def lora(vlm: VLM, rank: int) -> LoraConfig | None:
-    """Adapters of a rank for all linear layers of the language model; None (all weights are trained) for rank 0."""
+    """Adapters of a rank for all linear layers of the language model; None for rank 0 (no adapters)."""
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model)) if rank else None

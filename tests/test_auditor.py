@@ -4,15 +4,16 @@ import ast
 import inspect
 import random
 
+import numpy as np
 import pandas as pd
 import pytest
 import trainings
 
 from auditdm_lib import auditor, paths
-from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary, topic_of
+from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
 from auditdm_lib.counterfactuals import UNDRAWN
 from auditdm_lib.grpo import Schedule
-from auditdm_lib.imitation import hits
+from auditdm_lib.imitation import BATCH, WINDOW, by_length, hits
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
@@ -80,14 +81,24 @@ def test_self_imitation_learns_what_was_found(about_colour, tmp_path):
 def test_a_hit_on_an_edited_picture_teaches_the_command_and_the_question():
     pictures, search = load_pictures("testbed", 2, 0), trainings.search_of(edit=0.5)
     judged = pd.DataFrame(dict(kind=["question", "edit"], caption=None, edit=[None, "make the background mint."],
-                               question="what colour is the background?", consensus="mint", disagrees=[False, True]))
+                               question="what colour is the background?", consensus="mint",
+                               target_answer="grey", disagrees=[False, True]))
     drawable = edits_of(pictures, 1)
     judged.loc[1, "edit"] = drawable
     question, command = hits(judged, pictures, search)
     assert (question["question"], question["answer"]) == (PROMPTS[0], "what colour is the background?")
     assert (command["question"], command["answer"]) == (PROMPTS[2], drawable)
     assert command["image"] is pictures.images[1] and question["image"] is not pictures.images[1]
-    assert question["topic"] != command["topic"] and set(question["topic"]) < set(command["topic"])
+    assert (question["kind"], command["kind"]) == ("question", "edit") and question["topics"] == command["topics"]
+
+
+def test_batches_hold_examples_of_like_length_and_every_draw_once():
+    rng, lengths = np.random.default_rng(0), [(i * 37) % 100 for i in range(100)]
+    drawn = rng.integers(0, 100, 20 * BATCH)
+    order = by_length(drawn, lengths, rng)
+    assert sorted(order) == sorted(drawn) and sorted(order[:WINDOW * BATCH]) == sorted(drawn[:WINDOW * BATCH])
+    spread = [np.ptp(np.take(lengths, batch)) for batch in order.reshape(-1, BATCH)]
+    assert max(spread) <= 30 and np.diff([np.take(lengths, batch).mean() for batch in order.reshape(-1, BATCH)]).min() < 0
 
 
 def load_panel():
@@ -109,8 +120,9 @@ def test_grpo_learns_what_is_rewarded(about_colour, tmp_path, lora_rank):
     assert history["reward"].tail(3).mean() > history["reward"].head(3).mean() and len(sampled) == 9 * 32
     assert history["frac_reward_zero_std"].between(0, 1).all() and history["entropy"].notna().all()
     old, new = (load_vlm(path).model.state_dict() for path in (CHECKPOINTS / "auditor", folder))
-    still = [k for k in old if old[k].equal(new[k])]
-    assert bool(still) == bool(lora_rank)  # adapters leave embeddings, norms and the vision tower as they are
+    still = {k for k in old if old[k].equal(new[k])}
+    tower = {k for k in old if "vision_tower" in k}
+    assert tower and tower <= still and (tower < still) == bool(lora_rank)  # adapters leave embeddings and norms too
     assert (tmp_path / "step_000004").is_dir() and load_vlm(tmp_path / "step_000004")
 
 
@@ -126,7 +138,7 @@ def test_grpo_of_commands_scores_the_question_about_the_drawing(about_colour, tm
 
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
     with pytest.raises(ValueError, match="no_consensus_reward to 0 or cascade to False"):
-        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0, True, 1)
+        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0.0, 0, True, 1)
 
 
 def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_path):
@@ -139,10 +151,6 @@ def test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away():
     assert reward(None, True, True, -0.2) == 1 and reward(None, True, False, -0.2) == 0
     assert reward(None, False, False, -0.2) == reward("empty", False, False, -0.2) == -0.2
     assert reward(None, False, False, 0.0) == reward("unfinished", False, False, 0.0) == 0
-
-
-def test_topics_come_from_the_words_alone():
-    assert topic_of(pd.Series(dict(question="What colour is the cup?", consensus="The Red"))) == ("what colour", "red")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,8 +172,7 @@ def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monke
     assert len(judged) == n
     if kind != "question":
         assert judged["invalid_reason"].isin([UNDRAWN, "empty"]).all() and judged["target_answer"].isna().all()
-    rewarded = judged["disagrees"].mean()
-    assert rewarded <= (0.02 if kind == "question" else 0), rewarded
+    assert not judged["disagrees"].any()
     judged = judged.assign(reward=judged["disagrees"].astype(float), step=1)
     assert summary(judged, set(), [0, 0])["invalid"] >= (kind != "question")
     judged.to_parquet(tmp_path / "asked.parquet")

@@ -26,6 +26,7 @@ def draw(run, folder):
         "fig_search_success": figures.fig_search_success(made.search, PAPER),
         "fig_categories": figures.fig_categories(made.categories),
         "fig_training": figures.fig_training(made.history),
+        "fig_cost": figures.fig_cost(made.search),
         "fig_probes": figures.fig_probes(made.failures, run.pictures)}
     for name, figure in drawn.items():
         figures.save(figure, folder, name, "testbed result, run 'x'")
@@ -41,7 +42,7 @@ def saved(run, tmp_path_factory):
 def test_the_same_tables_give_the_same_bytes(run, saved, tmp_path):
     draw(run, tmp_path)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) == 12
+    assert len(files) == 14
     assert [name for name in files if (tmp_path / name).read_bytes() != (saved[1] / name).read_bytes()] == []
 
 
@@ -171,10 +172,12 @@ def test_long_texts_and_mathematical_signs_are_drawn_as_they_are(run):
     assert figures.png(figures.fig_probes(odd, run.pictures)).startswith(b"\x89PNG")
 
 
-def test_training_counts_the_calls_of_both_phases_together(run):
-    axis = figures.fig_training(run.artefacts.history).axes[0]
-    grpo = axis.lines[1].get_xdata()
-    assert min(grpo) == pytest.approx((8700 + 128) / 1000) and max(grpo) == pytest.approx((8700 + 50 * 128) / 1000)
+def test_training_counts_the_calls_of_both_phases_together_and_has_a_line_a_kind(run):
+    reward = figures.fig_training(run.artefacts.history).axes[0]
+    imitation, questions, edits = reward.lines
+    assert imitation.get_xdata().tolist() == [4.4, 8.7] and len(questions.get_xdata()) == 40 and len(edits.get_xdata()) == 10
+    assert min(questions.get_xdata()) == pytest.approx((8700 + 128) / 1000)
+    assert max(edits.get_xdata()) == pytest.approx((8700 + 50 * 128) / 1000)
 
 
 @pytest.mark.parametrize("phase", ["imitation", "grpo"])
@@ -182,7 +185,16 @@ def test_training_counts_the_calls_of_both_phases_together(run):
 def test_training_of_one_phase_alone_is_drawn(run, phase):
     history = run.artefacts.history
     figure = figures.fig_training(history[history["phase"] == phase])
-    assert all(axis.get_legend() for axis in figure.axes)
+    assert len(figure.legends[0].get_texts()) == (1 if phase == "imitation" else 2)
+
+
+def test_cost_counts_the_calls_of_the_training_and_leaves_out_who_found_nothing(run):
+    search = run.artefacts.search.copy()
+    search.loc[search["auditor"] == "random", "verified_failures"] = 0
+    prompt_only, trained, best = figures.fig_cost(search).axes[0].lines
+    assert np.allclose(trained.get_ydata(), 20000 + trained.get_xdata() / 0.85)
+    assert np.allclose(prompt_only.get_ydata(), prompt_only.get_xdata() / 0.214)
+    assert best.get_label() == "best of 8: 1.6 a failure" and "1.2 a failure, after 20,000" in trained.get_label()
 
 
 def test_probes_show_one_failure_of_each_type_first(run):

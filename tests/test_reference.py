@@ -1,14 +1,17 @@
 """The README says what the tracked run says."""
 
+import json
+
 import pandas as pd
 import pytest
+import synthetic
 
 from auditdm_lib import claims, reference
 
 
 def test_the_readme_s_numbers_are_those_of_the_reference_run():
     text = reference.README.read_text(encoding="utf-8")
-    for name, block in (("numbers", reference.numbers()), ("models", reference.models())):
+    for name, block in reference.blocks().items():
         assert reference.fill(text, name, block) == text, "run `python -m auditdm_lib.reference` again"
 
 
@@ -32,3 +35,22 @@ def test_a_changed_number_changes_the_readme(tmp_path):
 def test_missing_markers_are_named():
     with pytest.raises(ValueError, match="markers"):
         reference.fill("no markers here", "numbers", "block")
+
+
+def test_long_searches_are_told_by_seed_with_coverage_and_a_lone_gap_by_where_it_is_found(tmp_path):
+    search = synthetic.search()
+    for run, seed, gaps in (("full", 0, list("abc")), ("full-1", 1, list("abc")), ("needle", 0, ["snow"])):
+        folder = tmp_path / run
+        folder.mkdir()
+        search.to_csv(folder / "search.csv", index=False)
+        hits = [dict(auditor=a, gap=g, hits=4 + i, found_in=30, can_show=40)
+                for a in search["auditor"].unique() for i, g in enumerate(gaps)]
+        pd.DataFrame(hits).to_csv(folder / "gap_hits.csv", index=False)
+        for stage, seconds in (("01_auditor", 1500), ("02_probes", 300)):
+            record = dict(key=dict(parameters=dict(seed=seed)), timing=dict(wall_seconds=seconds))
+            (folder / f"{stage}.json").write_text(json.dumps(record))
+    several, lone = reference.searches(tmp_path).split("\n\n")
+    trained = [line for line in several.splitlines() if "| trained |" in line]
+    assert [line.split(" | ")[:3] for line in trained] == [["| full", "0", "30"], ["| full-1", "1", "30"]]
+    assert "85.0% (82.7% to 87.1%) | 97.0% | 2 of 3 | 20,000 |" in trained[0] and "| needle | 0 | 30 | trained" in lone
+    assert "30 / 40: 75.0% (59.8% to 85.8%)" in lone and "needle" not in several

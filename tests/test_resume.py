@@ -21,11 +21,13 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-# It kills itself at the fourth call: of the collator in imitation, of the panel in GRPO; the last checkpoint is of step 2.
-@pytest.mark.parametrize("name", trainings.TRAININGS)
-def test_a_killed_training_ends_in_the_same_weights_history_and_probes(name, tmp_path, monkeypatch):
+# In a step: at the fourth call of the collator in imitation, of the panel in GRPO; the last checkpoint is then of step 2.
+@pytest.mark.parametrize(("name", "moment"), [
+    *((name, "step") for name in trainings.TRAININGS),
+    *((name, moment) for name in ("imitation", "grpo") for moment in ("before the seal", "half a table"))])
+def test_a_killed_training_ends_in_the_same_weights_history_and_probes(name, moment, tmp_path, monkeypatch):
     environment = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
-    child = subprocess.run([sys.executable, Path(trainings.__file__), name, tmp_path / "killed", "4"], env=environment,
+    child = subprocess.run([sys.executable, Path(trainings.__file__), name, tmp_path / "killed", moment], env=environment,
                            capture_output=True, text=True)
     assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
     monkeypatch.setattr(auditor, "judge", trainings.judge)

@@ -1,4 +1,4 @@
-"""Small trainings of the auditor, and a process that kills itself in the midst of one: `python trainings.py NAME WORK AT`.
+"""Small trainings of the auditor, and a process that kills itself in the midst of one: `python trainings.py NAME WORK MOMENT`.
 
 The panel is a stand-in: the target fails on questions about colour, and all agree on everything else.
 """
@@ -15,6 +15,7 @@ from auditdm_lib import auditor, grpo, imitation
 from auditdm_lib.auditor import Search
 from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
+from auditdm_lib.resume import Seal
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 
 START = CHECKPOINTS / "auditor"
@@ -42,8 +43,8 @@ def imitate(work, start=START, lora_rank=0, pictures=64, steps=6):
                                     lora_rank, False, 2, 0, work)
 
 
-def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START):
-    schedule = grpo.Schedule(steps, 4, groups, learning_rate, beta, -0.2, lora_rank, False, 2)
+def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START, rarity_power=0.0):
+    schedule = grpo.Schedule(steps, 4, groups, learning_rate, beta, -0.2, rarity_power, lora_rank, False, 2)
     return grpo.grpo(start, PANEL, load_pictures("testbed", 8, 0), search or search_of(edit=0.4), schedule, 0, work)
 
 
@@ -51,20 +52,34 @@ TRAININGS = {
     "imitation": imitate,
     "imitation of adapters": lambda work: imitate(work, lora_rank=4),
     "grpo": reinforce,
-    "grpo with a pull": lambda work: reinforce(work, beta=0.3),
+    "grpo with a pull": lambda work: reinforce(work, beta=0.3, rarity_power=0.5),
     "grpo of adapters": lambda work: reinforce(work, beta=0.3, lora_rank=4),
 }
 
+
+
+def moments(name):
+    """Where a process kills itself: whose method, at which call of it, and whether that call is done and leaves half a file."""
+    return {
+        "step": (imitation, "collate", 4, False) if name.startswith("imitation") else (auditor, "judge", 4, False),
+        "before the seal": (Seal, "on_save", 2, False),
+        "half a table": (pd.DataFrame, "to_parquet", 2 if name.startswith("imitation") else 4, True),
+    }
+
+
 if __name__ == "__main__":
-    name, work, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    module, part = (imitation, "collate") if name.startswith("imitation") else (auditor, "judge")
+    name, work, moment = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     auditor.judge, calls = judge, []
-    real = getattr(module, part)
+    owner, part, at, half = moments(name)[moment]
+    real = getattr(owner, part)
 
     def killed(*args, **kwargs):
         calls.append(0)
         if len(calls) == at:
+            if half:
+                real(*args, **kwargs)
+                os.truncate(args[1], os.path.getsize(args[1]) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
-    setattr(module, part, killed)
+    setattr(owner, part, killed)
     TRAININGS[name](work)
