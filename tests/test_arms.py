@@ -57,6 +57,16 @@ def test_best_of_n_spends_as_many_calls_on_fewer_pictures(panel):
     assert row["disagrees"] == found.sum() and 0 < found.sum()
 
 
+def test_auditors_stand_in_the_order_of_their_probes_each_with_all_kinds_first(panel, tmp_path):
+    pictures = load_pictures("testbed", 20, 0, split="probe")
+    names = save_pictures(pictures, tmp_path / "images")
+    _, asked = random_arm(panel, pictures, 0, names)
+    _, made = auditor_arm(CHECKPOINTS / "auditor", "prompt_only", panel, pictures, SEARCH, 0, names, tmp_path / "images")
+    table = search_table(pd.concat([asked, made], ignore_index=True), None, None, {})
+    assert table["auditor"].tolist() == ["random", *["prompt_only"] * 4]
+    assert table["kind"].tolist()[:2] == ["question", "all"] and table.index.tolist() == list(range(5))
+
+
 def test_a_union_takes_the_auditors_in_turns_and_one_is_none():
     probes = pd.DataFrame(dict(auditor=["a"] * 4 + ["b"] * 4 + ["c"] * 4, question=list("0123" "4567" "89xy")))
     assert union(probes, ["a", "b"])["question"].tolist() == ["0", "5", "2", "7"]

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import trainings
 from auditdm_lib import auditor, paths
 from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
 from auditdm_lib.counterfactuals import UNDRAWN
-from auditdm_lib.grpo import Schedule
+from auditdm_lib.grpo import Rewarder, Schedule
 from auditdm_lib.imitation import BATCH, WINDOW, by_length, hits
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel
@@ -134,6 +135,18 @@ def test_grpo_of_commands_scores_the_question_about_the_drawing(about_colour, tm
     hit = sampled["question"].fillna("").str.contains("colour") & sampled["invalid_reason"].isna()
     invalid = sampled["invalid_reason"].notna()
     assert (sampled["reward"] == [1 if h else -0.2 if i else 0 for h, i in zip(hit, invalid, strict=True)]).all()
+
+
+def test_grpo_pays_less_for_what_was_often_found_and_remembers_it(about_colour, tmp_path):
+    ends = SimpleNamespace(model=SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=1)))
+    schedule = Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 1.0, 0, False, 1)
+    rewarder = Rewarder(ends, trainings.PANEL, load_pictures("testbed", 1, 0), trainings.search_of(), schedule, 0, tmp_path, None)
+    rewarder.tally.add(pd.DataFrame(dict(question="is it?", consensus=["grey", "two"], target_answer=["white", "one"],
+                                         disagrees=True)))
+    said = [[{"content": text}] for text in ("what colour is it?", "how many?")]
+    sample = dict(completion_ids=[[1], [1]], kind=["question"] * 2, picture=[0, 0])
+    paid = [rewarder.equation_1(said, trainer_state=SimpleNamespace(global_step=step), **sample) for step in range(3)]
+    assert paid[0] == [1, 0] and 1 > paid[1][0] > paid[2][0] > 0
 
 
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
