@@ -284,7 +284,7 @@ def fig_cost(search: pd.DataFrame) -> Figure:
 
 @_styled
 def fig_training(history: pd.DataFrame) -> Figure:
-    """The auditor's training over calls of the target: reward, share of invalid and unjudged probes, variety.
+    """The auditor's training over calls of the target: shares of disagreements, of invalid and unjudged probes, variety.
 
     A point is a round of self-imitation; a line is GRPO's steps of one kind of probe (each step has one), a running mean over
     a tenth of them.
@@ -292,21 +292,19 @@ def fig_training(history: pd.DataFrame) -> Figure:
     history = history[history["phase"] != "plain"]
     spent = history.groupby("phase", sort=False)["target_calls"].max().shift(fill_value=0).cumsum()
     calls = (history["target_calls"] + history["phase"].map(spent)) / 1000
-    panels = [("reward", "Reward", "mean reward (Equation 1)", 1), ("invalid", "Not well-formed", "share of probes (%)", 100),
-              ("no_consensus", "Without consensus", "share of probes (%)", 100),
-              ("distinct", "Variety", "distinct probes (%)", 100)]
+    panels = dict(disagrees="The target stands alone", invalid="Not well-formed", no_consensus="Without consensus",
+                  distinct="Different from each other")
     colours = {"all": OKABE["black"], "question": OKABE["blue"], "regeneration": OKABE["purple"], "edit": OKABE["orange"]}
     figure = _figure(12.5, 3.6)
     axes = figure.subplots(1, len(panels))
-    for axis, (column, title, unit, scale) in zip(axes, panels, strict=True):
+    for axis, (column, title) in zip(axes, panels.items(), strict=True):
         for (phase, kind), rows in history.groupby(["phase", "kind"], sort=False):
             window = 1 if phase == "imitation" else max(1, len(rows) // 10)
-            values = scale * rows[column].rolling(window, min_periods=1).mean()
+            values = 100 * rows[column].rolling(window, min_periods=1).mean()
             axis.plot(calls[rows.index], values, "o--" if phase == "imitation" else "-", color=colours[kind], markersize=4,
                       linewidth=1.3, label="self-imitation" if phase == "imitation" else f"GRPO, {kind.replace('all', 'probe')}s")
-        axis.set(title=title, xlabel="calls of the target (thousands)", ylabel=unit)
-        low, high = axis.get_ylim()
-        axis.set(xlim=(0, None), ylim=(min(low, 0), max(high, 1.0 if scale == 1 else 10)))
+        axis.set(title=title, xlabel="calls of the target (thousands)", ylabel="share of probes (%)",
+                 xlim=(0, None), ylim=(0, max(axis.get_ylim()[1], 10)))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     return figure
 

@@ -32,6 +32,8 @@ class Schedule:
     The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
     `beta` weighs the KL divergence from the start. Probes that no consensus judges score `no_consensus_reward`; 0 is the
     paper's. A disagreement scores the less the commoner its like so far, by `rarity_power` (`topics.Tally`); 0 is the paper's.
+    Equation 2 divides by the spread of a group's scores; above a power of 0 we divide by the batch's, since where all texts of
+    a group are hits its own spread is that of their rarity alone, and would count as much as hit or miss.
     `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps an auditor is kept, to go on from too.
     """
 
@@ -149,8 +151,9 @@ def _arguments(folder: Path, search: Search, schedule: Schedule, seed: int) -> G
         output_dir=folder, max_steps=schedule.steps, per_device_train_batch_size=schedule.group_size * schedule.groups,
         num_generations=schedule.group_size, max_completion_length=max(used), learning_rate=schedule.learning_rate,
         beta=schedule.beta, temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, schedule.steps // 10), seed=seed, bf16=gpu,
-        use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1, save_strategy="steps",
+        lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, schedule.steps // 10),
+        scale_rewards="batch" if schedule.rarity_power else "group", seed=seed, bf16=gpu, use_cpu=not gpu,
+        gradient_checkpointing=False, report_to="none", logging_steps=1, save_strategy="steps",
         save_steps=schedule.save_every, save_total_limit=2, shuffle_dataset=False, dataloader_pin_memory=False)
 
 

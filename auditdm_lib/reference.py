@@ -72,36 +72,48 @@ def collect_search(run: str, folder: Path = SEARCHES) -> None:
 
 
 def searches(folder: Path = SEARCHES) -> str:
-    """The README's block of the long searches: success and coverage of each, in Markdown; a table for each target."""
-    runs = [(path.name, pd.read_csv(path / "search.csv"), pd.read_csv(path / "gap_hits.csv"), path)
-            for path in sorted(folder.iterdir())]
-    lines = []
-    for lone in (False, True):
-        chosen = [run for run in runs if (run[2]["gap"].nunique() == 1) == lone]
-        if chosen:
-            coverage = "found in, of the pictures that can show the gap" if lone else f"gaps found at least {OFTEN} times"
-            lines += ["", "| run | seed | minutes | auditor | search success (95 % interval) | valid | " + coverage +
-                      " | calls of the target in training |", "|---|---|---|---|---|---|---|---|"]
-            lines += [line for run in chosen for line in _search_lines(*run, lone)]
-    return "\n".join(lines[1:])
+    """The README's block of the long searches: success and coverage of each and their means, in Markdown; a table for each
+    target. The checkpoints between are left to `fig_coverage`."""
+    told = pd.concat([_told(path) for path in sorted(folder.iterdir())])
+    told = told[~told["auditor"].str.contains(r"\d{6}")]
+    return "\n\n".join(_search_table(runs, lone) for lone, runs in told.groupby("lone"))
 
 
-def _search_lines(run: str, search: pd.DataFrame, hits: pd.DataFrame, folder: Path, lone: bool) -> list[str]:
-    records = [json.loads((folder / f"{stage}.json").read_text(encoding="utf-8")) for stage in ("01_auditor", "02_probes")]
-    minutes = sum(record["timing"]["wall_seconds"] for record in records) / 60
-    lines = []
-    for row in claims.overall(search).itertuples():
-        mine = hits[hits["auditor"] == row.auditor]
-        if lone:
-            found, shown = int(mine["found_in"].iloc[0]), int(mine["can_show"].iloc[0])
-            share = stats.proportion(found, shown)
-            covered = f"{found} / {shown}: {share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
-        else:
-            covered = f"{(mine['hits'] >= OFTEN).sum()} of {len(mine)}"
-        lines.append(f"| {run} | {records[0]['key']['parameters']['seed']} | {minutes:.0f} | {row.auditor.replace('_', ' ')} "
-                     f"| {row.success:.1%} ({row.ci_low:.1%} to {row.ci_high:.1%}) | {1 - row.invalid / row.attempts:.1%} "
-                     f"| {covered} | {row.training_calls:,.0f} |")
-    return lines
+def _search_table(runs: pd.DataFrame, lone: bool) -> str:
+    coverage = "found in, of the pictures that can show the gap" if lone else f"gaps found at least {OFTEN} times"
+    lines = [f"| run | seed | minutes | T | auditor | search success (95 % interval) | valid | {coverage} "
+             "| calls of the target in training |", "|---|---|---|---|---|---|---|---|---|"]
+    for row in runs.itertuples():
+        lines.append(f"| {row.run} | {row.seed} | {row.minutes:.0f} | {row.temperature:g} | {row.auditor.replace('_', ' ')} "
+                     f"| {row.success:.1%} ({row.ci_low:.1%} to {row.ci_high:.1%}) | {row.valid:.1%} | {row.coverage} "
+                     f"| {row.training_calls:,.0f} |")
+    columns = ["minutes", "success", "valid", "covered", "training_calls"]
+    for auditor, rows in runs.groupby("auditor", sort=False):
+        if len(rows) > 1:
+            minutes, success, valid, covered, calls = rows[columns].mean()
+            lines.append(f"| mean of {len(rows)} | | {minutes:.0f} | | {auditor.replace('_', ' ')} | {success:.1%} | {valid:.1%} "
+                         f"| {covered:{'.1%' if lone else '.1f'}} | {calls:,.0f} |")
+    ceilings = ", ".join(f"{ceiling:.1%}" for ceiling in runs.drop_duplicates("run")["ceiling"])
+    return "\n".join([*lines, "", f"Ceiling (some question fails the target), run by run: {ceilings} of the pictures."])
+
+
+def _told(folder: Path) -> pd.DataFrame:
+    """What there is to tell of one long search, a row an auditor. `covered` is how many gaps it found often, or the share of
+    pictures in which it found a lone one; `coverage` says so in words."""
+    auditor, probes = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("01_auditor.json", "02_probes.json"))
+    search, hits = claims.overall(pd.read_csv(folder / "search.csv")), pd.read_csv(folder / "gap_hits.csv").groupby("auditor")
+    lone, rows = all(len(mine) == 1 for _, mine in hits), []
+    for name in search["auditor"]:
+        mine = hits.get_group(name)
+        often, (found, shown) = (mine["hits"] >= OFTEN).sum(), mine[["found_in", "can_show"]].iloc[0]
+        share = stats.proportion(int(found), int(shown))
+        rows.append((share.value, f"{found} / {shown}: {share.value:.1%} ({share.low:.1%} to {share.high:.1%})") if lone else
+                    (often, f"{often} of {len(mine)}"))
+    search[["covered", "coverage"]] = rows
+    return search.assign(
+        run=folder.name, lone=lone, seed=auditor["key"]["parameters"]["seed"], valid=1 - search["invalid"] / search["attempts"],
+        temperature=probes["key"]["parameters"]["probe_temperature"],
+        minutes=(auditor["timing"]["wall_seconds"] + probes["timing"]["wall_seconds"]) / 60)
 
 
 def numbers(folder: Path = REFERENCE) -> str:

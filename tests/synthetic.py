@@ -102,11 +102,12 @@ def items(n: int = 400, seed: int = 0) -> pd.DataFrame:
 def history() -> pd.DataFrame:
     """history.csv: two rounds of imitation, then GRPO."""
     rng, steps = np.random.default_rng(0), np.arange(1, 51)
-    imitation = pd.DataFrame(dict(phase="imitation", step=[1, 2], kind="all", reward=[0.2, 0.6], invalid=[0.03, 0.05],
-                                  no_consensus=[0.1, 0.05], distinct=[0.4, 0.35], target_calls=[4400, 8700]))
+    imitation = pd.DataFrame(dict(phase="imitation", step=[1, 2], kind="all", reward=[0.2, 0.6], disagrees=[0.2, 0.6],
+                                  invalid=[0.03, 0.05], no_consensus=[0.1, 0.05], distinct=[0.4, 0.35],
+                                  target_calls=[4400, 8700]))
     grpo = pd.DataFrame(dict(
         phase="grpo", step=steps, kind=np.where(steps % 5, "question", "edit"),
-        reward=0.65 + 0.2 * steps / 50 + 0.03 * rng.normal(size=50), reward_std=0.4,
+        reward=0.5 + 0.2 * steps / 50, disagrees=0.65 + 0.2 * steps / 50 + 0.03 * rng.normal(size=50), reward_std=0.4,
         frac_reward_zero_std=0.1, entropy=2.0, invalid=0.02, no_consensus=0.03, distinct=0.5, target_calls=steps * 128))
     return pd.concat([imitation, grpo], ignore_index=True)
 

@@ -13,7 +13,7 @@ import trainings
 from auditdm_lib import auditor, paths
 from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
 from auditdm_lib.counterfactuals import UNDRAWN
-from auditdm_lib.grpo import Rewarder, Schedule
+from auditdm_lib.grpo import Rewarder, Schedule, _arguments
 from auditdm_lib.imitation import BATCH, WINDOW, by_length, hits
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel
@@ -147,6 +147,13 @@ def test_grpo_pays_less_for_what_was_often_found_and_remembers_it(about_colour, 
     sample = dict(completion_ids=[[1], [1]], kind=["question"] * 2, picture=[0, 0])
     paid = [rewarder.equation_1(said, trainer_state=SimpleNamespace(global_step=step), **sample) for step in range(3)]
     assert paid[0] == [1, 0] and 1 > paid[1][0] > paid[2][0] > 0
+
+
+@pytest.mark.parametrize("rarity_power, scale", [(0.0, "group"), (0.5, "batch")])
+def test_a_group_of_hits_does_not_blow_up_how_rare_each_is(rarity_power, scale, tmp_path):
+    """Equation 2's own scale where the reward is the paper's; with the discount that of all groups."""
+    schedule = Schedule(1, 2, 1, 1e-3, 0.0, -0.2, rarity_power, 0, False, 1)
+    assert _arguments(tmp_path, trainings.search_of(), schedule, 0).scale_rewards == scale
 
 
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():

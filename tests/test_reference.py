@@ -43,14 +43,17 @@ def test_long_searches_are_told_by_seed_with_coverage_and_a_lone_gap_by_where_it
         folder = tmp_path / run
         folder.mkdir()
         search.to_csv(folder / "search.csv", index=False)
-        hits = [dict(auditor=a, gap=g, hits=4 + i, found_in=30, can_show=40)
+        hits = [dict(auditor=a, gap=g, hits=4 + i - seed, found_in=30, can_show=40)
                 for a in search["auditor"].unique() for i, g in enumerate(gaps)]
         pd.DataFrame(hits).to_csv(folder / "gap_hits.csv", index=False)
-        for stage, seconds in (("01_auditor", 1500), ("02_probes", 300)):
-            record = dict(key=dict(parameters=dict(seed=seed)), timing=dict(wall_seconds=seconds))
+        for stage, seconds in (("01_auditor", 1500 * (1 + seed)), ("02_probes", 300 * (1 + seed))):
+            record = dict(key=dict(parameters=dict(seed=seed, probe_temperature=0.5)), timing=dict(wall_seconds=seconds))
             (folder / f"{stage}.json").write_text(json.dumps(record))
-    several, lone = reference.searches(tmp_path).split("\n\n")
+    several, ceilings, lone, ceiling = reference.searches(tmp_path).split("\n\n")
     trained = [line for line in several.splitlines() if "| trained |" in line]
-    assert [line.split(" | ")[:3] for line in trained] == [["| full", "0", "30"], ["| full-1", "1", "30"]]
-    assert "85.0% (82.7% to 87.1%) | 97.0% | 2 of 3 | 20,000 |" in trained[0] and "| needle | 0 | 30 | trained" in lone
-    assert "30 / 40: 75.0% (59.8% to 85.8%)" in lone and "needle" not in several
+    assert [line.split(" | ")[:4] for line in trained] == [
+        ["| full", "0", "30", "0.5"], ["| full-1", "1", "60", "0.5"], ["| mean of 2", "| 45", "| trained", "85.0%"]]
+    assert "85.0% (82.7% to 87.1%) | 97.0% | 2 of 3 | 20,000 |" in trained[0] and trained[2].endswith("| 97.0% | 1.5 | 20,000 |")
+    assert "| needle | 0 | 30 | 0.5 | trained" in lone and "needle" not in several and "mean" not in lone
+    assert "30 / 40: 75.0% (59.8% to 85.8%)" in lone
+    assert [line.count("%") for line in (ceilings, ceiling)] == [2, 1]
