@@ -1,11 +1,12 @@
 """GRPO: policy gradients on Equation 1 (TRL's `GRPOTrainer`; Equation 2 is its advantage), for all kinds of probe.
 
-Alone, with no pull towards its start, it is the paper's method: it reaches its success on few kinds of failure. After
-self-imitation, with such a pull, it sharpens what imitation leaves blurred.
+Alone it is the paper's method: it reaches its success on few kinds of failure. After self-imitation it sharpens what imitation
+leaves blurred, and keeps what is rare by imitating on the side what was found before.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,15 @@ from trl import GRPOConfig, GRPOTrainer
 
 from auditdm_lib.alarms import Finite, Watch
 from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, stream, summary
+from auditdm_lib.imitation import draw_found
 from auditdm_lib.models import VLM
 from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.probes import malformed, texts
+from auditdm_lib.rectify import collate
 from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
-from auditdm_lib.topics import Tally
+
+REPLAYED = 32  # examples imitated beside a step of GRPO
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,8 @@ class Schedule:
     """How GRPO trains: `steps` of `groups` pictures with `group_size` texts each (G of Equation 2).
 
     The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
-    `beta` weighs the KL divergence from the start. Probes that no consensus judges score `no_consensus_reward`; 0 is the
-    paper's. A disagreement scores the less the commoner its like so far, by `rarity_power` (`topics.Tally`); 0 is the paper's.
-    Equation 2 divides by the spread of a group's scores; above a power of 0 we divide by the batch's, since where all texts of
-    a group are hits its own spread is that of their rarity alone, and would count as much as hit or miss.
+    `beta` weighs the KL divergence from the start, `replay_weight` the imitation of what was found before. Probes that no
+    consensus judges score `no_consensus_reward`. The paper names none of the three, and 0 is plain GRPO.
     `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps an auditor is kept, to go on from too.
     """
 
@@ -43,7 +45,7 @@ class Schedule:
     learning_rate: float
     beta: float
     no_consensus_reward: float
-    rarity_power: float
+    replay_weight: float
     lora_rank: int
     cascade: bool
     save_every: int
@@ -54,16 +56,18 @@ class Schedule:
                              "cascade to False.")
 
 
-def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule: Schedule, seed: int,
+def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule: Schedule, found: list[dict], seed: int,
          work: Path, phase: str = "grpo") -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Train the auditor at `start`; the folder of the trained one, its history (`auditor.HISTORY`) and all that it asked.
 
+    `found` is what self-imitation learnt from (`imitation.hits`); with a `replay_weight` some of it is imitated in each step.
     All is kept below `work`: a call that finds some of it there goes on from it, and ends in the same weights. Auditors of
     every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
     phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
     """
     claim(work, [start, *members(panel)], dict(
-        rule=panel.rule, pictures=pictures.names, search=asdict(search), schedule=asdict(schedule), seed=seed))
+        rule=panel.rule, pictures=pictures.names, search=asdict(search), schedule=asdict(schedule), seed=seed,
+        found=[row["answer"] for row in found]))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
     done = steps_of(checkpoint)
@@ -75,16 +79,39 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
         set_seed(seed)
         auditor = load_for_training(start, checkpoint, schedule.lora_rank)
         rewarder = Rewarder(auditor, panel, pictures, search, schedule, seed, asked, None if phase == "plain" else Watch())
-        for file in sorted(asked.glob("*.parquet")):  # what an undisturbed one would remember
-            rewarder.remember(pd.read_parquet(file))
-        trainer = GRPOTrainer(
+        for file in sorted(asked.glob("*.parquet")):  # what the alarms of an undisturbed one would have counted
+            rewarder.heed(pd.read_parquet(file))
+        trainer = _Replaying(
             auditor.model, rewarder.equation_1, _arguments(training, search, schedule, seed), processing_class=auditor.processor,
             train_dataset=_prompts(pictures, search, schedule, seed), peft_config=lora(auditor, schedule.lora_rank),
             callbacks=[Finite(), _Keep(start, work, schedule.lora_rank), Seal()])
+        if schedule.replay_weight and found:
+            trainer.replay_weight, trainer.replay = schedule.replay_weight, _replay(auditor, found, schedule.steps, seed)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tables = [pd.read_parquet(asked / f"{step:06d}.parquet") for step in range(1, schedule.steps + 1)]
     history = _history(tables, training).assign(phase=phase)
     return work / f"step_{schedule.steps:06d}", history, pd.concat(tables, ignore_index=True)
+
+
+class _Replaying(GRPOTrainer):
+    """GRPO that goes on imitating what was found before: to its loss comes `replay_weight` times that of a batch of it.
+
+    The KL divergence is taken over what the policy says, and does not see what it has ceased to say; replayed texts do, as
+    pretraining texts in RLHF (PPO-ptx of Ouyang et al. 2022).
+    """
+
+    replay: Callable[[int], dict] | None = None  # the batch of a step
+    replay_weight = 0.0
+
+    def compute_loss(self, model, inputs, **how):
+        loss = super().compute_loss(model, inputs, **how)
+        return loss + self.replay_weight * model(**self.replay(self.state.global_step)).loss if self.replay else loss
+
+
+def _replay(auditor: VLM, found: list[dict], steps: int, seed: int) -> Callable[[int], dict]:
+    """What to imitate in each of `steps` steps: batches of what was found, rare topics nearly as often as common ones."""
+    drawn = draw_found(found, steps * REPLAYED, np.random.default_rng([seed, steps])).reshape(steps, REPLAYED)
+    return lambda step: collate(auditor, [found[i] for i in drawn[step]])
 
 
 @dataclass
@@ -99,7 +126,6 @@ class Rewarder:
     seed: int
     folder: Path
     watch: Watch | None
-    tally: Tally = field(default_factory=Tally)
 
     def equation_1(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
                    **_) -> list[float]:
@@ -114,17 +140,15 @@ class Rewarder:
             table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
         judged = put(self.panel, drawn, table, cascade=self.schedule.cascade, seed=f"{self.seed}/{step}")
         invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
-        worth = self.tally.worth(judged, self.schedule.rarity_power)
-        rewards = [w * reward(r, a, d, self.schedule.no_consensus_reward)
-                   for w, r, a, d in zip(worth, invalid, agreed, judged["disagrees"], strict=True)]
+        rewards = [reward(r, a, d, self.schedule.no_consensus_reward)
+                   for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
         judged = judged.assign(picture=seen.names, step=step, reward=rewards)
         judged.to_parquet(self.folder / f"{step:06d}.parquet", index=False)
-        self.remember(judged)
+        self.heed(judged)
         return rewards
 
-    def remember(self, judged: pd.DataFrame) -> None:
-        """Count a step's judged probes for the alarms and for what is common."""
-        self.tally.add(judged)
+    def heed(self, judged: pd.DataFrame) -> None:
+        """Let the alarms see a step's judged probes."""
         if self.watch:
             self.watch.answers(judged, self.schedule.group_size)
 
@@ -152,8 +176,8 @@ def _arguments(folder: Path, search: Search, schedule: Schedule, seed: int) -> G
         num_generations=schedule.group_size, max_completion_length=max(used), learning_rate=schedule.learning_rate,
         beta=schedule.beta, temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, schedule.steps // 10),
-        scale_rewards="batch" if schedule.rarity_power else "group", seed=seed, bf16=gpu, use_cpu=not gpu,
-        gradient_checkpointing=False, report_to="none", logging_steps=1, save_strategy="steps",
+        seed=seed, bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1,
+        save_strategy="steps",
         save_steps=schedule.save_every, save_total_limit=2, shuffle_dataset=False, dataloader_pin_memory=False)
 
 

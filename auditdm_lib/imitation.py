@@ -94,12 +94,11 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
 
 def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate: float, lora_rank: int, save_every: int,
             seed: int, work: Path) -> None:
-    """Maximum likelihood on what was found, rare topics nearly as often as common ones (`even_weights`). Saves to `out`."""
-    weights = even_weights([row["topics"] for row in found], [row["kind"] for row in found])
+    """Maximum likelihood on what was found, rare topics nearly as often as common ones. Saves to `out`."""
     checkpoint = last_checkpoint(work)
     set_seed(seed)
     rng = np.random.default_rng(seed)
-    drawn = rng.choice(len(found), steps * BATCH, p=weights / weights.sum())
+    drawn = draw_found(found, steps * BATCH, rng)
     order = by_length(drawn, [len(row["answer"]) for row in found], rng)
     auditor = load_for_training(start, checkpoint, lora_rank)
     model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
@@ -116,6 +115,12 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
     trained = model.merge_and_unload() if lora_rank else model
     save_auditor(trained, auditor.processor, out)
     shutil.rmtree(work)
+
+
+def draw_found(found: list[dict], n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` rows of what was found, drawn with `even_weights`: rare topics nearly as often as common ones."""
+    weights = even_weights([row["topics"] for row in found], [row["kind"] for row in found])
+    return rng.choice(len(found), n, p=weights / weights.sum())
 
 
 def by_length(order: np.ndarray, lengths: list[int], rng: np.random.Generator) -> np.ndarray:

@@ -3,22 +3,23 @@
 import ast
 import inspect
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import trainings
 
 from auditdm_lib import auditor, paths
 from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
 from auditdm_lib.counterfactuals import UNDRAWN
-from auditdm_lib.grpo import Rewarder, Schedule, _arguments
+from auditdm_lib.grpo import Schedule
 from auditdm_lib.imitation import BATCH, WINDOW, by_length, hits
 from auditdm_lib.models import load_vlm
 from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
 from auditdm_lib.probes import COUNTED, malformed
+from auditdm_lib.rectify import collate
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 from auditdm_lib.testbed.language import sample_edit
 
@@ -137,23 +138,20 @@ def test_grpo_of_commands_scores_the_question_about_the_drawing(about_colour, tm
     assert (sampled["reward"] == [1 if h else -0.2 if i else 0 for h, i in zip(hit, invalid, strict=True)]).all()
 
 
-def test_grpo_pays_less_for_what_was_often_found_and_remembers_it(about_colour, tmp_path):
-    ends = SimpleNamespace(model=SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=1)))
-    schedule = Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 1.0, 0, False, 1)
-    rewarder = Rewarder(ends, trainings.PANEL, load_pictures("testbed", 1, 0), trainings.search_of(), schedule, 0, tmp_path, None)
-    rewarder.tally.add(pd.DataFrame(dict(question="is it?", consensus=["grey", "two"], target_answer=["white", "one"],
-                                         disagrees=True)))
-    said = [[{"content": text}] for text in ("what colour is it?", "how many?")]
-    sample = dict(completion_ids=[[1], [1]], kind=["question"] * 2, picture=[0, 0])
-    paid = [rewarder.equation_1(said, trainer_state=SimpleNamespace(global_step=step), **sample) for step in range(3)]
-    assert paid[0] == [1, 0] and 1 > paid[1][0] > paid[2][0] > 0
+def test_what_is_replayed_is_not_forgotten(monkeypatch, tmp_path):
+    """The panel pays for nothing, so that GRPO alone learns nothing; what was found before becomes likelier all the same."""
+    monkeypatch.setattr(auditor, "judge", lambda *args, **kwargs: trainings.judge(*args, **kwargs).assign(disagrees=False))
+    told = trainings.found("a text that nobody would say")
 
+    def loss(folder):
+        vlm = load_vlm(folder)
+        with torch.no_grad():
+            return float(vlm.model(**collate(vlm, told)).loss)
 
-@pytest.mark.parametrize("rarity_power, scale", [(0.0, "group"), (0.5, "batch")])
-def test_a_group_of_hits_does_not_blow_up_how_rare_each_is(rarity_power, scale, tmp_path):
-    """Equation 2's own scale where the reward is the paper's; with the discount that of all groups."""
-    schedule = Schedule(1, 2, 1, 1e-3, 0.0, -0.2, rarity_power, 0, False, 1)
-    assert _arguments(tmp_path, trainings.search_of(), schedule, 0).scale_rewards == scale
+    monkeypatch.setattr(trainings, "found", lambda: told)
+    without, _, _ = trainings.reinforce(tmp_path / "without", steps=4)
+    replayed, _, _ = trainings.reinforce(tmp_path / "replayed", steps=4, replay_weight=1.0)
+    assert loss(replayed) < 0.8 * loss(without)
 
 
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
