@@ -175,7 +175,7 @@ def test_long_texts_and_mathematical_signs_are_drawn_as_they_are(run):
 def test_training_counts_the_calls_of_both_phases_together_and_has_a_line_a_kind(run):
     alone = figures.fig_training(run.artefacts.history).axes[0]
     imitation, questions, edits = alone.lines
-    assert imitation.get_ydata().tolist() == [20, 60]  # of the probes, in %, and not the discounted reward
+    assert imitation.get_ydata().tolist() == [20, 60]  # of the probes, in %, and not the reward, which may be negative
     assert imitation.get_xdata().tolist() == [4.4, 8.7] and len(questions.get_xdata()) == 40 and len(edits.get_xdata()) == 10
     assert min(questions.get_xdata()) == pytest.approx((8700 + 128) / 1000)
     assert max(edits.get_xdata()) == pytest.approx((8700 + 50 * 128) / 1000)
