@@ -60,7 +60,7 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
          work: Path, phase: str = "grpo") -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Train the auditor at `start`; the folder of the trained one, its history (`auditor.HISTORY`) and all that it asked.
 
-    `found` is what self-imitation learnt from (`imitation.hits`); with a `replay_weight` some of it is imitated in each step.
+    `found` is what self-imitation learnt from (see `imitation.hits`); with a `replay_weight` some of it is imitated in each step.
     All is kept below `work`: a call that finds some of it there goes on from it, and ends in the same weights. Auditors of
     every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
     phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.

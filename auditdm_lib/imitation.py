@@ -33,13 +33,13 @@ WINDOW = 16  # steps among which examples of like length are brought together
 
 def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, rounds: int, steps: int,
                    learning_rate: float, lora_rank: int, cascade: bool, save_every: int, seed: int,
-                   work: Path) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+                   work: Path) -> tuple[Path, list[dict], pd.DataFrame, pd.DataFrame]:
     """`rounds` rounds over equal parts of `pictures`, from the auditor at `start`, each with `steps` steps of training.
 
     All is kept below `work`, and a call that finds some of it there goes on from it. Returns the folder of the trained
-    auditor, its history (see `auditor.HISTORY`) and all that it asked. A round without a hit trains nothing, and the history
-    shows it (reward 0). Raises ValueError where there are fewer pictures than rounds, Alarm where what a round asks is
-    degenerate or training goes astray (see `alarms`).
+    auditor, what it learnt from (see `hits`), its history (see `auditor.HISTORY`) and all that it asked. A round without a hit
+    trains nothing, and the history shows it (reward 0). Raises ValueError where there are fewer pictures than rounds, Alarm
+    where what a round asks is degenerate or training goes astray (see `alarms`).
     """
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
@@ -58,7 +58,7 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
         if found and not (folder / "auditor").exists():
             imitate(start, found, folder / "auditor", steps, learning_rate, lora_rank, save_every, drawn_by, folder / "training")
         start = folder / "auditor" if found else start
-    return Path(start), pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return Path(start), found, pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _asked(auditor: Path, panel: Panel, pictures: Pictures, search: Search, cascade: bool, seed: int, file: Path,

@@ -73,9 +73,10 @@ def test_a_probe_of_each_kind_says_what_its_prompt_asks_for_and_asks_about_the_d
 
 def test_self_imitation_learns_what_was_found(about_colour, tmp_path):
     before = share_of_colour(CHECKPOINTS / "auditor")
-    folder, history, asked = trainings.imitate(tmp_path, pictures=600, steps=15)
+    folder, found, history, asked = trainings.imitate(tmp_path, pictures=600, steps=15)
     assert share_of_colour(folder) > max(0.5, 2 * before), f"before {before}"
     assert len(asked) == 600 and history["reward"].tolist() == pytest.approx(asked.groupby("step")["disagrees"].mean().tolist())
+    assert {row["answer"] for row in found if row["kind"] == "question"} == set(asked.loc[asked["disagrees"], "question"])
     assert set(asked["kind"]) == {"question", "edit"} and history["target_calls"].is_monotonic_increasing
     assert set(history) | {"reward_std", "frac_reward_zero_std", "entropy", "kl"} == set(HISTORY)
 
@@ -161,7 +162,7 @@ def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_doe
 
 def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(auditor, "judge", lambda *args, **kwargs: trainings.judge(*args, **kwargs).assign(disagrees=False))
-    folder, history, _ = trainings.imitate(tmp_path, pictures=20)
+    folder, _, history, _ = trainings.imitate(tmp_path, pictures=20)
     assert folder == trainings.START and history["reward"].tolist() == [0, 0]
 
 

@@ -34,8 +34,8 @@ def test_a_killed_training_ends_in_the_same_weights_history_and_probes(name, mom
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        straight, history, asked = trainings.TRAININGS[name](tmp_path / "straight")
-        resumed, again, asked_again = trainings.TRAININGS[name](tmp_path / "killed")
+        straight, *_, history, asked = trainings.TRAININGS[name](tmp_path / "straight")
+        resumed, *_, again, asked_again = trainings.TRAININGS[name](tmp_path / "killed")
     finally:
         torch.set_num_threads(threads)
     old, new = weights(straight), weights(resumed)
@@ -84,9 +84,9 @@ def test_an_auditor_given_by_a_relative_path_is_found_from_anywhere(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     start = trainings.START.relative_to(paths.ROOT)
     pictures, search = load_pictures("testbed", 4, 0), trainings.search_of()
-    same, history, _ = imitation.self_imitation(str(start), trainings.PANEL, pictures, search, 0, 1, 1e-3, 0, False, 2, 0,
+    same, found, history, _ = imitation.self_imitation(str(start), trainings.PANEL, pictures, search, 0, 1, 1e-3, 0, False, 2, 0,
                                                 tmp_path / "none")
-    assert same == start and history.empty
+    assert same == start and history.empty and found == []
     folder, _, _ = trainings.reinforce(tmp_path / "grpo", beta=0.3, steps=1, start=same)
     assert folder.exists()
 
