@@ -24,7 +24,7 @@ from auditdm_lib.panel import Panel, members
 from auditdm_lib.pictures import Pictures
 from auditdm_lib.probes import malformed, texts
 from auditdm_lib.rectify import collate
-from auditdm_lib.resume import AVERAGED, Seal, average, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
+from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
 
 REPLAYED = 32  # examples imitated beside a step of GRPO
 
@@ -36,8 +36,7 @@ class Schedule:
     The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
     `beta` weighs the KL divergence from the start, `replay_weight` the imitation of what was found before. Probes that no
     consensus judges score `no_consensus_reward`. The paper names none of the three, and 0 is plain GRPO.
-    `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps an auditor is kept, to go on from too; the
-    trained one has the mean weights of the last `averaged` of them (1: the last itself).
+    `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps an auditor is kept, to go on from too.
     """
 
     steps: int
@@ -50,7 +49,6 @@ class Schedule:
     lora_rank: int
     cascade: bool
     save_every: int
-    averaged: int
 
     def __post_init__(self):
         if self.cascade and self.no_consensus_reward:
@@ -64,9 +62,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
 
     `found` is what self-imitation learnt from (see `imitation.hits`); with a `replay_weight` some of it is imitated in each step.
     All is kept below `work`: a call that finds some of it there goes on from it, and ends in the same weights. Auditors of
-    every `save_every` steps are work/step_000100 and so on, the mean of the last ones work/averaged. Raises Alarm where
-    training goes astray (see `alarms`); in the phase "plain" only over what is not finite, since that it collapses is what this
-    baseline is there to show.
+    every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
+    phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
     """
     claim(work, [start, *members(panel)], dict(
         rule=panel.rule, pictures=pictures.names, search=asdict(search), schedule=asdict(schedule), seed=seed,
@@ -93,13 +90,7 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tables = [pd.read_parquet(asked / f"{step:06d}.parquet") for step in range(1, schedule.steps + 1)]
     history = _history(tables, training).assign(phase=phase)
-    kept = [work / f"step_{step:06d}" for step in _saved(schedule)][-schedule.averaged:]
-    return average(kept, work / AVERAGED) if len(kept) > 1 else kept[0], history, pd.concat(tables, ignore_index=True)
-
-
-def _saved(schedule: Schedule) -> list[int]:
-    """The steps after which an auditor is kept: whole multiples, and the last."""
-    return [*range(schedule.save_every, schedule.steps, schedule.save_every), schedule.steps]
+    return work / f"step_{schedule.steps:06d}", history, pd.concat(tables, ignore_index=True)
 
 
 class _Replaying(GRPOTrainer):

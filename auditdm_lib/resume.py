@@ -12,14 +12,12 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
-from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from auditdm_lib import manifest, paths
 from auditdm_lib.models import VLM, load_vlm
 from auditdm_lib.rectify import language_layers
 
-AVERAGED = "averaged"  # the folder of the mean of several auditors of one training
 SEAL = "sealed.json"  # sha256 of the checkpoint's files, written last
 
 
@@ -92,24 +90,10 @@ def _read(seal: Path) -> dict | None:
         return None
 
 
-def average(auditors: list[Path], out: Path) -> Path:
-    """Write the auditor with the mean weights of several of one training to `out`, and return that.
-
-    What a policy forgets and learns again from step to step evens out, as in stochastic weight averaging (Izmailov et al. 2018).
-    """
-    mean = None
-    for folder in auditors:
-        vlm = load_vlm(folder)
-        mean = AveragedModel(vlm.model) if mean is None else mean
-        mean.update_parameters(vlm.model)
-    save_auditor(mean.module, vlm.processor, out)
-    return out
-
-
 def store(work: Path, out: Path, prefix: str, last: str) -> None:
-    """Copy the auditors that a training by GRPO kept in `work` to `out`: the trained one (their mean, or the last) as `last`,
-    step_000050 as PREFIX_000050. A training that did not run has none."""
-    kept = [*sorted(work.glob("step_*")), *work.glob(AVERAGED)]
+    """Copy the auditors that a training by GRPO kept in `work` to `out`: the final one as `last`, step_000050 as
+    PREFIX_000050. A training that did not run has none."""
+    kept = sorted(work.glob("step_*"))
     for folder in kept:
         shutil.copytree(folder, out / (last if folder == kept[-1] else folder.name.replace("step", prefix)))
 

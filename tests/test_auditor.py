@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 import trainings
-from safetensors.torch import load_file
 
 from auditdm_lib import auditor, paths
 from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
@@ -21,7 +20,6 @@ from auditdm_lib.panel import Panel
 from auditdm_lib.pictures import load_pictures
 from auditdm_lib.probes import COUNTED, malformed
 from auditdm_lib.rectify import collate
-from auditdm_lib.resume import store
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 from auditdm_lib.testbed.language import sample_edit
 
@@ -157,24 +155,9 @@ def test_what_is_replayed_is_not_forgotten(monkeypatch, tmp_path):
     assert loss(replayed) < 0.8 * loss(without)
 
 
-@pytest.mark.parametrize("lora_rank", [0, 4])
-def test_the_trained_auditor_is_the_mean_of_the_last_that_were_kept(about_colour, tmp_path, lora_rank):
-    work = tmp_path / "grpo"
-    folder, _, _ = trainings.reinforce(work, steps=5, lora_rank=lora_rank, averaged=2)
-    first, fourth, last, mean = (load_file(path / "model.safetensors") for path in
-                                 (work / "step_000002", work / "step_000004", work / "step_000005", folder))
-    assert folder == work / "averaged" and mean.keys() == last.keys()
-    assert all(torch.allclose(mean[k], (fourth[k] + last[k]) / 2, atol=1e-6) for k in mean)
-    assert any(not torch.equal(fourth[k], last[k]) and not torch.equal(first[k], fourth[k]) for k in mean)
-    store(work, tmp_path, "step", "auditor")
-    assert {path.name for path in tmp_path.iterdir()} == {"grpo", "auditor", "step_000002", "step_000004", "step_000005"}
-    assert torch.equal(load_file(tmp_path / "auditor/model.safetensors")[k := next(iter(mean))], mean[k])
-    assert trainings.reinforce(tmp_path / "few", steps=2, lora_rank=lora_rank, averaged=9)[0].name == "step_000002"
-
-
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
     with pytest.raises(ValueError, match="no_consensus_reward to 0 or cascade to False"):
-        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0.0, 0, True, 1, 1)
+        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0.0, 0, True, 1)
 
 
 def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_path):

@@ -43,9 +43,8 @@ def imitate(work, start=START, lora_rank=0, pictures=64, steps=6):
                                     lora_rank, False, 2, 0, work)
 
 
-def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START, replay_weight=0.0,
-              averaged=1):
-    schedule = grpo.Schedule(steps, 4, groups, learning_rate, beta, -0.2, replay_weight, lora_rank, False, 2, averaged)
+def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START, replay_weight=0.0):
+    schedule = grpo.Schedule(steps, 4, groups, learning_rate, beta, -0.2, replay_weight, lora_rank, False, 2)
     return grpo.grpo(start, PANEL, load_pictures("testbed", 8, 0), search or search_of(edit=0.4), schedule, found(), 0, work)
 
 
@@ -59,7 +58,7 @@ TRAININGS = {
     "imitation": imitate,
     "imitation of adapters": lambda work: imitate(work, lora_rank=4),
     "grpo": reinforce,
-    "grpo with a pull": lambda work: reinforce(work, beta=0.3, replay_weight=0.3, averaged=2),
+    "grpo with a pull": lambda work: reinforce(work, beta=0.3, replay_weight=0.3),
     "grpo of adapters": lambda work: reinforce(work, beta=0.3, lora_rank=4, replay_weight=0.3),
 }
 
