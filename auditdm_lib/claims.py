@@ -141,6 +141,8 @@ def _lone_gap(run: Artefacts, auditor: str) -> pd.Series:
 
 def _reach(run: Artefacts) -> Estimate:
     row = _lone_gap(run, "trained")
+    if not row["can_show"]:
+        raise NotTested("none of the pictures can show the gap")
     return percent(stats.proportion(int(row["found_in"]), int(row["can_show"])))
 
 

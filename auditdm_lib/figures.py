@@ -261,10 +261,10 @@ def fig_cost(search: pd.DataFrame) -> Figure:
     """Calls of the target, those of the training included, over the failures that one wants: where training pays.
 
     A line an auditor that found any: training_calls, and for each failure its probing_calls over its failures. Where nothing
-    can be verified, disagreements stand for failures.
+    can be verified, disagreements stand for failures. Best of n has no line: its probes are prompt-only's, at the same cost.
     """
     search = claims.overall(search)
-    search = search[~search["auditor"].str.fullmatch(MILESTONES)]
+    search = search[~search["auditor"].str.fullmatch(rf"{MILESTONES}|best_of_\d+")]
     counted = "verified_failures" if search["verified_failures"].notna().all() else "disagrees"
     figure = _figure(6.4, 4.2)
     axis = figure.add_subplot()
@@ -292,7 +292,7 @@ def fig_training(history: pd.DataFrame) -> Figure:
     history = history[history["phase"] != "plain"]
     spent = history.groupby("phase", sort=False)["target_calls"].max().shift(fill_value=0).cumsum()
     calls = (history["target_calls"] + history["phase"].map(spent)) / 1000
-    panels = dict(disagrees="The target stands alone", invalid="Not well-formed", no_consensus="Without consensus",
+    panels = dict(disagrees="The target stands alone", invalid="No question to put", no_consensus="Without consensus",
                   distinct="Different from each other")
     colours = {"all": OKABE["black"], "question": OKABE["blue"], "regeneration": OKABE["purple"], "edit": OKABE["orange"]}
     figure = _figure(12.5, 3.6)

@@ -1,5 +1,7 @@
 """GRPO: policy gradients on Equation 1 (TRL's `GRPOTrainer`; Equation 2 is its advantage), for all kinds of probe.
 
+Its loss is TRL's usual one ("dapo"): the mean over all tokens of a step. Which one the paper takes is not stated.
+
 Alone it is the paper's method: it reaches its success on few kinds of failure. After self-imitation it sharpens what imitation
 leaves blurred, and keeps what is rare by imitating on the side what was found before.
 """
@@ -174,7 +176,7 @@ def _arguments(folder: Path, search: Search, schedule: Schedule, seed: int) -> G
     return GRPOConfig(
         output_dir=folder, max_steps=schedule.steps, per_device_train_batch_size=schedule.group_size * schedule.groups,
         num_generations=schedule.group_size, max_completion_length=max(used), learning_rate=schedule.learning_rate,
-        beta=schedule.beta, temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
+        beta=schedule.beta, loss_type="dapo", temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, schedule.steps // 10),
         seed=seed, bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1,
         save_strategy="steps",

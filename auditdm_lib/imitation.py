@@ -1,9 +1,9 @@
 """Self-imitation: the auditor learns from its own hits, rare kinds of failure nearly as often as frequent ones.
 
 One probe of each of many pictures is put to the panel; those on which the references agree against the target are what the
-auditor learns to say next; and so on, in rounds. Maximum likelihood on one's own hits keeps every kind of failure that was
-found once, where policy gradients sharpen one. It is the paper's use of an untrained auditor and its checkpoints together,
-moved into the auditor's training.
+auditor learns to say next; and so on, in rounds. Maximum likelihood on one's own hits keeps nearly every kind of failure that
+was found once, where policy gradients sharpen a few. It is the paper's use of an untrained auditor and its checkpoints
+together, moved into the auditor's training.
 """
 
 import functools
@@ -37,9 +37,9 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
     """`rounds` rounds over equal parts of `pictures`, from the auditor at `start`, each with `steps` steps of training.
 
     All is kept below `work`, and a call that finds some of it there goes on from it. Returns the folder of the trained
-    auditor, what it learnt from (see `hits`), its history (see `auditor.HISTORY`) and all that it asked. A round without a hit
-    trains nothing, and the history shows it (reward 0). Raises ValueError where there are fewer pictures than rounds, Alarm
-    where what a round asks is degenerate or training goes astray (see `alarms`).
+    auditor, what it learnt from (see `hits`), its history (see `auditor.HISTORY`) and all that it asked. A round before the
+    first hit trains nothing, and the history shows it (reward 0). Raises ValueError where there are fewer pictures than
+    rounds, Alarm where what a round asks is degenerate or training goes astray (see `alarms`).
     """
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")

@@ -115,12 +115,16 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     return table.sort_values("auditor", key=lambda auditors: auditors.map(order), kind="stable", ignore_index=True)
 
 
-def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures) -> pd.DataFrame:
-    """How often each auditor found each planted gap, zeros included: auditor, gap, hits (verified failures), found_in (so many
-    of `pictures`), can_show (so many of them let one ask for it)."""
+def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures, names: list[str]) -> pd.DataFrame:
+    """How often each auditor found each planted gap, zeros included: auditor, gap, hits (verified failures), found_in (about so
+    many pictures, as they were or drawn anew), can_show (so many of those that it was given let one ask for it as they were).
+
+    `names` are the probes' source images, in the order of `pictures`.
+    """
     failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
     hits, found = failed.size(), failed["source_image"].nunique()
-    shown = {gap.name: sum(pictures.world.shows(i, gap) for i in range(len(pictures))) for gap in gaps}
-    return pd.DataFrame([(a, g, int(hits.get((a, g), 0)), int(found.get((a, g), 0)), n)
-                         for a in probes["auditor"].unique() for g, n in shown.items()],
+    shown = {gap.name: {name for i, name in enumerate(names) if pictures.world.shows(i, gap)} for gap in gaps}
+    given = probes.groupby("auditor", sort=False)["source_image"].agg(set)
+    return pd.DataFrame([(a, g, int(hits.get((a, g), 0)), int(found.get((a, g), 0)), len(showing & seen))
+                         for a, seen in given.items() for g, showing in shown.items()],
                         columns=["auditor", "gap", "hits", "found_in", "can_show"])

@@ -73,13 +73,14 @@ def collect_search(run: str, folder: Path = SEARCHES) -> None:
 
 def searches(folder: Path = SEARCHES) -> str:
     """The README's block of the long searches: success and coverage of each and their means, in Markdown; a table for each
-    target. The checkpoints between are left to `fig_coverage`."""
+    audited model. The checkpoints between are left to `fig_coverage`."""
     told = pd.concat([_told(path) for path in sorted(folder.iterdir())])
     told = told[~told["auditor"].str.contains(r"\d{6}")]
-    return "\n\n".join(_search_table(runs, lone) for lone, runs in told.groupby("lone"))
+    return "\n\n".join(_search_table(runs) for _, runs in told.groupby("target", sort=False))
 
 
-def _search_table(runs: pd.DataFrame, lone: bool) -> str:
+def _search_table(runs: pd.DataFrame) -> str:
+    lone = bool(runs["lone"].any())
     coverage = "found in, of the pictures that can show the gap" if lone else f"gaps found at least {OFTEN} times"
     lines = [f"| run | seed | minutes | T | auditor | search success (95 % interval) | valid | {coverage} "
              "| calls of the target in training |", "|---|---|---|---|---|---|---|---|---|"]
@@ -93,8 +94,13 @@ def _search_table(runs: pd.DataFrame, lone: bool) -> str:
             minutes, success, valid, covered, calls = rows[columns].mean()
             lines.append(f"| mean of {len(rows)} | | {minutes:.0f} | | {auditor.replace('_', ' ')} | {success:.1%} | {valid:.1%} "
                          f"| {covered:{'.1%' if lone else '.1f'}} | {calls:,.0f} |")
-    ceilings = ", ".join(f"{ceiling:.1%}" for ceiling in runs.drop_duplicates("run")["ceiling"])
-    return "\n".join([*lines, "", f"Ceiling (some question fails the target), run by run: {ceilings} of the pictures."])
+    ceilings = "; ".join(_ceiling(row.ceiling, row.ceiling_pictures) for row in runs.drop_duplicates("run").itertuples())
+    return "\n".join([*lines, "", f"Ceiling (some question fails the target), run by run: {ceilings}."])
+
+
+def _ceiling(share: float, n: int) -> str:
+    estimate = stats.proportion(round(share * n), n)
+    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) of {n} pictures"
 
 
 def _told(folder: Path) -> pd.DataFrame:
@@ -112,7 +118,8 @@ def _told(folder: Path) -> pd.DataFrame:
     search[["covered", "coverage"]] = rows
     return search.assign(
         run=folder.name, lone=lone, seed=auditor["key"]["parameters"]["seed"], valid=1 - search["invalid"] / search["attempts"],
-        temperature=probes["key"]["parameters"]["probe_temperature"],
+        temperature=probes["key"]["parameters"]["probe_temperature"], target=probes["key"]["parameters"]["target"],
+        ceiling_pictures=probes["key"]["parameters"]["ceiling_pictures"],
         minutes=(auditor["timing"]["wall_seconds"] + probes["timing"]["wall_seconds"]) / 60)
 
 
@@ -127,11 +134,14 @@ def numbers(folder: Path = REFERENCE) -> str:
             f"| {name.replace('_', ' ')} | {kind} | {row['verified_failures']:.0f} / {row['attempts']:.0f} "
             f"| {row['success']:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%}) "
             f"| {1 - row['invalid'] / row['attempts']:.1%} | {row['gaps_found']:.0f} |")
-    lines += ["", f"Ceiling (some question fails the target): {search['ceiling'].iloc[0]:.1%} of the pictures. The paper's "
-              "figures, on real models: 21.4 % prompt-only, 91.1 % trained.", "",
+    made = json.loads((folder / "manifests/02_generate_probes.json").read_text(encoding="utf-8"))["key"]["parameters"]
+    ceiling = _ceiling(search["ceiling"].iloc[0], made["ceiling_pictures"])
+    lines += ["", f"Ceiling (some question fails the target): {ceiling}. The paper's figures, on real models: 21.4 % "
+              "prompt-only, 91.1 % trained.", "",
               "| claim | paper | this run (95 % interval) | verdict |", "|---|---|---|---|"]
     for _, row in table.iterrows():
-        value = "" if pd.isna(row["run_value"]) else f"{row['run_value']:.2f} ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
+        value = "" if pd.isna(row["run_value"]) else f"{row['run_value']:.2f}"
+        value += f" ({row['ci_low']:.2f} to {row['ci_high']:.2f})" if row["ci_low"] < row["ci_high"] else ""  # else a count
         paper = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:.2f}"
         lines.append(f"| {row['claim']} | {paper} | {value} | {row['verdict']} |")
     return "\n".join(lines)

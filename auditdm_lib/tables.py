@@ -55,7 +55,8 @@ def search(table: pd.DataFrame) -> pd.DataFrame:
     out["ceiling %"] = (100 * table["ceiling"]).round(1)
     found = table["verified_failures"].where(table["verified_failures"] > 0)
     out["calls per failure"] = (table["probing_calls"] / found).round(1)
-    out["with training"] = ((table["probing_calls"] + table["training_calls"]) / found).round(1)
+    whole = table.index.isin(claims.overall(table.reset_index())["index"])  # a training serves all kinds of probe
+    out["with training"] = ((table["probing_calls"] + table["training_calls"]) / found).where(whole).round(1)
     return out.join(table[["gaps_found", "probing_calls", "training_calls"]])
 
 

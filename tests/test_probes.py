@@ -145,11 +145,15 @@ def test_gap_hits_count_verified_failures_only():
     graded = pd.DataFrame(dict(probe_id=list("abcd"), skill="s", gap=["g", "g", None, "g"]))
     pictures = load_pictures("testbed", 40, 0)
     gaps = (Gap("g", "weather", "fair", {"answer": "rainy"}), Gap("h", "weather", "fair", {"answer": "foggy"}))
-    found = gap_hits(made, graded, gaps, pictures)
-    assert found["hits"].tolist() == [2, 0] and found["found_in"].tolist() == [1, 0]
+    names = [str(i) for i in range(40)]
+    both = pd.concat([made, pd.DataFrame(dict(probe_id=[f"all {i}" for i in range(40)], auditor="all", source_image=names,
+                                              verified_failure=False))])
+    found = gap_hits(both, graded, gaps, pictures, names)
+    assert found["hits"].tolist() == [2, 0, 0, 0] and found["found_in"].tolist() == [1, 0, 0, 0]
     weather = [pictures.world.truth(i, "what is the weather like?") for i in range(40)]
-    assert found["can_show"].tolist() == [weather.count("rainy"), weather.count("foggy")] and "rainy" in weather
-    assert list(gap_hits(made, graded, (), pictures)) == ["auditor", "gap", "hits", "found_in", "can_show"]
+    of_all = [weather.count("rainy"), weather.count("foggy")]
+    assert found["can_show"].tolist() == [weather[1:4].count("rainy"), weather[1:4].count("foggy"), *of_all] and of_all[0]
+    assert list(gap_hits(made, graded, (), pictures, names)) == ["auditor", "gap", "hits", "found_in", "can_show"]
 
 
 def test_probes_are_graded_by_the_gaps_of_the_target(tmp_path):

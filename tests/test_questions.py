@@ -51,6 +51,8 @@ def test_every_answerable_question_is_listed_once():
         question = parse_question(sample_answerable(SCENE, rng))
         present = all(word in ("cup", "star") for slot, word in question.slots.items() if slot in ("kind", "kind2", "shape"))
         assert not present or question.skill == "distraction" or phrase(question) in listed
+    absent = [q for q in listed if parse_question(q).skill == "count_kind" and answer(SCENE, q) == "zero"]
+    assert absent == ["how many circles are there?", "how many umbrellas are there?"]  # one shape and one other thing
 
 
 def test_conditions_tell_what_a_gap_can_hang_on():

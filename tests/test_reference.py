@@ -24,7 +24,8 @@ def test_the_reference_is_small_and_its_claims_are_tested():
 
 
 def test_a_changed_number_changes_the_readme(tmp_path):
-    for name in ("claims.csv", "search.csv"):
+    (tmp_path / "manifests").mkdir()
+    for name in ("claims.csv", "search.csv", "manifests/02_generate_probes.json"):
         (tmp_path / name).write_bytes((reference.REFERENCE / name).read_bytes())
     search = pd.read_csv(tmp_path / "search.csv")
     search.loc[0, "verified_failures"] += 1
@@ -47,7 +48,8 @@ def test_long_searches_are_told_by_seed_with_coverage_and_a_lone_gap_by_where_it
                 for a in search["auditor"].unique() for i, g in enumerate(gaps)]
         pd.DataFrame(hits).to_csv(folder / "gap_hits.csv", index=False)
         for stage, seconds in (("01_auditor", 1500 * (1 + seed)), ("02_probes", 300 * (1 + seed))):
-            record = dict(key=dict(parameters=dict(seed=seed, probe_temperature=0.5)), timing=dict(wall_seconds=seconds))
+            made = dict(seed=seed, probe_temperature=0.5, target=run.split("-")[0], ceiling_pictures=50)
+            record = dict(key=dict(parameters=made), timing=dict(wall_seconds=seconds))
             (folder / f"{stage}.json").write_text(json.dumps(record))
     several, ceilings, lone, ceiling = reference.searches(tmp_path).split("\n\n")
     trained = [line for line in several.splitlines() if "| trained |" in line]
@@ -56,4 +58,4 @@ def test_long_searches_are_told_by_seed_with_coverage_and_a_lone_gap_by_where_it
     assert "85.0% (82.7% to 87.1%) | 97.0% | 2 of 3 | 20,000 |" in trained[0] and trained[2].endswith("| 97.0% | 1.5 | 20,000 |")
     assert "| needle | 0 | 30 | 0.5 | trained" in lone and "needle" not in several and "mean" not in lone
     assert "30 / 40: 75.0% (59.8% to 85.8%)" in lone
-    assert [line.count("%") for line in (ceilings, ceiling)] == [2, 1]
+    assert [line.count("of 50 pictures") for line in (ceilings, ceiling)] == [2, 1]

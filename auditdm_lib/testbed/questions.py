@@ -97,8 +97,10 @@ def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2)
 
 
 def all_questions(scene: Scene, skills: Iterable[str] = tuple(SKILLS)) -> list[str]:
-    """Every answerable question about what is in a scene, in the first form of its skill."""
+    """Every answerable question about what is in a scene, and about one shape and one other kind of thing that are not, in the
+    first form of its skill."""
     kinds = tuple(dict.fromkeys(t.kind for t in scene.things))
+    kinds += tuple(next(k for k in some if k not in kinds) for some in (SHAPES, (*PICTOGRAMS, *DETAILS)))
     present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(PLURALS[k] for k in kinds),
                "beside": tuple(dict.fromkeys(f"{t.colour} {t.kind}" for t in scene.things))}
     texts = []

@@ -73,7 +73,7 @@ class World:
         return any(gap_of(self.scenes[i], text, (gap,)) for text in asked)
 
     def all_questions(self, i: int) -> list[str]:
-        """Every answerable question about what is in picture i, for the ceiling of search success."""
+        """Every answerable question about picture i (see there), for the ceiling of search success."""
         return all_questions(self.scenes[i])
 
 
