@@ -137,7 +137,7 @@ def numbers(folder: Path = REFERENCE) -> str:
     made = json.loads((folder / "manifests/02_generate_probes.json").read_text(encoding="utf-8"))["key"]["parameters"]
     ceiling = _ceiling(search["ceiling"].iloc[0], made["ceiling_pictures"])
     lines += ["", f"Ceiling (some question fails the target): {ceiling}. The paper's figures, on real models: 21.4 % "
-              "prompt-only, 91.1 % trained.", "",
+              "prompt-only, 91.1 % trained.", "", _coverage(pd.read_csv(folder / "gap_hits.csv")), "",
               "| claim | paper | this run (95 % interval) | verdict |", "|---|---|---|---|"]
     for _, row in table.iterrows():
         value = "" if pd.isna(row["run_value"]) else f"{row['run_value']:.2f}"
@@ -145,6 +145,16 @@ def numbers(folder: Path = REFERENCE) -> str:
         paper = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:.2f}"
         lines.append(f"| {row['claim']} | {paper} | {value} | {row['verdict']} |")
     return "\n".join(lines)
+
+
+def _coverage(hits: pd.DataFrame) -> str:
+    """How evenly the planted gaps are found, in a sentence or two."""
+    table = hits.pivot(index="gap", columns="auditor", values="hits")[list(hits["auditor"].unique())]
+    often = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in (table >= OFTEN).sum().items())
+    trained = table["trained"].sort_values(ascending=False)
+    return (f"Of {len(table)} planted gaps found at least {OFTEN} times: {often}. Three gaps hold "
+            f"{trained[:3].sum() / trained.sum():.0%} of what the trained auditor finds in gaps, and "
+            f"{(table['trained'] < table['prompt_only']).sum()} gaps it finds less often than prompt only.")
 
 
 def models(folder: Path = REFERENCE) -> str:
