@@ -95,7 +95,12 @@ def _search_table(runs: pd.DataFrame) -> str:
             lines.append(f"| mean of {len(rows)} | | {minutes:.0f} | | {auditor.replace('_', ' ')} | {success:.1%} | {valid:.1%} "
                          f"| {covered:{'.1%' if lone else '.1f'}} | {calls:,.0f} |")
     ceilings = "; ".join(_ceiling(row.ceiling, row.ceiling_pictures) for row in runs.drop_duplicates("run").itertuples())
-    return "\n".join([*lines, "", f"Ceiling (some question fails the target), run by run: {ceilings}."])
+    lines += ["", f"Ceiling (some question fails the target), run by run: {ceilings}."]
+    if not lone:
+        missed = runs[runs["auditor"] == "trained"].set_index("run")["missed"]
+        lines += ["", f"Gaps that the trained auditor found less than {OFTEN} times, with its hits (and how many "
+                  f"pictures can show them): {'; '.join(f'{run}: {gaps}' for run, gaps in missed.items())}."]
+    return "\n".join(lines)
 
 
 def _ceiling(share: float, n: int) -> str:
@@ -105,17 +110,19 @@ def _ceiling(share: float, n: int) -> str:
 
 def _told(folder: Path) -> pd.DataFrame:
     """What there is to tell of one long search, a row an auditor. `covered` is how many gaps it found often, or the share of
-    pictures in which it found a lone one; `coverage` says so in words."""
+    pictures in which it found a lone one; `coverage` says so in words, and `missed` names the gaps that it found seldom."""
     auditor, probes = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("01_auditor.json", "02_probes.json"))
     search, hits = claims.overall(pd.read_csv(folder / "search.csv")), pd.read_csv(folder / "gap_hits.csv").groupby("auditor")
-    lone, rows = all(len(mine) == 1 for _, mine in hits), []
+    lone, rows, missed = all(len(mine) == 1 for _, mine in hits), [], []
     for name in search["auditor"]:
         mine = hits.get_group(name)
         often, (found, shown) = (mine["hits"] >= OFTEN).sum(), mine[["found_in", "can_show"]].iloc[0]
         share = stats.proportion(int(found), int(shown))
         rows.append((share.value, f"{found} / {shown}: {share.value:.1%} ({share.low:.1%} to {share.high:.1%})") if lone else
                     (often, f"{often} of {len(mine)}"))
-    search[["covered", "coverage"]] = rows
+        seldom = mine[mine["hits"] < OFTEN].sort_values(["hits", "gap"])
+        missed.append(", ".join(f"{row.gap}, {row.hits} ({row.can_show})" for row in seldom.itertuples()) or "none")
+    search[["covered", "coverage"]], search["missed"] = rows, missed
     return search.assign(
         run=folder.name, lone=lone, seed=auditor["key"]["parameters"]["seed"], valid=1 - search["invalid"] / search["attempts"],
         temperature=probes["key"]["parameters"]["probe_temperature"], target=probes["key"]["parameters"]["target"],

@@ -51,11 +51,12 @@ def test_long_searches_are_told_by_seed_with_coverage_and_a_lone_gap_by_where_it
             made = dict(seed=seed, probe_temperature=0.5, target=run.split("-")[0], ceiling_pictures=50)
             record = dict(key=dict(parameters=made), timing=dict(wall_seconds=seconds))
             (folder / f"{stage}.json").write_text(json.dumps(record))
-    several, ceilings, lone, ceiling = reference.searches(tmp_path).split("\n\n")
+    several, ceilings, missed, lone, ceiling = reference.searches(tmp_path).split("\n\n")
     trained = [line for line in several.splitlines() if "| trained |" in line]
     assert [line.split(" | ")[:4] for line in trained] == [
         ["| full", "0", "30", "0.5"], ["| full-1", "1", "60", "0.5"], ["| mean of 2", "| 45", "| trained", "85.0%"]]
     assert "85.0% (82.7% to 87.1%) | 97.0% | 2 of 3 | 20,000 |" in trained[0] and trained[2].endswith("| 97.0% | 1.5 | 20,000 |")
+    assert missed.endswith("full: a, 4 (40); full-1: a, 3 (40), b, 4 (40).")
     assert "| needle | 0 | 30 | 0.5 | trained" in lone and "needle" not in several and "mean" not in lone
     assert "30 / 40: 75.0% (59.8% to 85.8%)" in lone
     assert [line.count("of 50 pictures") for line in (ceilings, ceiling)] == [2, 1]
