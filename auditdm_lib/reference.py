@@ -73,10 +73,10 @@ def collect_search(run: str, folder: Path = SEARCHES) -> None:
 
 def searches(folder: Path = SEARCHES) -> str:
     """The README's block of the long searches: success and coverage of each and their means, in Markdown; a table for each
-    audited model. The checkpoints between are left to `fig_coverage`."""
+    profile, whose seeds are RUN, RUN-1 and so on. The checkpoints between are left to `fig_coverage`."""
     told = pd.concat([_told(path) for path in sorted(folder.iterdir())])
     told = told[~told["auditor"].str.contains(r"\d{6}")]
-    return "\n\n".join(_search_table(runs) for _, runs in told.groupby("target", sort=False))
+    return "\n\n".join(_search_table(runs) for _, runs in told.groupby(told["run"].str.replace(r"-\d+$", "", regex=True)))
 
 
 def _search_table(runs: pd.DataFrame) -> str:
@@ -125,7 +125,7 @@ def _told(folder: Path) -> pd.DataFrame:
     search[["covered", "coverage"]], search["missed"] = rows, missed
     return search.assign(
         run=folder.name, lone=lone, seed=auditor["key"]["parameters"]["seed"], valid=1 - search["invalid"] / search["attempts"],
-        temperature=probes["key"]["parameters"]["probe_temperature"], target=probes["key"]["parameters"]["target"],
+        temperature=probes["key"]["parameters"]["probe_temperature"],
         ceiling_pictures=probes["key"]["parameters"]["ceiling_pictures"],
         minutes=(auditor["timing"]["wall_seconds"] + probes["timing"]["wall_seconds"]) / 60)
 

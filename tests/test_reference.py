@@ -48,7 +48,7 @@ def test_long_searches_are_told_by_seed_with_coverage_and_a_lone_gap_by_where_it
                 for a in search["auditor"].unique() for i, g in enumerate(gaps)]
         pd.DataFrame(hits).to_csv(folder / "gap_hits.csv", index=False)
         for stage, seconds in (("01_auditor", 1500 * (1 + seed)), ("02_probes", 300 * (1 + seed))):
-            made = dict(seed=seed, probe_temperature=0.5, target=run.split("-")[0], ceiling_pictures=50)
+            made = dict(seed=seed, probe_temperature=0.5, ceiling_pictures=50)
             record = dict(key=dict(parameters=made), timing=dict(wall_seconds=seconds))
             (folder / f"{stage}.json").write_text(json.dumps(record))
     several, ceilings, missed, lone, ceiling = reference.searches(tmp_path).split("\n\n")
