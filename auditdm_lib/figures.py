@@ -229,7 +229,7 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
                       markeredgecolor="#333333", label="union of our checkpoints")
         axis.set(title=title, xlabel="calls of the target in training (thousands)", ylim=(0, 105), yticks=range(0, 101, 20),
                  ylabel=f"{'verified failures per attempt' if column == 'success' else 'share of the planted gaps'} (%)")
-    axis.legend(fontsize=8, loc="lower left")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
 
