@@ -1,11 +1,14 @@
 """The real notebooks and profiles keep the house rules."""
 
+import ast
+import inspect
 import json
 import re
 
 import pytest
 
 from auditdm_lib import params, paths
+from auditdm_lib.auditor import search_of
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PROFILES = sorted(paths.PARAMS.glob("*.yaml"))
@@ -37,6 +40,15 @@ def test_a_stage_declares_run_seed_and_threads_and_names_itself(notebook):
     assert params.declared(notebook).keys() >= {"run", "seed", "threads"}
     source = "\n".join(cell["source"] for cell in params.code_cells(notebook))
     assert f'start("{notebook.stem}", globals())' in source and "finish(stage)" in source
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_reads_every_parameter_that_it_declares(notebook):
+    source = "\n".join(cell["source"] for cell in params.code_cells(notebook) if "parameters" not in cell["tags"])
+    names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)} | {"run", "seed", "threads"}
+    if "search_of" in names:
+        names |= set(re.findall(r'p\["(\w+)"\]', inspect.getsource(search_of)))
+    assert params.declared(notebook).keys() - names == set()
 
 
 def test_a_name_has_one_type_default_and_comment_in_all_notebooks():
