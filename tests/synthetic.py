@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from auditdm_lib import claims, stats, taxonomy
+from auditdm_lib import stats
+from auditdm_lib.results import claims
+from auditdm_lib.taxonomy import cluster as taxonomy
 
 NOUNS = "umbrella star anchor heart cloud sun envelope scissors gear flag cup snowman".split()
 COLOURS = "red green blue yellow purple orange pink grey brown black".split()

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import Trainer, TrainingArguments
 
-from auditdm_lib.alarms import NO_SIGNAL, PATIENCE, Alarm, Finite, Watch
-from auditdm_lib.auditor import blank, put
-from auditdm_lib.models import load_vlm
-from auditdm_lib.panel import Panel
-from auditdm_lib.pictures import load_pictures
+from auditdm_lib.audit.auditor import blank, put
+from auditdm_lib.audit.panel import Panel
+from auditdm_lib.audit.pictures import load_pictures
+from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS
+from auditdm_lib.training.alarms import NO_SIGNAL, PATIENCE, Alarm, Finite, Watch
 
 WORDS = "what colour is the big star under a round clock near two cups and birds".split()
 

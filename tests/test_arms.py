@@ -3,13 +3,13 @@
 import pandas as pd
 import pytest
 
-from auditdm_lib import arms
-from auditdm_lib import panel as panels
-from auditdm_lib.arms import auditor_arm, best_of_arm, random_arm, training_calls, union
-from auditdm_lib.auditor import Search
-from auditdm_lib.panel import Panel
-from auditdm_lib.pictures import load_pictures, save_pictures
-from auditdm_lib.probes import search_table
+from auditdm_lib.audit import arms
+from auditdm_lib.audit import panel as panels
+from auditdm_lib.audit.arms import auditor_arm, best_of_arm, random_arm, training_calls, union
+from auditdm_lib.audit.auditor import Search
+from auditdm_lib.audit.panel import Panel
+from auditdm_lib.audit.pictures import load_pictures, save_pictures
+from auditdm_lib.audit.probes import search_table
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 
 KINDS = dict(zip(("question", "regeneration", "edit"), PROMPTS, strict=True))

@@ -10,18 +10,19 @@ import pytest
 import torch
 import trainings
 
-from auditdm_lib import auditor, paths
-from auditdm_lib.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
-from auditdm_lib.counterfactuals import UNDRAWN
-from auditdm_lib.grpo import Schedule
-from auditdm_lib.imitation import BATCH, WINDOW, by_length, hits
-from auditdm_lib.models import load_vlm
-from auditdm_lib.panel import Panel
-from auditdm_lib.pictures import load_pictures
-from auditdm_lib.probes import COUNTED, malformed
-from auditdm_lib.rectify import collate
+from auditdm_lib import paths
+from auditdm_lib.audit import auditor
+from auditdm_lib.audit.auditor import HISTORY, KINDS, TOLD, ask, blank, complete, propose, put, reward, summary
+from auditdm_lib.audit.counterfactuals import UNDRAWN
+from auditdm_lib.audit.panel import Panel
+from auditdm_lib.audit.pictures import load_pictures
+from auditdm_lib.audit.probes import COUNTED, malformed
+from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 from auditdm_lib.testbed.language import sample_edit
+from auditdm_lib.training.grpo import Schedule
+from auditdm_lib.training.imitation import BATCH, WINDOW, by_length, hits
+from auditdm_lib.training.rectify import collate
 
 PROMPT = PROMPTS[0]
 

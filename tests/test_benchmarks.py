@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from auditdm_lib import benchmarks, params, paths, scores, stats
+from auditdm_lib import paths, stats
+from auditdm_lib.evaluate import benchmarks, scores
+from auditdm_lib.run import params
 from auditdm_lib.testbed.gaps import Gap, save_gaps
 from auditdm_lib.testbed.suites import SUITES
 

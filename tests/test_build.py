@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
-from auditdm_lib import manifest, models
-from auditdm_lib.run import main
+from auditdm_lib.models import vlm as models
+from auditdm_lib.run import manifest
+from auditdm_lib.run.chain import main
 from auditdm_lib.testbed import build as builder
 from auditdm_lib.testbed import plant
 from auditdm_lib.testbed.accuracy import accuracy_by_gap, accuracy_by_skill, auditor_quality

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditdm_lib import manifest, models
+from auditdm_lib.models import vlm as models
+from auditdm_lib.run import manifest
 from auditdm_lib.testbed.build import MODELS
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, build_tokenizer
 from auditdm_lib.testbed.gaps import gaps_of, load_gaps

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib import claims, report, tables, taxonomy
 from auditdm_lib.paths import PAPER_VALUES
+from auditdm_lib.results import claims, report, tables
+from auditdm_lib.taxonomy import cluster as taxonomy
 
 PAPER = pd.read_csv(PAPER_VALUES)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditdm_lib.consensus import RULES, abstains, consensus, disagrees, normalise, open_still, same_answer
+from auditdm_lib.audit.consensus import RULES, abstains, consensus, disagrees, normalise, open_still, same_answer
 
 WORDS = st.sampled_from(["red", "Red.", "the red", "blue", "two", "2", "cannot tell", "", "yes", None])
 

@@ -19,7 +19,7 @@ from transformers import (
     Gemma3ForConditionalGeneration,
 )
 
-from auditdm_lib import rectify
+from auditdm_lib.training import rectify
 
 
 @pytest.fixture(scope="module")

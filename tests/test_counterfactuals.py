@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from auditdm_lib.counterfactuals import UNDRAWN, check_kinds, draw
-from auditdm_lib.pictures import Pictures, load_pictures
+from auditdm_lib.audit.counterfactuals import UNDRAWN, check_kinds, draw
+from auditdm_lib.audit.pictures import Pictures, load_pictures
 from auditdm_lib.testbed.language import caption, sample_edit
 
 PICTURES = load_pictures("testbed", 60, 3, split="probe")

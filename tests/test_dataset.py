@@ -5,7 +5,7 @@ import hashlib
 import pandas as pd
 import pytest
 
-from auditdm_lib import reference
+from auditdm_lib.results import reference
 from auditdm_lib.testbed.dataset import CHUNK, scene_dataset, skill_census
 from auditdm_lib.testbed.language import Refusal, parse_caption
 from auditdm_lib.testbed.skills import SKILLS, answer

@@ -7,8 +7,8 @@ import synthetic
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from auditdm_lib import claims, figures
 from auditdm_lib.paths import PAPER_VALUES
+from auditdm_lib.results import claims, figures
 
 PAPER = pd.read_csv(PAPER_VALUES)
 

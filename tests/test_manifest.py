@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auditdm_lib import manifest
+from auditdm_lib.run import manifest
 
 DEAD = 2**22 + 1  # above Linux's largest process id
 

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from auditdm_lib import models
+from auditdm_lib.models import vlm as models
 
 QUESTIONS = ["what colour is the sun ?", "how many ?", "is the red cat left of the blue dog on the sky ?",
              "what is it ?"]

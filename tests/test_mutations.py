@@ -10,22 +10,22 @@ import pytest
 from auditdm_lib import paths
 
 MUTATIONS = [  # file, what stands there, what is put instead, the test that must notice
-    ("consensus.py", "return 1 if members <= 1 else 2", "return 1", "test_consensus.py::test_declining_is_no_vote"),
-    ("consensus.py", "and not same(target_answer, agreed)", "and same(target_answer, agreed)",
+    ("audit/consensus.py", "return 1 if members <= 1 else 2", "return 1", "test_consensus.py::test_declining_is_no_vote"),
+    ("audit/consensus.py", "and not same(target_answer, agreed)", "and same(target_answer, agreed)",
      "test_consensus.py::test_an_abstaining_target_disagrees_but_nothing_disagrees_without_a_consensus"),
-    ("probes.py", "bool(v and d and not same_answer(a, t))", "bool(v and d)",
+    ("audit/probes.py", "bool(v and d and not same_answer(a, t))", "bool(v and d)",
      "test_probes.py::test_a_wrong_consensus_is_label_noise_and_not_a_failure"),
-    ("auditor.py", "return 1.0 if differs else", "return 1.0 if agreed else",
+    ("audit/auditor.py", "return 1.0 if differs else", "return 1.0 if agreed else",
      "test_auditor.py::test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away"),
     ("testbed/scenes.py", '"probe": (8,)', '"probe": (3,)', "test_scenes.py::test_splits_share_no_scan_and_no_scene"),
     ("testbed/skills.py", "if len(found) == 1 else None", "if found else None",
      "test_skills.py::test_answers_follow_the_scene"),
     ("testbed/gaps.py", "not all(held.get", "not any(held.get",
      "test_gaps.py::test_a_gap_says_its_wrong_answer_only_where_all_conditions_hold"),
-    ("manifest.py", "if hash_file(path) != expected:", "if False:",
+    ("run/manifest.py", "if hash_file(path) != expected:", "if False:",
      "test_manifest.py::test_any_flipped_bit_in_any_file_is_noticed_and_the_file_named"),
     ("stats.py", 'method="wilson"', 'method="normal"', "test_stats.py::test_wilson_interval_keeps_its_width_at_the_ends"),
-    ("rectify.py", 'answer=lambda x: x["consensus"]', 'answer=lambda x: x["target_answer"]',
+    ("training/rectify.py", 'answer=lambda x: x["consensus"]', 'answer=lambda x: x["target_answer"]',
      "test_rectify.py::test_labels_are_the_consensus_whatever_truth_and_target_say"),
 ]
 

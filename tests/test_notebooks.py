@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from auditdm_lib import params, paths
-from auditdm_lib.auditor import search_of
+from auditdm_lib import paths
+from auditdm_lib.audit.auditor import search_of
+from auditdm_lib.run import params
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PROFILES = sorted(paths.PARAMS.glob("*.yaml"))

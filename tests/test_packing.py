@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from auditdm_lib import models
-from auditdm_lib.models import VLM
+from auditdm_lib.models import vlm as models
+from auditdm_lib.models.vlm import VLM
 from auditdm_lib.testbed.checkpoint import build_model, build_processor
 from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.questions import sample_question

@@ -12,10 +12,11 @@ import tiny_models
 import torch
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
-from auditdm_lib import consensus, llm_judge, panel
-from auditdm_lib.consensus import RULES, same_answer
-from auditdm_lib.llm_judge import load_llm, same_meaning
-from auditdm_lib.panel import Panel, judge
+from auditdm_lib.audit import consensus, panel
+from auditdm_lib.audit.consensus import RULES, same_answer
+from auditdm_lib.audit.panel import Panel, judge
+from auditdm_lib.models import llm as llm_judge
+from auditdm_lib.models.llm import load_llm, same_meaning
 
 ANSWERS = ["red", "Red.", "blue", "the blue", "two", "2", "cannot tell", ""]
 ERROR = None  # in a table of answers: the model raises on this question

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditdm_lib import params
-from auditdm_lib.params import Parameter
+from auditdm_lib.run import params
+from auditdm_lib.run.params import Parameter
 
 KNOWN = {p.name: p for p in (
     Parameter("run", "str", "testbed", "name of the run"),

@@ -14,7 +14,8 @@ import yaml
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_images
 
-from auditdm_lib import manifest, paths
+from auditdm_lib import paths
+from auditdm_lib.run import manifest
 
 PICTURES = 14
 SMALL = {"imitation_pictures": 24, "imitation_rounds": 1, "imitation_steps": 4, "grpo_pictures": 4,

@@ -5,8 +5,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from auditdm_lib import pictures
-from auditdm_lib.pictures import load_pictures, save_pictures
+from auditdm_lib.audit import pictures
+from auditdm_lib.audit.pictures import load_pictures, save_pictures
 
 
 @pytest.fixture

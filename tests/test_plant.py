@@ -6,9 +6,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from auditdm_lib import manifest
-from auditdm_lib.models import load_vlm
-from auditdm_lib.run import main
+from auditdm_lib.models.vlm import load_vlm
+from auditdm_lib.run import manifest
+from auditdm_lib.run.chain import main
 from auditdm_lib.testbed import accuracy, plant
 from auditdm_lib.testbed.checkpoint import build_model, build_processor, save_checkpoint
 from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of

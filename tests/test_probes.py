@@ -5,12 +5,12 @@ import random
 import pandas as pd
 import pytest
 
-from auditdm_lib import panel as panels
-from auditdm_lib.arms import random_arm
-from auditdm_lib.auditor import blank
-from auditdm_lib.panel import Panel
-from auditdm_lib.pictures import load_pictures
-from auditdm_lib.probes import gap_hits, grading, make_probes, malformed, search_ceiling, search_table
+from auditdm_lib.audit import panel as panels
+from auditdm_lib.audit.arms import random_arm
+from auditdm_lib.audit.auditor import blank
+from auditdm_lib.audit.panel import Panel
+from auditdm_lib.audit.pictures import load_pictures
+from auditdm_lib.audit.probes import gap_hits, grading, make_probes, malformed, search_ceiling, search_table
 from auditdm_lib.testbed.gaps import Gap, save_gaps
 
 

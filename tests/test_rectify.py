@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from auditdm_lib import models, rectify
+from auditdm_lib.models import vlm as models
+from auditdm_lib.training import rectify
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 QUESTION = "what colour is the sun ?"

@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib import claims, reference
+from auditdm_lib.results import claims, reference
 
 
 def test_the_readme_s_numbers_are_those_of_the_reference_run():
     text = reference.README.read_text(encoding="utf-8")
     for name, block in reference.blocks().items():
-        assert reference.fill(text, name, block) == text, "run `python -m auditdm_lib.reference` again"
+        assert reference.fill(text, name, block) == text, "run `python -m auditdm_lib.results.reference` again"
 
 
 def test_the_reference_is_small_and_its_claims_are_tested():

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib import claims, figures, report
 from auditdm_lib.paths import PAPER_VALUES
+from auditdm_lib.results import claims, figures, report
 
 PAPER = pd.read_csv(PAPER_VALUES)
 HOSTILE = "<script>alert('x')</script>\"><img src=http://example.org/x onerror=alert(1)>"

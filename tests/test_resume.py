@@ -12,9 +12,12 @@ import torch
 import trainings
 from safetensors.torch import load_file
 
-from auditdm_lib import auditor, imitation, manifest, paths
-from auditdm_lib.pictures import load_pictures
-from auditdm_lib.resume import SEAL, last_checkpoint
+from auditdm_lib import paths
+from auditdm_lib.audit import auditor
+from auditdm_lib.audit.pictures import load_pictures
+from auditdm_lib.run import manifest
+from auditdm_lib.training import imitation
+from auditdm_lib.training.trainings import SEAL, last_checkpoint
 
 
 def weights(folder):

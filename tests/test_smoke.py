@@ -10,8 +10,10 @@ import nbformat
 import pandas as pd
 from nbclient import NotebookClient
 
-from auditdm_lib import claims, manifest, paths
-from auditdm_lib.models import load_vlm
+from auditdm_lib import paths
+from auditdm_lib.models.vlm import load_vlm
+from auditdm_lib.results import claims
+from auditdm_lib.run import manifest
 
 
 def test_every_stage_is_sealed_and_names_its_parameters(smoke):

@@ -8,7 +8,7 @@ import pytest
 from toy_tree import environment, make_tree
 
 FIRST = """
-from auditdm_lib.stage import finish, start
+from auditdm_lib.run.stage import finish, start
 run, seed, threads, rate, model = "toy", 3, 1, 0.5, "models/one"
 stage = start("00_first", globals())
 (stage.out / "numbers.txt").write_text(str(rate))
@@ -16,7 +16,7 @@ stage.prompts["ask"] = "Ask a question."
 finish(stage)
 """
 SECOND = """
-from auditdm_lib.stage import finish, start
+from auditdm_lib.run.stage import finish, start
 run, seed, threads, steps, mode = "toy", 3, 1, 2, "plain"
 stage = start("01_second", globals())
 print((stage.read("00_first") / "numbers.txt").read_text())

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib import tables
+from auditdm_lib.results import tables
 
 
 @pytest.fixture(scope="module")

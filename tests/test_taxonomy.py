@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib import taxonomy
+from auditdm_lib.taxonomy import cluster as taxonomy
 
 
 def rows(*texts: tuple[str, str, str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditdm_lib.topics import even_weights, topics_of
+from auditdm_lib.training.topics import even_weights, topics_of
 
 
 def disagreements(*rows):

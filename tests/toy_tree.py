@@ -12,7 +12,7 @@ from pathlib import Path
 
 from auditdm_lib import paths
 
-MODULES = ("__init__", "paths", "manifest", "params", "stage", "run")
+MODULES = ("__init__", "paths", "run/__init__", "run/__main__", "run/manifest", "run/params", "run/stage", "run/chain")
 TABLE = '''
 CHAIN = (Step("00_first", "00_first"), Step("01_second", "01_second", ("00_first",)),
          Step("02_third", "figures", ("00_first", "01_second")))
@@ -40,7 +40,7 @@ NOTEBOOKS = {
 
 def write_notebook(path: Path, *sources: str, parameters: str) -> None:
     """A notebook with an import cell, the tagged parameters cell, and one code cell for each source."""
-    sources = ("from auditdm_lib.stage import finish, start", parameters, *sources)
+    sources = ("from auditdm_lib.run.stage import finish, start", parameters, *sources)
     cells = [{"cell_type": "code", "id": f"cell{i}", "execution_count": None, "outputs": [], "source": source,
               "metadata": {"tags": ["parameters"]} if source is parameters else {}}
              for i, source in enumerate(sources)]
@@ -50,10 +50,10 @@ def write_notebook(path: Path, *sources: str, parameters: str) -> None:
 
 def make_tree(root: Path) -> Path:
     """The toy project below `root`: package, stubs, models, profile and notebooks."""
-    for folder in ("auditdm_lib", "notebooks", "params", "models/one"):
+    for folder in ("auditdm_lib/run", "notebooks", "params", "models/one"):
         (root / folder).mkdir(parents=True)
     for name in MODULES:
-        shutil.copy(paths.LIBRARY / f"{name}.py", root / "auditdm_lib")
+        shutil.copy(paths.LIBRARY / f"{name}.py", root / f"auditdm_lib/{name}.py")
     table = root / "auditdm_lib" / "paths.py"
     table.write_text(table.read_text().replace("\nBUILD =", TABLE + "\nBUILD ="))
     for name, source in STUBS.items():

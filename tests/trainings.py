@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from auditdm_lib import auditor, grpo, imitation
-from auditdm_lib.auditor import Search
-from auditdm_lib.panel import Panel
-from auditdm_lib.pictures import load_pictures
-from auditdm_lib.resume import Seal
+from auditdm_lib.audit import auditor
+from auditdm_lib.audit.auditor import Search
+from auditdm_lib.audit.panel import Panel
+from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
+from auditdm_lib.training import grpo, imitation
+from auditdm_lib.training.trainings import Seal
 
 START = CHECKPOINTS / "auditor"
 PANEL = Panel(SimpleNamespace(name="target"), [SimpleNamespace(name="one"), SimpleNamespace(name="two")])

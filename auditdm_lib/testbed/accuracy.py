@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib.auditor import ask
-from auditdm_lib.consensus import consensus, same_answer
-from auditdm_lib.models import VLM, answer, load_vlm
+from auditdm_lib.audit.auditor import ask
+from auditdm_lib.audit.consensus import consensus, same_answer
+from auditdm_lib.models.vlm import VLM, answer, load_vlm
 from auditdm_lib.stats import wilson
 from auditdm_lib.testbed.checkpoint import PROMPTS
 from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import set_seed
 
-from auditdm_lib.models import load_vlm
+from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.testbed.accuracy import accuracy_by_skill, auditor_quality
 from auditdm_lib.testbed.cards import CARD, write_model
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor

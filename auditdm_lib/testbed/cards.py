@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from auditdm_lib import manifest
+from auditdm_lib.run import manifest
 from auditdm_lib.testbed.checkpoint import save_checkpoint
 
 CARD, MEASURED = "card.json", "measured.csv"

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from auditdm_lib import manifest
+from auditdm_lib.run import manifest
 from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.scenes import Scene
 from auditdm_lib.testbed.training import IGNORE, cosine, token_ids

@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from auditdm_lib import manifest, paths
-from auditdm_lib.models import VLM, load_vlm
+from auditdm_lib import paths
+from auditdm_lib.models.vlm import VLM, load_vlm
+from auditdm_lib.run import manifest
 from auditdm_lib.testbed.accuracy import accuracy_by_gap
 from auditdm_lib.testbed.cards import MEASURED, write_model
 from auditdm_lib.testbed.checkpoint import CHAT_TEMPLATE, PATCH, build_tokenizer

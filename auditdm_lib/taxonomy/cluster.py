@@ -23,7 +23,7 @@ import pandas as pd
 from sklearn.cluster import AgglomerativeClustering, MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score
 
-from auditdm_lib.consensus import normalise
+from auditdm_lib.audit.consensus import normalise
 from auditdm_lib.stats import bootstrap
 
 GAP_MARK = "…"  # stands for a word that varies

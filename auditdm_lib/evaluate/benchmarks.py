@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib import metrics, models
-from auditdm_lib.scores import GAP_ITEMS
+from auditdm_lib.evaluate import metrics
+from auditdm_lib.evaluate.scores import GAP_ITEMS
+from auditdm_lib.models import vlm as models
 from auditdm_lib.testbed import suites as testbed
 from auditdm_lib.testbed.gaps import gaps_of
 

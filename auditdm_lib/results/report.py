@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from auditdm_lib import claims
-from auditdm_lib.claims import GAP_ITEMS, Artefacts
+from auditdm_lib.results import claims
+from auditdm_lib.results.claims import GAP_ITEMS, Artefacts
+from auditdm_lib.results.tables import with_interval
 from auditdm_lib.stats import wilson
-from auditdm_lib.tables import with_interval
 
 TEMPLATE = Path(__file__).with_name("report.html")
 STRONG = 0.9  # a skill is called strong where the target is surely right at least so often

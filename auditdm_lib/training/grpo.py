@@ -18,15 +18,15 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from auditdm_lib.alarms import Finite, Watch
-from auditdm_lib.auditor import TOLD, Search, blank, complete, put, reward, stream, summary
-from auditdm_lib.imitation import draw_found
-from auditdm_lib.models import VLM
-from auditdm_lib.panel import Panel, members
-from auditdm_lib.pictures import Pictures
-from auditdm_lib.probes import malformed, texts
-from auditdm_lib.rectify import collate
-from auditdm_lib.resume import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
+from auditdm_lib.audit.auditor import TOLD, Search, blank, complete, put, reward, stream, summary
+from auditdm_lib.audit.panel import Panel, members
+from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.audit.probes import malformed, texts
+from auditdm_lib.models.vlm import VLM
+from auditdm_lib.training.alarms import Finite, Watch
+from auditdm_lib.training.imitation import draw_found
+from auditdm_lib.training.rectify import collate
+from auditdm_lib.training.trainings import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
 
 REPLAYED = 32  # examples imitated beside a step of GRPO
 

@@ -4,7 +4,7 @@
 originals; of other pictures there is no drawer yet.
 """
 
-from auditdm_lib.pictures import Pictures
+from auditdm_lib.audit.pictures import Pictures
 
 UNDRAWN = "not drawn"  # why a probe is invalid whose caption or command made no new picture
 NO_DRAWER = "Only the testbed's pictures can be drawn anew; set regeneration_share and edit_share to 0."

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib.consensus import same_answer
-from auditdm_lib.panel import Panel, judge
-from auditdm_lib.pictures import Pictures
+from auditdm_lib.audit.consensus import same_answer
+from auditdm_lib.audit.panel import Panel, judge
+from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.stats import wilson
 
 COUNTED = ("unfinished", "empty")  # reasons for which a text is no question, for any auditor and any picture

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from auditdm_lib.consensus import same_answer
-from auditdm_lib.models import as_data, find_checkpoint, ready
+from auditdm_lib.audit.consensus import same_answer
+from auditdm_lib.models.vlm import as_data, find_checkpoint, ready
 
 JUDGE_PROMPT = """Question: {question}
 First answer: {first}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib import claims
-from auditdm_lib.claims import Artefacts
-from auditdm_lib.scores import GAP_ITEMS, headlines
+from auditdm_lib.evaluate.scores import GAP_ITEMS, headlines
+from auditdm_lib.results import claims
+from auditdm_lib.results.claims import Artefacts
 from auditdm_lib.stats import Estimate, proportion
 
 

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from auditdm_lib import manifest
-from auditdm_lib.counterfactuals import draw
-from auditdm_lib.models import VLM, encode, load_vlm, prompt
-from auditdm_lib.panel import Panel, judge
-from auditdm_lib.pictures import Pictures
-from auditdm_lib.probes import malformed, texts
-from auditdm_lib.topics import topics_of
+from auditdm_lib.audit.counterfactuals import draw
+from auditdm_lib.audit.panel import Panel, judge
+from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.audit.probes import malformed, texts
+from auditdm_lib.models.vlm import VLM, encode, load_vlm, prompt
+from auditdm_lib.run import manifest
+from auditdm_lib.training.topics import topics_of
 
 KINDS = ("question", "regeneration", "edit")
 TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from

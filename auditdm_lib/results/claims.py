@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from auditdm_lib import scores, stats
-from auditdm_lib.scores import GAP_ITEMS
+from auditdm_lib import stats
+from auditdm_lib.evaluate import scores
+from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.stats import Estimate
 
 HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested"

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 from anls_star import anls_score
 
-from auditdm_lib.consensus import abstains, same_answer
+from auditdm_lib.audit.consensus import abstains, same_answer
 
 LETTERS = "ABCDEFGH"  # of the options of a multiple-choice item
 BINS = 1024  # PaliGemma's location tokens: <loc0000> to <loc1023> across the picture

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from auditdm_lib import manifest, params, paths
+from auditdm_lib import paths
+from auditdm_lib.run import manifest, params
 
 
 @dataclass

@@ -6,7 +6,7 @@ The items are those of `benchmarks.score`: model, suite, item, group, metric, sc
 import pandas as pd
 
 from auditdm_lib import stats
-from auditdm_lib.metrics import yes_no
+from auditdm_lib.evaluate.metrics import yes_no
 
 GAP_ITEMS = "gap-items"  # questions inside the planted gaps, on pictures that nothing was trained on
 ROUNDS = 500  # of the bootstrap

@@ -14,9 +14,10 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
-from auditdm_lib import manifest, paths
-from auditdm_lib.models import VLM, load_vlm
-from auditdm_lib.rectify import language_layers
+from auditdm_lib import paths
+from auditdm_lib.models.vlm import VLM, load_vlm
+from auditdm_lib.run import manifest
+from auditdm_lib.training.rectify import language_layers
 
 SEAL = "sealed.json"  # sha256 of the checkpoint's files, written last
 

@@ -16,7 +16,8 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from auditdm_lib import manifest, params, paths, stage
+from auditdm_lib import paths
+from auditdm_lib.run import manifest, params, stage
 from auditdm_lib.testbed.commands import testbed
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 from transformers import TrainerCallback
 
-from auditdm_lib.consensus import ABSTENTIONS, normalise
-from auditdm_lib.counterfactuals import UNDRAWN
-from auditdm_lib.probes import COUNTED, texts
+from auditdm_lib.audit.consensus import ABSTENTIONS, normalise
+from auditdm_lib.audit.counterfactuals import UNDRAWN
+from auditdm_lib.audit.probes import COUNTED, texts
 
 PATIENCE = 5  # steps in a row before most alarms
 NO_SIGNAL = 10  # groups without a difference are common, so this one waits longer

@@ -1,9 +1,9 @@
 """The tracked results behind the README, in `figures/reference/`, taken from finished runs:
 
-`python -m auditdm_lib.reference testbed`: claims, tables, figures (PNG) and the stages' manifests of the run `testbed`.
-`python -m auditdm_lib.reference models testbed`: from the run's `build_testbed` notebook the galleries, the census of the world
+`python -m auditdm_lib.results.reference testbed`: claims, tables, figures (PNG) and the stages' manifests of the run `testbed`.
+`python -m auditdm_lib.results.reference models testbed`: from the run's `build_testbed` notebook the galleries, the census of the world
 and the tables of its models.
-`python -m auditdm_lib.reference search full full-1`: of long searches the first two stages, a folder a run in `searches/`.
+`python -m auditdm_lib.results.reference search full full-1`: of long searches the first two stages, a folder a run in `searches/`.
 
 Each then writes every number of the README from there. A test fails when the README says anything else.
 """
@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib import claims, figures, manifest, paths, stats
-from auditdm_lib.figures import OFTEN
+from auditdm_lib import paths, stats
+from auditdm_lib.results import claims, figures
+from auditdm_lib.results.figures import OFTEN
+from auditdm_lib.run import manifest
 
 REFERENCE = paths.ROOT / "figures" / "reference"
 SEARCHES = REFERENCE / "searches"
 README = paths.ROOT / "README.md"
-BEGIN, END = "<!-- {}: python -m auditdm_lib.reference -->", "<!-- end of {} -->"  # of a part of the README that is written here
+BEGIN, END = "<!-- {}: python -m auditdm_lib.results.reference -->", "<!-- end of {} -->"  # of a part of the README that is written here
 
 
 def collect(run: str, folder: Path = REFERENCE) -> None:

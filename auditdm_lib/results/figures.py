@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
-from auditdm_lib import claims, stats
+from auditdm_lib import stats
+from auditdm_lib.results import claims
 
 OKABE = dict(zip("black orange sky green yellow blue red purple".split(),
                  ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"], strict=True))

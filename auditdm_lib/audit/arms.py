@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from auditdm_lib.auditor import Search, blank, propose
-from auditdm_lib.models import load_vlm
-from auditdm_lib.panel import Panel
-from auditdm_lib.pictures import Pictures, save_drawn
-from auditdm_lib.probes import make_probes
+from auditdm_lib.audit.auditor import Search, blank, propose
+from auditdm_lib.audit.panel import Panel
+from auditdm_lib.audit.pictures import Pictures, save_drawn
+from auditdm_lib.audit.probes import make_probes
+from auditdm_lib.models.vlm import load_vlm
 
 
 def random_arm(panel: Panel, pictures: Pictures, seed: int, names: list[str]) -> tuple[Pictures, pd.DataFrame]:

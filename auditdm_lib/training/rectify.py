@@ -15,7 +15,7 @@ from datasets import Dataset, Features, Image, Value
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.models import VLM, encode, load_vlm, prompt
+from auditdm_lib.models.vlm import VLM, encode, load_vlm, prompt
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 

@@ -12,9 +12,9 @@ from itertools import combinations
 import pandas as pd
 from PIL import Image
 
-from auditdm_lib.consensus import abstains, check_rule, consensus, disagrees, normalise, open_still, same_answer
-from auditdm_lib.llm_judge import LLM, same_meaning
-from auditdm_lib.models import VLM, answer
+from auditdm_lib.audit.consensus import abstains, check_rule, consensus, disagrees, normalise, open_still, same_answer
+from auditdm_lib.models.llm import LLM, same_meaning
+from auditdm_lib.models.vlm import VLM, answer
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Scores of models on suites of held-out items."""

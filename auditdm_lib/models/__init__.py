@@ -1,0 +1,1 @@
+"""Models: asked for answers, sampled for texts, judging."""

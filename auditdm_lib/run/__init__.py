@@ -1,0 +1,1 @@
+"""Parameters, seals and the command line: how stages are run."""

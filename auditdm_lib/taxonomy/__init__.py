@@ -1,0 +1,1 @@
+"""Failure types: clustered and named."""

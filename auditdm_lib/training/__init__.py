@@ -1,0 +1,1 @@
+"""Trainings: of the auditor, and of the target that is rectified."""
