@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from auditdm_lib import stats
-from auditdm_lib.results import claims
-from auditdm_lib.taxonomy import cluster as taxonomy
+from auditdm_lib.results import artefacts
+from auditdm_lib.taxonomy import cluster, grading, names
 
 NOUNS = "umbrella star anchor heart cloud sun envelope scissors gear flag cup snowman".split()
 COLOURS = "red green blue yellow purple orange pink grey brown black".split()
@@ -118,10 +118,10 @@ def history() -> pd.DataFrame:
 class Run:
     """The artefacts in memory, and the folder of pictures that they name."""
 
-    artefacts: claims.Artefacts
+    artefacts: artefacts.Artefacts
     pictures: Path
 
-    def altered(self, **tables) -> claims.Artefacts:
+    def altered(self, **tables) -> artefacts.Artefacts:
         return replace(self.artefacts, **tables)
 
 
@@ -134,10 +134,10 @@ def make_run(folder: Path, n: int = 600) -> Run:
         Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST).save(folder / name)
     probes = found.assign(kind="question", disagrees=True, valid=True, truth=found["consensus"], verified_failure=True,
                           reference_answers=[[c, c] for c in found["consensus"]])
-    clustered = taxonomy.cluster(taxonomy.select_failures(probes))
-    gaps, agreement = taxonomy.grade(clustered, found[["probe_id", "gap"]])
+    clustered = cluster.cluster(cluster.select_failures(probes))
+    gaps, agreement = grading.grade(clustered, found[["probe_id", "gap"]])
     hits = pd.DataFrame([dict(auditor=a, gap=g, hits=h) for a in ("random", "prompt_only", "trained")
                          for g, h in zip(GAPS, [30, 25, 20, 15, 10, 8, 6, 2, 0], strict=True)])
-    return Run(claims.Artefacts(
+    return Run(artefacts.Artefacts(
         history=history(), probes=probes, search=search(), hits=hits, failures=clustered,
-        categories=taxonomy.categories(clustered), gaps=gaps, agreement=agreement, items=items()), folder)
+        categories=names.categories(clustered), gaps=gaps, agreement=agreement, items=items()), folder)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from auditdm_lib.audit.consensus import consensus
 from auditdm_lib.testbed import accuracy
 from auditdm_lib.testbed.gaps import Gap
 from auditdm_lib.testbed.language import caption, noun_phrase
@@ -60,7 +61,7 @@ def test_a_consensus_that_is_wrong_or_confident_without_reason_is_seen(says, tmp
     says |= {str(tmp_path / "a"): planted(PURPLE), str(tmp_path / "b"): planted(PURPLE, OVERLOOKED), str(tmp_path / "c"): answer,
              str(tmp_path / "yes"): lambda scene, text: "yes"}
     def quality(*names):
-        return accuracy.consensus_quality([tmp_path / name for name in names], n=600).set_index("skill")["accuracy"]
+        return accuracy.consensus_quality([tmp_path / name for name in names], consensus, n=600).set_index("skill")["accuracy"]
     shared, one_right = quality("a", "b"), quality("a", "c")
     assert 0 < shared["wrong, where it exists"] < 0.05 and one_right["wrong, where it exists"] == 0
     assert one_right["exists, of the answerable"] < 1 and one_right["confident, of the unanswerable"] == 0

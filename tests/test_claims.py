@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import synthetic
 
+from auditdm_lib.audit import probes
+from auditdm_lib.evaluate import scores
 from auditdm_lib.paths import PAPER_VALUES
-from auditdm_lib.results import claims, report, tables
-from auditdm_lib.taxonomy import cluster as taxonomy
+from auditdm_lib.results import artefacts, claims, measures, report, tables
+from auditdm_lib.taxonomy import grading
 
 PAPER = pd.read_csv(PAPER_VALUES)
 
@@ -27,7 +29,7 @@ def with_search(run, kind=None, **columns):
     table = run.artefacts.search.copy()
     for column, value in columns.items():
         values = value if isinstance(value, dict) else dict.fromkeys(table["auditor"], value)
-        chosen = table["kind"] == kind if kind else table.index.isin(claims.overall(table.reset_index())["index"])
+        chosen = table["kind"] == kind if kind else table.index.isin(probes.overall(table.reset_index())["index"])
         new = table["auditor"].map(values).where(chosen)
         table[column] = new.fillna(table[column])
     return run.altered(search=table)
@@ -127,7 +129,7 @@ def without_truth(run):
     blank = {column: np.nan for column in ("verified_failures", "success", "ci_low", "ci_high", "label_noise",
                                            "consensus_answerable", "gaps_found", "ceiling")}
     items = run.artefacts.items
-    items = items[items["suite"] != claims.GAP_ITEMS].assign(gap=None)
+    items = items[items["suite"] != scores.GAP_ITEMS].assign(gap=None)
     return run.altered(search=run.artefacts.search.assign(**blank), hits=None, gaps=None, agreement=None, items=items)
 
 
@@ -140,9 +142,9 @@ def test_a_run_without_truth_says_what_it_cannot_test(run):
 
 def test_a_run_without_planted_gaps_says_so_where_a_claim_needs_them(run):
     made = run.artefacts
-    gaps, agreement = taxonomy.grade(made.failures, made.failures[["probe_id"]].assign(gap=None))
+    gaps, agreement = grading.grade(made.failures, made.failures[["probe_id"]].assign(gap=None))
     bare = run.altered(hits=None, gaps=gaps, agreement=agreement,
-                       items=made.items[made.items["suite"] != claims.GAP_ITEMS].assign(gap=None))
+                       items=made.items[made.items["suite"] != scores.GAP_ITEMS].assign(gap=None))
     table = claims.evaluate(bare, PAPER, "my-model").set_index("claim")
     for name in ("gaps_hit", "types_match_gaps", "gaps_own_category", "rectified_on_gaps", "kept_outside_gaps",
                  "beats_control_on_gaps"):
@@ -158,7 +160,7 @@ def test_a_profile_that_must_test_a_claim_stops_when_it_cannot(run):
 
 def test_the_larger_siblings_interval_counts_only_clear_differences(run):
     value, low, high = claims.CLAIMS["sibling_worse_somewhere"].measure(run.artefacts)
-    table = claims.failures_by_skill(run.artefacts.items)
+    table = measures.failures_by_skill(run.artefacts.items)
     assert low <= value <= high <= len(table) and value == (table["reference_1"] > table["target"]).sum()
 
 
@@ -173,7 +175,7 @@ def test_artefacts_are_read_back_from_their_folders(run, tmp_path):
     made.failures[["probe_id", "category"]].to_parquet(folders[2] / "failures.parquet", index=False)
     made.categories.to_csv(folders[2] / "categories.csv", index=False)
     made.items.to_parquet(folders[3] / "items.parquet", index=False)
-    read = claims.load(*folders)
+    read = artefacts.load(*folders)
     assert read.hits is None and read.gaps is None and read.agreement is None
     assert read.failures[["probe_id", "category", "question", "image"]].equals(
         made.failures[["probe_id", "category", "question", "image"]])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditdm_lib.audit.consensus import RULES, abstains, consensus, disagrees, normalise, open_still, same_answer
+from auditdm_lib.answers import abstains, normalise, same_answer
+from auditdm_lib.audit.consensus import RULES, consensus, disagrees, open_still
 
 WORDS = st.sampled_from(["red", "Red.", "the red", "blue", "two", "2", "cannot tell", "", "yes", None])
 

@@ -7,8 +7,9 @@ import synthetic
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from auditdm_lib.evaluate import scores
 from auditdm_lib.paths import PAPER_VALUES
-from auditdm_lib.results import claims, figures
+from auditdm_lib.results import figures, measures
 
 PAPER = pd.read_csv(PAPER_VALUES)
 
@@ -84,15 +85,15 @@ def test_figure_2_shows_this_run_and_the_papers_values_on_separate_axes(run):
     figure = figures.fig2_averages(run.artefacts.items, PAPER)
     ours, gaps, paper, gemma = figure.axes
     items = run.artefacts.items
-    assert bar_heights(ours)[0] == pytest.approx(claims.suite_average(items, "target").value)
-    assert bar_heights(gaps)[1] == pytest.approx(claims.gap_score(items, "rectified").value)
+    assert bar_heights(ours)[0] == pytest.approx(measures.suite_average(items, "target").value)
+    assert bar_heights(gaps)[1] == pytest.approx(measures.gap_score(items, "rectified").value)
     assert bar_heights(paper) == [80.04, 84.56, 84.16, 83.65] and bar_heights(gemma)[-1] == 66.69
     assert all("paper" in axis.get_title() for axis in (paper, gemma))
 
 
 def test_figure_2_without_items_inside_planted_gaps_says_so(run):
     items = run.artefacts.items
-    figure = figures.fig2_averages(items[items["suite"] != claims.GAP_ITEMS], PAPER)
+    figure = figures.fig2_averages(items[items["suite"] != scores.GAP_ITEMS], PAPER)
     assert "no held-out items inside planted gaps" in figure.axes[1].texts[0].get_text()
 
 
@@ -100,7 +101,7 @@ def test_figure_4_rows_add_to_100_ordered_with_the_targets_weakest_on_top(run):
     axis = figures.fig4_failure_shares(run.artefacts.items).axes[0]
     widths = np.array([patch.get_width() for patch in axis.patches]).reshape(2, -1)
     assert widths.sum(axis=0) == pytest.approx(100) and (np.diff(widths[0]) >= 0).all()
-    counts = claims.failures_by_skill(run.artefacts.items).set_index("skill")
+    counts = measures.failures_by_skill(run.artefacts.items).set_index("skill")
     top = axis.get_yticklabels()[-1].get_text().removesuffix(" *").replace(" ", "_")
     assert widths[0, -1] == pytest.approx(100 * counts.loc[top, "target"] / counts.loc[top, ["target", "reference_1"]].sum())
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auditdm_lib import answers
 from auditdm_lib.evaluate import metrics
 
 BOX = st.tuples(*[st.floats(0, 1)] * 4).map(lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3])))
@@ -61,7 +62,7 @@ def test_an_article_is_no_letter_and_numbers_match_as_words():
 
 @given(st.text(), st.lists(st.text(), min_size=2, max_size=4))
 def test_any_text_names_one_choice_or_none(prediction, options):
-    assert metrics.choice(prediction, options) in {None, *metrics.LETTERS[:len(options)]}
+    assert metrics.choice(prediction, options) in {None, *answers.LETTERS[:len(options)]}
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -74,19 +75,19 @@ def test_a_poll_is_read_as_pope_s_script_does_but_for_one_who_declines(text, sai
 
 def test_a_location_is_y_before_x_in_bins_of_the_picture():
     # 0.25 x 1023 = 255.75, 0.5 x 1023 = 511.5 (to even), 0.75 x 1023 = 767.25
-    assert metrics.location((0.25, 0, 0.5, 0.75)) == "<loc0000><loc0256><loc0767><loc0512>"
-    assert metrics.located("<loc0000><loc0256><loc0767><loc0512> cup") == pytest.approx((0.25, 0, 0.5, 0.75), abs=1e-3)
+    assert answers.location((0.25, 0, 0.5, 0.75)) == "<loc0000><loc0256><loc0767><loc0512>"
+    assert answers.located("<loc0000><loc0256><loc0767><loc0512> cup") == pytest.approx((0.25, 0, 0.5, 0.75), abs=1e-3)
 
 
 @given(BOX)
 def test_a_location_reads_back_within_half_a_bin(box):
-    assert np.allclose(metrics.located(metrics.location(box)), box, atol=0.5 / 1023 + 1e-9)
+    assert np.allclose(answers.located(answers.location(box)), box, atol=0.5 / 1023 + 1e-9)
 
 
 @pytest.mark.parametrize("text", ["", "top left", "<loc0000><loc0256><loc0767>", "<loc0000><loc0256><loc0767><loc1024>",
                                   "<loc0><loc1><loc2><loc3>"])
 def test_a_text_without_four_tokens_has_no_box_and_scores_nothing(text):
-    assert metrics.located(text) is None and metrics.iou(text, ["<loc0000><loc0000><loc0511><loc0511>"]) == 0
+    assert answers.located(text) is None and metrics.iou(text, ["<loc0000><loc0000><loc0511><loc0511>"]) == 0
 
 
 def test_iou_is_the_common_area_over_the_joint_one():

@@ -12,8 +12,9 @@ import tiny_models
 import torch
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
+from auditdm_lib.answers import same_answer
 from auditdm_lib.audit import consensus, panel
-from auditdm_lib.audit.consensus import RULES, same_answer
+from auditdm_lib.audit.consensus import RULES
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.models import llm as llm_judge
 from auditdm_lib.models.llm import load_llm, same_meaning

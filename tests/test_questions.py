@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditdm_lib.testbed.questions import (
-    all_questions,
-    condition_names,
-    conditions,
-    sample_answerable,
-    sample_question,
-)
+from auditdm_lib.testbed.questions import all_questions, condition_names, conditions, sample_answerable, sample_question
 from auditdm_lib.testbed.scenes import Scene, Thing, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, SKILLS, answer, parse_question, phrase
 

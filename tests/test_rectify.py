@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from auditdm_lib.models import vlm as models
-from auditdm_lib.training import rectify
+from auditdm_lib.training import examples, rectify
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 QUESTION = "what colour is the sun ?"
@@ -76,7 +76,7 @@ def vlm(request, tmp_path_factory):
 def test_only_the_answer_and_its_end_are_labelled(vlm):
     rows = [{"image": Image.new("RGB", (30, 24), "red"), "question": q, "answer": a}
             for q, a in [(QUESTION, "red"), ("is the red cat left of the blue dog ?", "cannot tell")]]
-    batch = rectify.collate(vlm, rows)
+    batch = examples.collate(vlm, rows)
     labelled = [vlm.processor.tokenizer.decode(ids[ids != -100]) for ids in batch["labels"]]
     assert labelled == ["red <eos>", "cannot tell <eos>"]
     assert torch.equal(batch["input_ids"][batch["labels"] != -100], batch["labels"][batch["labels"] != -100])
@@ -88,7 +88,7 @@ def test_training_sees_the_prompt_that_answering_sees(vlm):
     image, word = Image.new("RGB", (30, 24), "red"), "red"
     questions = [QUESTION, "is the red cat left of the blue dog ?"]
     rows = [{"image": image, "question": question, "answer": word} for question in questions]
-    batch = rectify.collate(vlm, rows)
+    batch = examples.collate(vlm, rows)
     labels = batch.pop("labels")
     first = (labels[0] != -100).nonzero()[0, 0]
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_training_sees_the_prompt_that_answering_sees(vlm):
 
 
 def test_lora_reaches_every_linear_layer_of_the_language_model_and_no_other(vlm):
-    names = rectify.language_layers(vlm.model)
+    names = examples.language_layers(vlm.model)
     assert len(names) == 7  # one layer: q, k, v, o, gate, up, down
     assert not any("vision" in name or "lm_head" in name for name in names)
 

@@ -8,16 +8,7 @@ from hypothesis import strategies as st
 
 from auditdm_lib import paths
 from auditdm_lib.testbed.scenes import Scene, Thing
-from auditdm_lib.testbed.skills import (
-    CANNOT_TELL,
-    PLURALS,
-    SKILLS,
-    SLOTS,
-    answer,
-    parse_question,
-    phrase,
-    slots_of,
-)
+from auditdm_lib.testbed.skills import CANNOT_TELL, PLURALS, SKILLS, SLOTS, answer, parse_question, phrase, slots_of
 
 FAIR = Scene("mint", (
     Thing("umbrella", "red", "small", 0), Thing("star", "blue", "large", 4), Thing("star", "red", "small", 5),

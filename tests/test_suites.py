@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from huggingface_hub import DatasetCard
 
-from auditdm_lib.evaluate.metrics import LETTERS, iou, located, vqa_accuracy
+from auditdm_lib.answers import LETTERS, located
+from auditdm_lib.evaluate.metrics import iou, vqa_accuracy
 from auditdm_lib.testbed import suites
 from auditdm_lib.testbed.gaps import Gap
 from auditdm_lib.testbed.language import apply_edit, caption, parse_caption

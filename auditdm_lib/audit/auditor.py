@@ -5,28 +5,21 @@ drawn), p_e commands an edit of it (the edit is drawn). A probe of kind `questio
 `regeneration` or `edit` asks about what was drawn. How it is trained: `imitation` and `grpo`.
 """
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from PIL import Image
-from tqdm.auto import tqdm
 
 from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.audit.probes import malformed, texts
-from auditdm_lib.models.vlm import VLM, encode, load_vlm, prompt
+from auditdm_lib.models.vlm import VLM, load_vlm, sample
 from auditdm_lib.run import manifest
-from auditdm_lib.training.topics import topics_of
 
 KINDS = ("question", "regeneration", "edit")
 TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
-HISTORY = ["phase", "step", "kind", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
-           "no_consensus", "distinct", "topics_hit", "target_calls", "reference_calls"]
 
 
 @dataclass(frozen=True)
@@ -51,26 +44,6 @@ class Search:
 def stream(*names) -> int:
     """A seed for one use of randomness, so that no two uses (steps, rounds, seeds of runs) share their draws."""
     return int(manifest.digest("/".join(map(str, names)).encode())[:8], 16)
-
-
-@torch.no_grad()
-def ask(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
-        batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
-    """One sampled text for each image: text, ended (whether it came to its end token by itself)."""
-    torch.manual_seed(seed)
-    tokenizer, text = auditor.processor.tokenizer, prompt(auditor, instruction)
-    config = copy.deepcopy(auditor.model.generation_config)
-    config.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens)
-    ends = set(np.atleast_1d(config.eos_token_id).tolist())
-    rows = []
-    for i in tqdm(range(0, len(images), batch_size), desc=desc, disable=desc is None):
-        batch = images[i:i + batch_size]
-        inputs = encode(auditor, batch, [text] * len(batch), "left")
-        inputs.pop("labels", None)
-        tokens = auditor.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1]:]
-        said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids))) for t, ids in zip(said, tokens.tolist(), strict=True)]
-    return pd.DataFrame(rows, columns=["text", "ended"])
 
 
 def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, seed: int,
@@ -115,41 +88,16 @@ def _say(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray
     if not len(rows):
         return
     column = TOLD.get(kind, "question")
-    said = ask(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
+    said = sample(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
                desc=desc and f"{desc}: {column}s")
     table.loc[rows, column] = said["text"].to_numpy(object)
     table.loc[rows, "invalid_reason"] = [malformed(text, ended) for text, ended in said.itertuples(index=False)]
-
-
-def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward: float) -> float:
-    """Equation 1, with a choice for probes that no consensus judges: 0 is the paper's, below 0 discourages nonsense."""
-    return 1.0 if differs else 0.0 if invalid is None and agreed else no_consensus_reward
 
 
 def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:
     """Proposed probes with what the panel makes of them (`panel.judge`, which takes `how`) in further columns."""
     judged = judge(panel, drawn.images, proposed["question"].fillna("").tolist(), texts(proposed["invalid_reason"]), **how)
     return proposed.join(judged)
-
-
-def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
-    """A row of the history from judged probes with their rewards: kind of probe (or `all`), mean reward, share of
-    disagreements, of invalid probes, of those without consensus (where all were asked), of distinct ones.
-
-    `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
-    references; both are added to.
-    """
-    found |= {topics_of(row) for row in judged[judged["disagrees"]].itertuples()}
-    calls[0] += int(judged["target_answer"].notna().sum())
-    calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
-    full = judged[judged["in_full"]]
-    said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
-    return dict(
-        kind=judged["kind"].iloc[0] if judged["kind"].nunique() == 1 else "all",
-        reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
-        invalid=float(judged["invalid_reason"].notna().mean()),
-        no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
-        distinct=said.nunique() / len(said), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
 
 
 def search_of(parameters: dict, temperature: float) -> Search:

@@ -1,36 +1,10 @@
 """The oracle of the audit: the judge D of Equation 1, and the consensus of the reference models."""
 
-import re
-import string
 from collections.abc import Callable
-from functools import lru_cache
+
+from auditdm_lib.answers import abstains, normalise, same_answer
 
 RULES = ("unanimity", "majority")
-ABSTENTIONS = frozenset({
-    "cannot tell", "cant tell", "can not tell", "unanswerable", "unknown", "i dont know", "not sure", "none of above", ""})
-_NUMBERS = {word: str(i) for i, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty".split())}
-_SAME = {"yeah": "yes", "yep": "yes", "true": "yes", "nope": "no", "false": "no", "grey": "gray", "centre": "center"}
-
-
-@lru_cache(100_000)  # a panel compares the same few answers over and over
-def normalise(text: str) -> str:
-    """A short answer without case, punctuation, articles and spelling variants, numbers as digits ('The Two.' -> '2')."""
-    text = text.lower().replace("'", "").replace("\u2019", "")
-    words = re.sub(f"[{re.escape(string.punctuation)}]", " ", text).split()
-    words = [_SAME.get(_NUMBERS.get(w, w), _NUMBERS.get(w, w)) for w in words if w not in ("a", "an", "the")]
-    return " ".join(words)
-
-
-def abstains(text: str | None) -> bool:
-    """Whether an answer declines ("cannot tell", nothing at all), or there is none (None: not asked, or an error)."""
-    return text is None or normalise(text) in ABSTENTIONS
-
-
-def same_answer(a: str, b: str) -> bool:
-    """The judge D: normalised match of two short answers. An equivalence relation."""
-    return normalise(a) == normalise(b)
 
 
 def check_rule(rule: str) -> None:

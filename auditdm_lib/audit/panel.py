@@ -12,7 +12,8 @@ from itertools import combinations
 import pandas as pd
 from PIL import Image
 
-from auditdm_lib.audit.consensus import abstains, check_rule, consensus, disagrees, normalise, open_still, same_answer
+from auditdm_lib.answers import abstains, normalise, same_answer
+from auditdm_lib.audit.consensus import check_rule, consensus, disagrees, open_still
 from auditdm_lib.models.llm import LLM, same_meaning
 from auditdm_lib.models.vlm import VLM, answer
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib.audit.consensus import same_answer
+from auditdm_lib.answers import same_answer
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.stats import wilson
@@ -128,3 +128,8 @@ def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: 
     return pd.DataFrame([(a, g, int(hits.get((a, g), 0)), int(found.get((a, g), 0)), len(showing & seen))
                          for a, seen in given.items() for g, showing in shown.items()],
                         columns=["auditor", "gap", "hits", "found_in", "can_show"])
+
+
+def overall(search: pd.DataFrame) -> pd.DataFrame:
+    """One row an auditor of search.csv: that of all kinds of probes together, or of the only kind."""
+    return search[(search["kind"] == "all") | ~search["auditor"].duplicated(keep=False)].reset_index(drop=True)

@@ -11,13 +11,9 @@ from collections import Counter
 import numpy as np
 from anls_star import anls_score
 
-from auditdm_lib.audit.consensus import abstains, same_answer
+from auditdm_lib.answers import LETTERS, NUMBER_WORDS, abstains, located, same_answer
 
-LETTERS = "ABCDEFGH"  # of the options of a multiple-choice item
-BINS = 1024  # PaliGemma's location tokens: <loc0000> to <loc1023> across the picture
 TOLERANCE = 0.05  # of relaxed accuracy
-NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-                "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
 CIDER_N, CIDER_SIGMA = 4, 6.0  # longest n-gram and width of the length penalty, as in coco-caption
 
 
@@ -93,21 +89,6 @@ def yes_no(text: str) -> str:
 def polled(prediction: str, answers: list[str]) -> float:
     """1 where a free answer to a yes/no question says what the item's answer says (POPE, MME)."""
     return float(yes_no(prediction) == answers[0])
-
-
-def location(box: tuple[float, float, float, float]) -> str:
-    """A box (x1, y1, x2, y2) in fractions of the picture in PaliGemma's words: y1, x1, y2, x2 in 1,024 bins."""
-    x1, y1, x2, y2 = (min(BINS - 1, max(0, round(side * (BINS - 1)))) for side in box)
-    return f"<loc{y1:04d}><loc{x1:04d}><loc{y2:04d}><loc{x2:04d}>"
-
-
-def located(text: str) -> tuple[float, float, float, float] | None:
-    """The first box (x1, y1, x2, y2) that a text names in location tokens; None where it names none."""
-    match = re.search(r"<loc(\d{4})>\s*<loc(\d{4})>\s*<loc(\d{4})>\s*<loc(\d{4})>", text, re.ASCII)
-    if match is None or any(int(token) >= BINS for token in match.groups()):
-        return None
-    y1, x1, y2, x2 = (int(token) / (BINS - 1) for token in match.groups())
-    return x1, y1, x2, y2
 
 
 def iou(prediction: str, answers: list[str]) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from auditdm_lib.audit.consensus import same_answer
+from auditdm_lib.answers import same_answer
 from auditdm_lib.models.vlm import as_data, find_checkpoint, ready
 
 JUDGE_PROMPT = """Question: {question}

@@ -4,11 +4,14 @@ Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load will 
 families (chat template or PaliGemma's "answer en ..." prefix) is read from the processor, never from a name.
 """
 
+import copy
 import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
@@ -133,3 +136,23 @@ def _fingerprints(images: list[Image.Image]) -> list[bytes]:
     digest = {key: hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
               for key, image in seen.items()}
     return [digest[id(image)] for image in images]
+
+
+@torch.no_grad()
+def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
+        batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
+    """One sampled text for each image: text, ended (whether it came to its end token by itself)."""
+    torch.manual_seed(seed)
+    tokenizer, text = auditor.processor.tokenizer, prompt(auditor, instruction)
+    config = copy.deepcopy(auditor.model.generation_config)
+    config.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens)
+    ends = set(np.atleast_1d(config.eos_token_id).tolist())
+    rows = []
+    for i in tqdm(range(0, len(images), batch_size), desc=desc, disable=desc is None):
+        batch = images[i:i + batch_size]
+        inputs = encode(auditor, batch, [text] * len(batch), "left")
+        inputs.pop("labels", None)
+        tokens = auditor.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1]:]
+        said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids))) for t, ids in zip(said, tokens.tolist(), strict=True)]
+    return pd.DataFrame(rows, columns=["text", "ended"])

@@ -13,7 +13,8 @@ from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
 from auditdm_lib import stats
-from auditdm_lib.results import claims
+from auditdm_lib.audit.probes import overall
+from auditdm_lib.results import measures
 
 OKABE = dict(zip("black orange sky green yellow blue red purple".split(),
                  ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"], strict=True))
@@ -83,8 +84,8 @@ def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     figure = _figure(12.5, 5.6)
     grid = figure.add_gridspec(2, 2, width_ratios=[1.35, 1], hspace=0.12)
     roles = [role for role in ("target", "rectified", "control", "reference_1", "reference_2") if role in set(items["model"])]
-    panels = [(grid[0, 0], "This run: average of the suites", claims.suite_average),
-              (grid[1, 0], "This run: held-out items inside the planted gaps", claims.gap_score)]
+    panels = [(grid[0, 0], "This run: average of the suites", measures.suite_average),
+              (grid[1, 0], "This run: held-out items inside the planted gaps", measures.gap_score)]
     for place, title, score in panels:
         axis = figure.add_subplot(place)
         estimates = [score(items, role) for role in roles]
@@ -114,7 +115,7 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
 
     Both answer the same held-out suite items; the counts are printed, since a share of few failures says little.
     """
-    table = claims.failures_by_skill(items)
+    table = measures.failures_by_skill(items)
     total = table["target"] + table["reference_1"]
     silent = sorted(table.loc[total == 0, "skill"])
     table = table.assign(share=100 * table["target"] / total.where(total > 0))[total > 0]
@@ -147,11 +148,11 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
     Where nothing can be verified, the share of disagreements stands instead, and the axis says so.
     """
-    search = claims.overall(search)
+    search = overall(search)
     search = search[~search["auditor"].str.fullmatch(MILESTONES)].reset_index(drop=True)
     verified = search["verified_failures"].notna().all()
     counted = "verified_failures" if verified else "disagrees"
-    estimates = [claims.percent(stats.proportion(int(k), int(n)))
+    estimates = [measures.percent(stats.proportion(int(k), int(n)))
                  for k, n in zip(search[counted], search["attempts"], strict=True)]
     figure = _figure(max(7.2, 1.7 * len(search)), 4.6)
     axis = figure.add_subplot()
@@ -190,7 +191,7 @@ def fig_kinds(search: pd.DataFrame) -> Figure:
     for shift, auditor in [(-0.2, "prompt_only"), (0.2, "trained")]:
         rows = search[search["auditor"] == auditor].set_index("kind").reindex(kinds)
         counted = "verified_failures" if rows["verified_failures"].notna().all() else "disagrees"
-        estimates = [claims.percent(stats.proportion(int(k), int(n)))
+        estimates = [measures.percent(stats.proportion(int(k), int(n)))
                      for k, n in zip(rows[counted], rows["attempts"], strict=True)]
         _bars(axis, np.arange(len(kinds)) + shift, estimates, [COLOUR[auditor]] * len(kinds), width=0.38)
         axis.containers[-2][0].set_label(LABEL[auditor].replace("\n", " "))
@@ -209,9 +210,9 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
 
     Coverage is the share of planted gaps with at least OFTEN verified failures among an auditor's probes.
     """
-    asked = claims.overall(search).set_index("auditor")
+    asked = overall(search).set_index("auditor")
     asked = asked.rename(columns={"verified_failures": "failures", "training_calls": "calls"})
-    success = [claims.percent(stats.proportion(int(k), int(n)))
+    success = [measures.percent(stats.proportion(int(k), int(n)))
                for k, n in asked[["failures", "attempts"]].itertuples(index=False)]
     asked[["success", "low", "high"]] = np.array(success)
     asked["coverage"] = 100 * hits.assign(covered=hits["hits"] >= OFTEN).groupby("auditor")["covered"].mean()
@@ -264,7 +265,7 @@ def fig_cost(search: pd.DataFrame) -> Figure:
     A line an auditor that found any: training_calls, and for each failure its probing_calls over its failures. Where nothing
     can be verified, disagreements stand for failures. Best of n has no line: its probes are prompt-only's, at the same cost.
     """
-    search = claims.overall(search)
+    search = overall(search)
     search = search[~search["auditor"].str.fullmatch(rf"{MILESTONES}|best_of_\d+")]
     counted = "verified_failures" if search["verified_failures"].notna().all() else "disagrees"
     figure = _figure(6.4, 4.2)

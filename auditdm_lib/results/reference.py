@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from auditdm_lib import paths, stats
-from auditdm_lib.results import claims, figures
+from auditdm_lib.audit.probes import overall
+from auditdm_lib.results import figures
 from auditdm_lib.results.figures import OFTEN
 from auditdm_lib.run import manifest
 
@@ -114,7 +115,7 @@ def _told(folder: Path) -> pd.DataFrame:
     """What there is to tell of one long search, a row an auditor. `covered` is how many gaps it found often, or the share of
     pictures in which it found a lone one; `coverage` says so in words, and `missed` names the gaps that it found seldom."""
     auditor, probes = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("01_auditor.json", "02_probes.json"))
-    search, hits = claims.overall(pd.read_csv(folder / "search.csv")), pd.read_csv(folder / "gap_hits.csv").groupby("auditor")
+    search, hits = overall(pd.read_csv(folder / "search.csv")), pd.read_csv(folder / "gap_hits.csv").groupby("auditor")
     lone, rows, missed = all(len(mine) == 1 for _, mine in hits), [], []
     for name in search["auditor"]:
         mine = hits.get_group(name)

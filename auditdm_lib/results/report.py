@@ -6,10 +6,12 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from auditdm_lib.results import claims
-from auditdm_lib.results.claims import GAP_ITEMS, Artefacts
+from auditdm_lib.audit.probes import overall
+from auditdm_lib.evaluate.scores import GAP_ITEMS
+from auditdm_lib.results import measures
+from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.results.tables import with_interval
-from auditdm_lib.stats import wilson
+from auditdm_lib.stats import Estimate, wilson
 
 TEMPLATE = Path(__file__).with_name("report.html")
 STRONG = 0.9  # a skill is called strong where the target is surely right at least so often
@@ -51,19 +53,19 @@ def headline(run: Artefacts) -> dict[str, list[str]]:
 def numbers(run: Artefacts) -> list[tuple[str, str]]:
     """The few numbers of the page's head: (what, value with interval)."""
     rows = []
-    search = claims.overall(run.search).set_index("auditor")
+    search = overall(run.search).set_index("auditor")
     for auditor, words in [("prompt_only", "untrained auditor"), ("trained", "trained auditor")]:
         if auditor in search.index and pd.notna(search.loc[auditor, "success"]):
             row = search.loc[auditor]
-            success = claims.Estimate(row["success"], row["ci_low"], row["ci_high"])
-            rows.append((f"probes of the {words} that expose the target", with_interval(claims.percent(success)) + " %"))
+            success = Estimate(row["success"], row["ci_low"], row["ci_high"])
+            rows.append((f"probes of the {words} that expose the target", with_interval(measures.percent(success)) + " %"))
     rows.append(("failure types found", f"{len(run.categories)}"))
     for model in ("target", "rectified", "control"):
-        score = with_interval(claims.gap_score(run.items, model))
+        score = with_interval(measures.gap_score(run.items, model))
         if score:
             rows.append((f"held-out items inside the planted gaps answered right by {model}", score + " %"))
     for model in ("target", "rectified", "control"):
-        rows.append((f"average of the suites, {model}", with_interval(claims.suite_average(run.items, model)) + " %"))
+        rows.append((f"average of the suites, {model}", with_interval(measures.suite_average(run.items, model)) + " %"))
     return rows
 
 
@@ -83,7 +85,7 @@ def caveats(run: Artefacts) -> list[str]:
     """How this result can mislead, with this run's own numbers where it has them."""
     words = ["One run with one seed. The intervals are over items and probes; they do not cover other seeds of the training.",
              "“References agree” stands for the truth. A fault that all references share is taken for a fault of the target."]
-    search = claims.overall(run.search).set_index("auditor")
+    search = overall(run.search).set_index("auditor")
     if "trained" in search.index and pd.notna(search.loc["trained", "label_noise"]):
         row = search.loc["trained"]
         words.append(f"Here that happened in {int(row['label_noise'])} of {int(row['disagrees'])} disagreements of the trained "

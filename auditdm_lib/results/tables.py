@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from auditdm_lib.audit.probes import overall
 from auditdm_lib.evaluate.scores import GAP_ITEMS, headlines
-from auditdm_lib.results import claims
-from auditdm_lib.results.claims import Artefacts
+from auditdm_lib.results import measures
+from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.stats import Estimate, proportion
 
 
@@ -39,9 +40,9 @@ def scores(items: pd.DataFrame) -> pd.DataFrame:
         row = {"model": model}
         for suite, estimate in headlines(items, model).items():
             if suite != GAP_ITEMS:
-                row[suite] = with_interval(claims.percent(estimate))
-        row["average of suites"] = with_interval(claims.suite_average(items, model))
-        row[GAP_ITEMS] = with_interval(claims.gap_score(items, model))
+                row[suite] = with_interval(measures.percent(estimate))
+        row["average of suites"] = with_interval(measures.suite_average(items, model))
+        row[GAP_ITEMS] = with_interval(measures.gap_score(items, model))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -50,12 +51,12 @@ def search(table: pd.DataFrame) -> pd.DataFrame:
     """Search success in percent, what else an attempt came to, and what it cost in calls of the target."""
     out = table[["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures"]].copy()
     out["success % [95 % interval]"] = [
-        "" if pd.isna(k) else with_interval(claims.percent(proportion(int(k), int(n))))
+        "" if pd.isna(k) else with_interval(measures.percent(proportion(int(k), int(n))))
         for k, n in zip(table["verified_failures"], table["attempts"], strict=True)]
     out["ceiling %"] = (100 * table["ceiling"]).round(1)
     found = table["verified_failures"].where(table["verified_failures"] > 0)
     out["calls per failure"] = (table["probing_calls"] / found).round(1)
-    whole = table.index.isin(claims.overall(table.reset_index())["index"])  # a training serves all kinds of probe
+    whole = table.index.isin(overall(table.reset_index())["index"])  # a training serves all kinds of probe
     out["with training"] = ((table["probing_calls"] + table["training_calls"]) / found).where(whole).round(1)
     return out.join(table[["gaps_found", "probing_calls", "training_calls"]])
 
@@ -67,7 +68,7 @@ def assumptions(table: pd.DataFrame) -> pd.DataFrame:
     for name, part, whole in [("answerable %", "consensus_answerable", "consensus_probes"),
                               ("target alone is right %", "label_noise", "disagrees")]:
         out[f"{name} [95 % interval]"] = [
-            "" if pd.isna(k) or not n else with_interval(claims.percent(proportion(int(k), int(n))))
+            "" if pd.isna(k) or not n else with_interval(measures.percent(proportion(int(k), int(n))))
             for k, n in zip(table[part], table[whole], strict=True)]
     return out
 

@@ -2,13 +2,13 @@
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib.audit.auditor import ask
-from auditdm_lib.audit.consensus import consensus, same_answer
-from auditdm_lib.models.vlm import VLM, answer, load_vlm
+from auditdm_lib.answers import same_answer
+from auditdm_lib.models.vlm import VLM, answer, load_vlm, sample
 from auditdm_lib.stats import wilson
 from auditdm_lib.testbed.checkpoint import PROMPTS
 from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
@@ -83,9 +83,13 @@ def failures_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 10_000, seed: in
     return pd.DataFrame(rows)
 
 
-def consensus_quality(references: list[Path], n: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """What the references' consensus is worth, rows as `share`: it exists on an answerable question; it is then wrong; it is
-    confident on one that has no answer."""
+def consensus_quality(references: list[Path], consensus: Callable[[list[str]], str | None], n: int = 10_000,
+                      seed: int = 0) -> pd.DataFrame:
+    """What the references' agreement is worth, rows as `share`: how often it exists on an answerable question, how often it is
+    then wrong, and how often it exists on a question that has no answer.
+
+    `consensus` maps the answers of all references to one question to what they agree on, or None.
+    """
     scenes, texts, right = _asked(n, f"consensus/{seed}")
     pictures = [render(s) for s in scenes]
     votes = zip(*(answer(load_vlm(path), pictures, texts, desc=f"{Path(path).name}: votes") for path in references), strict=True)
@@ -111,7 +115,7 @@ def auditor_quality(path: Path, n: int = 4000, seed: int = 0, temperature: float
     vlm, scenes = load_vlm(path), sample_scenes(n, "test", f"auditor/{seed}")
     pictures = [render(s) for s in scenes]
     asked, described, edited = (
-        ask(vlm, pictures, prompt, temperature, seed, tokens, desc=prompt)["text"].tolist()
+        sample(vlm, pictures, prompt, temperature, seed, tokens, desc=prompt)["text"].tolist()
         for prompt, tokens in zip(PROMPTS, (24, 128, 32), strict=True))
     questions = pd.DataFrame(dict(
         skill=[getattr(parse_question(text), "skill", None) for text in asked],

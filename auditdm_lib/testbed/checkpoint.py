@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from auditdm_lib.evaluate.metrics import BINS, LETTERS
+from auditdm_lib.answers import BINS, LETTERS
 from auditdm_lib.testbed.language import caption, sample_edit
 from auditdm_lib.testbed.render import OVERSAMPLE, SIZE
 from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, NUMBERS, ROWS, SIZES, sample_scenes

@@ -11,6 +11,8 @@ from functools import cache
 
 from sklearn.datasets import load_digits
 
+from auditdm_lib.answers import NUMBER_WORDS
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
 # Glyphs of DejaVu Sans, which matplotlib carries; drawn in any colour, a few of them by hand (`sprites.py`).
 PICTOGRAMS = {
@@ -20,8 +22,7 @@ PICTOGRAMS = {
     "horse": "\u265e", "tower": "\u265c", "spade": "\u2660", "club": "\u2663", "note": "\u266b", "flower": "\u273f",
     "cat": "\U0001f431", "mouse": "\U0001f42d", "cow": "\U0001f42e", "pencil": "\u270f",
 }
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-           "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")
+NUMBERS = NUMBER_WORDS[:19]
 DIRECTIONS = ("up", "down", "left", "right")
 BARS = 3  # bars of a chart
 DETAILS = {  # what can be read off a thing besides its colour, size and place

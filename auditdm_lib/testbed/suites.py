@@ -12,7 +12,7 @@ from functools import cache
 
 import pandas as pd
 
-from auditdm_lib.evaluate.metrics import LETTERS, location
+from auditdm_lib.answers import LETTERS, location
 from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
 from auditdm_lib.testbed.language import caption, noun_phrase, place, reference
 from auditdm_lib.testbed.questions import sample_answerable

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from transformers import TrainerCallback
 
-from auditdm_lib.audit.consensus import ABSTENTIONS, normalise
+from auditdm_lib.answers import ABSTENTIONS, normalise
 from auditdm_lib.audit.counterfactuals import UNDRAWN
 from auditdm_lib.audit.probes import COUNTED, texts
 

@@ -18,15 +18,16 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from auditdm_lib.audit.auditor import TOLD, Search, blank, complete, put, reward, stream, summary
+from auditdm_lib.audit.auditor import TOLD, Search, blank, complete, put, stream
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.audit.probes import malformed, texts
 from auditdm_lib.models.vlm import VLM
 from auditdm_lib.training.alarms import Finite, Watch
+from auditdm_lib.training.examples import collate, lora
+from auditdm_lib.training.history import summary
 from auditdm_lib.training.imitation import draw_found
-from auditdm_lib.training.rectify import collate
-from auditdm_lib.training.trainings import Seal, claim, last_checkpoint, load_for_training, lora, save_whole, steps_of
+from auditdm_lib.training.trainings import Seal, claim, last_checkpoint, load_for_training, save_whole, steps_of
 
 REPLAYED = 32  # examples imitated beside a step of GRPO
 
@@ -157,6 +158,11 @@ class Rewarder:
     def _ended(self, ids: list[int], tokens: int) -> bool:
         ends = np.atleast_1d(self.auditor.model.generation_config.eos_token_id)
         return bool(np.isin(ids[:tokens], ends).any())
+
+
+def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward: float) -> float:
+    """Equation 1, with a choice for probes that no consensus judges: 0 is the paper's, below 0 discourages nonsense."""
+    return 1.0 if differs else 0.0 if invalid is None and agreed else no_consensus_reward
 
 
 class _Keep(TrainerCallback):

@@ -17,15 +17,16 @@ import torch
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.audit.auditor import TOLD, Search, propose, put, stream, summary, told
+from auditdm_lib.audit.auditor import TOLD, Search, propose, put, stream, told
 from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.training.alarms import Finite, Watch
-from auditdm_lib.training.rectify import collate
+from auditdm_lib.training.examples import collate, lora
+from auditdm_lib.training.history import summary
 from auditdm_lib.training.topics import even_weights, topics_of
-from auditdm_lib.training.trainings import Seal, claim, last_checkpoint, load_for_training, lora, save_auditor
+from auditdm_lib.training.trainings import Seal, claim, last_checkpoint, load_for_training, save_auditor
 
 BATCH = 64  # examples in a step
 WINDOW = 16  # steps among which examples of like length are brought together

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from auditdm_lib.audit.consensus import normalise
+from auditdm_lib.answers import normalise
 
 Topics = tuple[tuple[str, str], tuple[str, str]]
 

@@ -11,13 +11,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from auditdm_lib import paths
 from auditdm_lib.models.vlm import VLM, load_vlm
 from auditdm_lib.run import manifest
-from auditdm_lib.training.rectify import language_layers
 
 SEAL = "sealed.json"  # sha256 of the checkpoint's files, written last
 
@@ -114,6 +113,3 @@ def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> V
     return vlm
 
 
-def lora(vlm: VLM, rank: int) -> LoraConfig | None:
-    """Adapters of a rank for all linear layers of the language model; None for rank 0 (no adapters)."""
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model)) if rank else None

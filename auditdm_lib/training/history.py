@@ -1,0 +1,28 @@
+"""The history of an auditor's training, a row a round or step."""
+
+import pandas as pd
+
+from auditdm_lib.training.topics import topics_of
+
+HISTORY = ["phase", "step", "kind", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
+           "no_consensus", "distinct", "topics_hit", "target_calls", "reference_calls"]
+
+
+def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
+    """A row of the history from judged probes with their rewards: kind of probe (or `all`), mean reward, share of
+    disagreements, of invalid probes, of those without consensus (where all were asked), of distinct ones.
+
+    `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
+    references; both are added to.
+    """
+    found |= {topics_of(row) for row in judged[judged["disagrees"]].itertuples()}
+    calls[0] += int(judged["target_answer"].notna().sum())
+    calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
+    full = judged[judged["in_full"]]
+    said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
+    return dict(
+        kind=judged["kind"].iloc[0] if judged["kind"].nunique() == 1 else "all",
+        reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
+        invalid=float(judged["invalid_reason"].notna().mean()),
+        no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
+        distinct=said.nunique() / len(said), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
