@@ -1,6 +1,7 @@
 """Where everything lives, anchored on this file: nothing depends on the working directory."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,24 +19,30 @@ FIGURES = HOME / "figures"
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the stage table: a notebook, the folder it writes and what it reads."""
+    """One row of the stage table: a notebook, the folder it writes, what it reads, and what it takes."""
 
     notebook: str  # name without .ipynb
     folder: str  # below runs/<run>/; "figures" stands for figures/<run>/
     reads: tuple[str, ...] = ()  # folders of lower stages
     files: tuple[Path, ...] = ()  # other files that the result depends on
-    seconds: int = 30  # rough time on two cores, only for the first estimate of the time left
+    seconds: Callable[[dict], float] = lambda p: 30  # from a run's parameters; measured with the testbed's models on two cores
+    megabytes: int = 10  # room on the disk, with the testbed's sizes
 
 
 CHAIN = (
-    Step("00_start_here", "00_start", seconds=15),
-    Step("01_train_auditor", "01_auditor", seconds=300),
-    Step("02_generate_probes", "02_probes", ("01_auditor",), seconds=90),
-    Step("03_cluster_failures", "03_taxonomy", ("02_probes",), seconds=40),
-    Step("04_rectify_target", "04_rectified", ("02_probes",), seconds=180),
-    Step("05_evaluate", "05_scores", ("04_rectified",), seconds=90),
+    Step("00_start_here", "00_start", seconds=lambda p: 10),
+    Step("01_train_auditor", "01_auditor", megabytes=60, seconds=lambda p: (
+        20 + 0.008 * p["imitation_pictures"] + 0.12 * p["imitation_rounds"] * p["imitation_steps"]
+        + 0.0125 * (p["grpo_steps"] + p["plain_steps"]) * p["group_size"] * p["groups_per_step"])),
+    Step("02_generate_probes", "02_probes", ("01_auditor",), megabytes=60, seconds=lambda p: (
+        15 + 0.0045 * p["probes_per_auditor"] * (4 + 4 * p["probe_checkpoints"]) + 0.5 * p["ceiling_pictures"])),
+    Step("03_cluster_failures", "03_taxonomy", ("02_probes",), seconds=lambda p: 10),
+    Step("04_rectify_target", "04_rectified", ("02_probes",), megabytes=60, seconds=lambda p: (
+        15 + 0.0016 * 2 * p["rectify_steps"] * p["rectify_batch"])),
+    Step("05_evaluate", "05_scores", ("04_rectified",), seconds=lambda p: (
+        10 + 0.001 * (3 + len(p["references"])) * p["items_per_suite"] * len(p["suites"]))),
     Step("06_figures_and_tables", "figures",
-         ("01_auditor", "02_probes", "03_taxonomy", "04_rectified", "05_scores"), (PAPER_VALUES,), 25),
+         ("01_auditor", "02_probes", "03_taxonomy", "04_rectified", "05_scores"), (PAPER_VALUES,), lambda p: 12, 20),
 )
 BUILD = Step("build_testbed", "testbed")  # not in the chain: it made the checkpoints that are shipped
 

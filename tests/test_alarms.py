@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import Trainer, TrainingArguments
 
-from auditdm_lib.audit.auditor import blank, put
+from auditdm_lib.audit.auditor import empty_proposals, judge_proposed
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.models.vlm import load_vlm
@@ -217,9 +217,9 @@ def ask_the(testbed, write, **how):
     panel, pictures = testbed
 
     def asked(step):
-        rng, table = random.Random(step), blank(["question"] * 16)
+        rng, table = random.Random(step), empty_proposals(["question"] * 16)
         table["question"] = [write(i, rng) for i in range(16)]
-        judged = put(panel, pictures, table, seed=step, **how)
+        judged = judge_proposed(panel, pictures, table, seed=step, **how)
         return judged.assign(reward=judged["disagrees"].astype(float)).to_dict("list")
 
     return watched(asked)

@@ -29,7 +29,7 @@ def test_random_questions_have_answers_and_repeat_with_the_seed(panel):
     names = [str(i) for i in range(30)]
     asked, again, other = (random_arm(panel, pictures, seed, names)[1]["question"] for seed in (3, 3, 4))
     assert asked.equals(again) and not asked.equals(other)
-    assert all(pictures.world.truth(i, q) for i, q in enumerate(asked))
+    assert all(pictures.truth.right_answer(i, q) for i, q in enumerate(asked))
 
 
 def test_an_auditor_asks_once_about_each_picture_and_what_it_draws_is_stored(panel, tmp_path):

@@ -10,7 +10,7 @@ import torch
 import trainings
 
 from auditdm_lib.audit import auditor
-from auditdm_lib.audit.auditor import KINDS, TOLD, blank, complete, propose, put
+from auditdm_lib.audit.auditor import KINDS, TEXT_COLUMN, complete, empty_proposals, judge_proposed, propose
 from auditdm_lib.audit.counterfactuals import UNDRAWN
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
@@ -19,7 +19,7 @@ from auditdm_lib.models.vlm import load_vlm, sample
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 from auditdm_lib.testbed.language import sample_edit
 from auditdm_lib.training.examples import collate
-from auditdm_lib.training.grpo import Schedule, reward
+from auditdm_lib.training.grpo import GRPOSettings, reward
 from auditdm_lib.training.history import HISTORY, summary
 from auditdm_lib.training.imitation import BATCH, WINDOW, by_length, hits
 
@@ -63,7 +63,7 @@ def test_a_probe_of_each_kind_says_what_its_prompt_asks_for_and_asks_about_the_d
     table, drawn = propose(load_vlm(CHECKPOINTS / "auditor"), pictures, kinds, search, 0)
     assert table["kind"].tolist() == kinds
     for i, row in table.iterrows():
-        assert [pd.notna(row[column]) for column in TOLD.values()] == [row["kind"] == kind for kind in TOLD]
+        assert [pd.notna(row[column]) for column in TEXT_COLUMN.values()] == [row["kind"] == kind for kind in TEXT_COLUMN]
         new = drawn.images[i] is not pictures.images[i]
         assert new == (row["kind"] != "question" and row["invalid_reason"] not in (UNDRAWN, *COUNTED))
         assert pd.isna(row["question"]) == (row["kind"] != "question" and not new)
@@ -111,7 +111,7 @@ def load_panel():
 
 def edits_of(pictures, i):
     """A command that changes picture i."""
-    return sample_edit(pictures.world.scenes[i], random.Random(0))[0]
+    return sample_edit(pictures.truth.scenes[i], random.Random(0))[0]
 
 
 @pytest.mark.parametrize("lora_rank", [0, 8])
@@ -157,7 +157,7 @@ def test_what_is_replayed_is_not_forgotten(monkeypatch, tmp_path):
 
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
     with pytest.raises(ValueError, match="no_consensus_reward to 0 or cascade to False"):
-        Schedule(1, 2, 1, 1e-3, 0.0, -0.2, 0.0, 0, True, 1)
+        GRPOSettings(1, 2, 1, 1e-3, 0.0, -0.2, 0.0, 0, True, 1)
 
 
 def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_path):
@@ -183,11 +183,11 @@ def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monke
     said = ["".join(letter() for _ in range(rng.randrange(0, 12))) for _ in range(n)]
     pictures = load_pictures("testbed", 16, 0).take([i % 16 for i in range(n)])
     panel = Panel(*load_panel())
-    table = blank([kind] * n)
-    table[TOLD.get(kind, "question")] = pd.Series(said, dtype=object)
+    table = empty_proposals([kind] * n)
+    table[TEXT_COLUMN.get(kind, "question")] = pd.Series(said, dtype=object)
     table["invalid_reason"] = pd.Series([malformed(text, True) for text in said], dtype=object)
     monkeypatch.setattr(auditor, "sample", lambda *args, **kwargs: 1 / 0)  # nothing of this can be drawn and asked about
-    judged = put(panel, *reversed(complete(None, pictures, table, trainings.search_of(), 0)))
+    judged = judge_proposed(panel, *reversed(complete(None, pictures, table, trainings.search_of(), 0)))
     assert len(judged) == n
     if kind != "question":
         assert judged["invalid_reason"].isin([UNDRAWN, "empty"]).all() and judged["target_answer"].isna().all()

@@ -117,5 +117,5 @@ def test_gap_items_lie_inside_their_gap():
 
 def test_the_world_knows_no_truth_for_nonsense():
     world = World([SCENE])
-    assert world.truth(0, "what colour is the plane?") is None and world.truth(0, "tell me more") is None
+    assert world.right_answer(0, "what colour is the plane?") is None and world.right_answer(0, "tell me more") is None
     assert world.skill("tell me more") is None and world.gap(0, "tell me more", load_gaps()["target"]) is None

@@ -1,7 +1,6 @@
 """A sealed folder notices every change; a commit leaves one complete result at every moment."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -9,8 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from auditdm_lib.run import manifest
-
-DEAD = 2**22 + 1  # above Linux's largest process id
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def test_a_missing_file_and_a_missing_manifest_are_noticed(sealed):
     with pytest.raises(manifest.Damaged, match="search.csv is missing"):
         manifest.verify(sealed)
     (sealed / "manifest.json").unlink()
-    with pytest.raises(manifest.Damaged, match="is not finished"):
+    with pytest.raises(manifest.Damaged, match="has no manifest.json"):
         manifest.verify(sealed)
 
 
@@ -77,24 +74,76 @@ def test_a_commit_replaces_the_old_result_whole(tmp_path):
 
 
 def test_what_a_dead_process_left_half_written_is_cleared(tmp_path):
-    left = tmp_path / f".01_auditor.{DEAD}.tmp"
+    left = tmp_path / ".01_auditor.tmp"
     left.mkdir()
     (left / "history.csv").write_text("half")
+    assert manifest.unsettled(tmp_path / "01_auditor")
     manifest.settle(tmp_path / "01_auditor")
     assert not any(tmp_path.iterdir())
 
 
-def test_what_a_living_process_writes_is_left_alone(tmp_path):
-    other = tmp_path / f".01_auditor.{os.getppid()}.tmp"
+def test_what_belongs_to_another_name_is_left_alone(tmp_path):
+    """A run named a, and one named a.v2 from before dots were refused."""
+    other = tmp_path / ".a.v2.tmp"
     other.mkdir()
-    manifest.settle(tmp_path / "01_auditor")
-    assert other.exists()
+    (tmp_path / ".DS_Store").write_text("stray")
+    manifest.settle(tmp_path / "a")
+    assert not manifest.unsettled(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".DS_Store", ".a.v2.tmp"]
+
+
+def test_a_file_that_was_added_is_noticed_and_so_is_one_in_a_part_that_is_read(sealed):
+    (sealed / "images/.DS_Store").write_text("stray hidden files do not count")
+    manifest.verify(sealed)
+    (sealed / "images/adapter_config.json").write_text("{}")
+    for names in ((), ("images",)):
+        with pytest.raises(manifest.Damaged, match="images/adapter_config.json was added"):
+            manifest.verify(sealed, *names)
+    manifest.verify(sealed, "search.csv")
+
+
+def test_only_the_parts_that_are_read_are_checked(sealed):
+    (sealed / "search.csv").write_text("auditor,success\nrandom,0.9\n")
+    manifest.verify(sealed, "images", "timing.csv")
+    with pytest.raises(manifest.Damaged, match="search.csv is damaged"):
+        manifest.verify(sealed, "search.csv")
+    with pytest.raises(manifest.Damaged, match="plain is not part"):
+        manifest.verify(sealed, "plain")
+
+
+def test_a_stage_that_has_not_been_run_is_not_called_damaged(tmp_path):
+    with pytest.raises(manifest.NotRun, match="02_probes has not been run yet"):
+        manifest.load(tmp_path / "02_probes")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", "null", "\x00", '{"seal": 1, "timing": []}'])
+def test_a_manifest_that_is_none_is_one_sentence(sealed, content):
+    (sealed / "manifest.json").write_text(content)
+    with pytest.raises(manifest.Damaged, match="manifest.json is damaged: its content does not match its own seal"):
+        manifest.verify(sealed)
+
+
+def test_the_digest_of_the_list_must_be_that_of_the_list(sealed):
+    data = json.loads((sealed / "manifest.json").read_text())
+    data["outputs_digest"] = "0" * 64
+    data["seal"] = manifest.digest({name: value for name, value in data.items() if name not in ("seal", "timing")})
+    (sealed / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(manifest.Damaged, match="its own seal"):
+        manifest.load(sealed)
+
+
+def test_a_folder_leaves_its_name_before_it_is_deleted(tmp_path, monkeypatch):
+    (tmp_path / "grpo").mkdir()
+    (tmp_path / "grpo/weights").write_text("old")
+    monkeypatch.setattr(manifest.shutil, "rmtree", lambda *args, **kwargs: None)  # killed before anything was deleted
+    manifest.discard(tmp_path / "grpo")
+    assert not (tmp_path / "grpo").exists()
 
 
 @pytest.mark.parametrize("old_moved_away", [False, True], ids=["before it", "halfway"])
 def test_a_commit_cut_by_a_kill_is_finished_afterwards(tmp_path, old_moved_away):
     final, old = tmp_path / "01_auditor", tmp_path / ".01_auditor.old"
-    new = tmp_path / f".01_auditor.{DEAD}.tmp"
+    new = tmp_path / ".01_auditor.tmp"
     for folder, text in ((old if old_moved_away else final, "old"), (new, "new")):
         folder.mkdir()
         (folder / "history.csv").write_text(text)
@@ -107,5 +156,6 @@ def test_a_commit_cut_by_a_kill_is_finished_afterwards(tmp_path, old_moved_away)
 def test_the_environment_names_commit_and_versions():
     record = manifest.environment()
     assert record["packages"]["papermill"] and record["packages"].keys() >= {"torch", "transformers", "trl"}
+    assert record["processor"]
     assert record["git_commit"] is None or len(record["git_commit"]) == 40
     assert json.dumps(record)

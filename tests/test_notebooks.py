@@ -1,14 +1,12 @@
 """The real notebooks and profiles keep the house rules."""
 
 import ast
-import inspect
 import json
 import re
 
 import pytest
 
 from auditdm_lib import paths
-from auditdm_lib.audit.auditor import search_of
 from auditdm_lib.run import params
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
@@ -47,8 +45,6 @@ def test_a_stage_declares_run_seed_and_threads_and_names_itself(notebook):
 def test_a_notebook_reads_every_parameter_that_it_declares(notebook):
     source = "\n".join(cell["source"] for cell in params.code_cells(notebook) if "parameters" not in cell["tags"])
     names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)} | {"run", "seed", "threads"}
-    if "search_of" in names:
-        names |= set(re.findall(r'p\["(\w+)"\]', inspect.getsource(search_of)))
     assert params.declared(notebook).keys() - names == set()
 
 

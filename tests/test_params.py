@@ -79,7 +79,8 @@ def test_four_faults_stand_in_one_message(tmp_path):
     ("merge", "no", "not true or false"), ("steps", True, "whole number"), ("steps", 2.5, "whole number"),
     ("rate", float("nan"), "not a number"), ("rate", "3E7", "write 3.0e+7"),
     ("references", "a", "square brackets"), ("references", [], "empty"), ("references", [1], "list of text"),
-    ("target", "", "empty"), ("run", "../up", "cannot name"), ("run", "reference", "cannot name"),
+    ("target", "", "empty"), ("run", "../up", "cannot name"), ("run", "reference", "reserved"),
+    ("run", "a.v2", "cannot name"), ("run", "Con", "reserved"), ("run", "x" * 300, "too long"),
     ("pictures", "no_such_folder", "no picture folder")])
 def test_each_fault_says_what_to_write(name, value, words):
     assert words in faults(**{name: value})
@@ -117,8 +118,13 @@ def test_pictures_are_the_testbed_a_folder_or_a_data_set(tmp_path):
     assert params.picture_fault(str(tmp_path)) is None
 
 
-@pytest.mark.parametrize(("text", "words"), [("steps: [1", "not valid YAML"), ("- 1\n- 2", "name: value"),
-                                             ("steps: 1\nsteps: 2", "sets steps twice")])
+@pytest.mark.parametrize(("text", "words"), [("steps: [1", "not a valid profile"), ("- 1\n- 2", "name: value"),
+                                             ("steps: 1\nsteps: 2", "sets steps twice"),
+                                             ("a: &x [1, 1]\nb: [*x, *x]", "line 1 has an anchor"),
+                                             ("steps: " + "[" * 3000, "nests values"),
+                                             ("steps: " + "9" * 5000, "not a valid profile"),
+                                             ("steps: !!python/name:os.system", "a tag"),
+                                             ("steps: 1" + " " * 200_000, "larger than")])
 def test_a_broken_profile_is_refused(tmp_path, text, words):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(params.BadParameters, match=words):
@@ -145,3 +151,16 @@ def test_the_command_line_keeps_text_as_it_is_typed():
     assert params.from_text("steps=7", KNOWN) == ("steps", 7)
     with pytest.raises(params.BadParameters, match="name=value"):
         params.from_text("steps", KNOWN)
+
+
+def test_a_profile_in_another_encoding_is_refused_and_a_byte_order_mark_is_not(tmp_path):
+    (tmp_path / "x.yaml").write_bytes("run: toy".encode("utf-16"))
+    with pytest.raises(params.BadParameters, match="is not UTF-8 text"):
+        params.read_profile(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_bytes("run: toy".encode("utf-8-sig"))
+    assert params.read_profile(tmp_path / "x.yaml") == {"run": "toy"}
+
+
+def test_a_value_of_the_command_line_is_as_flat_as_a_profile():
+    with pytest.raises(params.BadParameters, match="--set steps: line 1 nests values"):
+        params.from_text("steps=" + "[" * 3000, {})

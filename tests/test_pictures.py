@@ -19,13 +19,13 @@ def folder(tmp_path):
 
 def test_testbed_pictures_know_their_world_and_splits_differ():
     audit, probe = load_pictures("testbed", 5, 0), load_pictures("testbed", 5, 0, split="probe")
-    assert len(audit) == 5 and audit.images[0].size == (48, 48) and audit.world is not None
+    assert len(audit) == 5 and audit.images[0].size == (48, 48) and audit.truth is not None
     assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(audit.images, probe.images, strict=True))
 
 
 def test_a_folder_gives_its_pictures_and_gives_them_again_when_it_has_too_few(folder):
     found = load_pictures(str(folder), 7, 0)
-    assert len(found) == 7 == len(set(found.names)) and found.world is None
+    assert len(found) == 7 == len(set(found.names)) and found.truth is None
     assert {n.split("#")[0] for n in found.names} == {"0.png", "1.png", "2.png"}
     assert found.names == load_pictures(str(folder), 7, 0).names
 

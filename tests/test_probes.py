@@ -7,7 +7,7 @@ import pytest
 
 from auditdm_lib.audit import panel as panels
 from auditdm_lib.audit.arms import random_arm
-from auditdm_lib.audit.auditor import blank
+from auditdm_lib.audit.auditor import empty_proposals
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.audit.probes import gap_hits, grading, make_probes, malformed, search_ceiling, search_table
@@ -31,7 +31,7 @@ def panel(monkeypatch):
 
 def asked(texts, ended=None):
     """A table of proposed questions."""
-    table = blank(["question"] * len(texts))
+    table = empty_proposals(["question"] * len(texts))
     table["question"] = texts
     table["invalid_reason"] = [malformed(t, e) for t, e in zip(texts, ended or [True] * len(texts), strict=True)]
     return table
@@ -58,7 +58,7 @@ def world_panel(panel, wrong=lambda q: "colour" in q):
     place = {id(image): i for i, image in enumerate(pictures.images)}
 
     def true(image, q):
-        return pictures.world.truth(place[id(image)], q) or "cannot tell"
+        return pictures.truth.right_answer(place[id(image)], q) or "cannot tell"
 
     return pictures, panel(lambda im, q: "never" if wrong(q) else true(im, q),
                            lambda im, q: true(im, q), lambda im, q: true(im, q))
@@ -150,7 +150,7 @@ def test_gap_hits_count_verified_failures_only():
                                               verified_failure=False))])
     found = gap_hits(both, graded, gaps, pictures, names)
     assert found["hits"].tolist() == [2, 0, 0, 0] and found["found_in"].tolist() == [1, 0, 0, 0]
-    weather = [pictures.world.truth(i, "what is the weather like?") for i in range(40)]
+    weather = [pictures.truth.right_answer(i, "what is the weather like?") for i in range(40)]
     of_all = [weather.count("rainy"), weather.count("foggy")]
     assert found["can_show"].tolist() == [weather[1:4].count("rainy"), weather[1:4].count("foggy"), *of_all] and of_all[0]
     assert list(gap_hits(made, graded, (), pictures, names)) == ["auditor", "gap", "hits", "found_in", "can_show"]
@@ -161,6 +161,6 @@ def test_probes_are_graded_by_the_gaps_of_the_target(tmp_path):
     pictures = load_pictures("testbed", 40, 0)
     made = pd.DataFrame(dict(probe_id=[f"{i}" for i in range(40)], question="what is the weather like?"))
     graded = grading(made, pictures, tmp_path)
-    rainy = [pictures.world.truth(i, "what is the weather like?") == "rainy" for i in range(40)]
+    rainy = [pictures.truth.right_answer(i, "what is the weather like?") == "rainy" for i in range(40)]
     assert graded["gap"].notna().tolist() == rainy and any(rainy) and set(graded["skill"]) == {"weather"}
     assert grading(made, pictures, "org/model")["gap"].isna().all()

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from auditdm_lib import paths
 from auditdm_lib.audit import auditor
 from auditdm_lib.audit.pictures import load_pictures
-from auditdm_lib.run import manifest
+from auditdm_lib.run import manifest, reach
+from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training import imitation
-from auditdm_lib.training.trainings import SEAL, last_checkpoint
+from auditdm_lib.training.trainings import SEAL, Changed, claim, last_checkpoint, load_table, whole
 
 
 def weights(folder):
@@ -72,13 +73,46 @@ def test_only_a_whole_checkpoint_counts(tmp_path):
     assert last_checkpoint(tmp_path) is None and last_checkpoint(tmp_path / "none") is None
 
 
-def test_work_of_other_parameters_is_not_taken_over(tmp_path, monkeypatch, capsys):
+def test_a_training_with_other_parameters_is_named_and_kept_until_begun_anew_on_demand(tmp_path, monkeypatch):
     monkeypatch.setattr(auditor, "judge", trainings.judge)
     work = tmp_path / "grpo"
-    first, _, asked = trainings.reinforce(work, steps=3)
+    first, _, _ = trainings.reinforce(work, steps=3)
+    with pytest.raises(Changed, match=r"The training grpo was stopped and has changed since \(settings\).*--fresh"):
+        trainings.reinforce(work, steps=2, learning_rate=5e-4)
+    assert first.exists()
+    monkeypatch.setenv("AUDITDM_FRESH", "1")
     again, _, _ = trainings.reinforce(work, steps=2, learning_rate=5e-4)
-    assert again.name == "step_000002" and not first.exists()
-    assert "grpo was begun with other parameters or code and begins anew" in capsys.readouterr().out
+    assert again.name == "step_000002" and not first.exists() and not (tmp_path / ".grpo.deleted").exists()
+
+
+def test_a_changed_module_and_a_changed_model_are_named(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    claim(tmp_path / "work", "auditdm_lib.training.imitation", [tmp_path / "model"], dict(rounds=2))
+    claim(tmp_path / "work", "auditdm_lib.training.imitation", [tmp_path / "model"], dict(rounds=2))
+    (tmp_path / "model/config.json").write_text('{"other": 1}')
+    sources = reach.module_sources
+    monkeypatch.setattr(reach, "module_sources", lambda module: sources(module) | {"audit/consensus.py": "changed"})
+    with pytest.raises(Changed, match="audit/consensus.py, model 1, rounds"):
+        claim(tmp_path / "work", "auditdm_lib.training.imitation", [tmp_path / "model"], dict(rounds=3))
+
+
+def test_what_lies_in_the_work_folder_is_checked_when_it_is_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(auditor, "judge", trainings.judge)
+    _, _, _, asked = trainings.imitate(tmp_path / "imitation")
+    table = tmp_path / "imitation/round_1/asked.parquet"
+    model = tmp_path / "imitation/round_2/auditor/model.safetensors"
+    for file in (table, model):
+        flipped = bytearray(file.read_bytes())
+        flipped[len(flipped) // 2] ^= 1
+        file.write_bytes(flipped)
+    assert load_table(table) is None and not whole(model.parent)
+    *_, again = trainings.imitate(tmp_path / "imitation")
+    assert again.equals(asked) and whole(model.parent)
+    trainings.reinforce(tmp_path / "grpo", steps=2)
+    (tmp_path / "grpo/asked/000001.parquet").write_bytes(b"half")
+    with pytest.raises(Stop, match="the probes of step 1 are missing or damaged"):
+        trainings.reinforce(tmp_path / "grpo", steps=2)
 
 
 def test_an_auditor_given_by_a_relative_path_is_found_from_anywhere(tmp_path, monkeypatch):
@@ -87,8 +121,8 @@ def test_an_auditor_given_by_a_relative_path_is_found_from_anywhere(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     start = trainings.START.relative_to(paths.ROOT)
     pictures, search = load_pictures("testbed", 4, 0), trainings.search_of()
-    same, found, history, _ = imitation.self_imitation(str(start), trainings.PANEL, pictures, search, 0, 1, 1e-3, 0, False, 2, 0,
-                                                tmp_path / "none")
+    same, found, history, _ = imitation.self_imitation(str(start), trainings.PANEL, pictures, search,
+                                                       imitation.ImitationSettings(0, 1, 1e-3, 0, False, 2), 0, tmp_path / "none")
     assert same == start and history.empty and found == []
     folder, _, _ = trainings.reinforce(tmp_path / "grpo", beta=0.3, steps=1, start=same)
     assert folder.exists()

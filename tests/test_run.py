@@ -106,10 +106,10 @@ def test_a_changed_code_cell_whose_result_is_the_same_repeats_one_stage(tree):
     assert ran(done) == ["01_second"]
 
 
-def test_a_changed_library_repeats_every_stage(tree):
-    (tree / "auditdm_lib/manifest.py").open("a").write("\n# changed\n")
+def test_a_changed_module_that_every_notebook_reaches_repeats_every_stage(tree):
+    (tree / "auditdm_lib/run/manifest.py").open("a").write("\n# changed\n")
     done = auditdm(tree, *RUN)
-    assert "changed: the library's sources" in done.stdout
+    assert "changed: run/manifest.py" in done.stdout
     assert ran(done) == ["00_first", "01_second", "02_third"]
 
 
@@ -130,6 +130,8 @@ def test_status_tells_finished_changed_and_missing(tree):
     (tree / "params/toy.yaml").write_text("run: toy\nmode: fancy\n")
     lines = auditdm(tree, "status", "params/toy.yaml").stdout.splitlines()
     assert [line.split(maxsplit=1)[1] for line in lines] == ["finished", "changed: mode", "not run yet"]
+    lines = auditdm(tree, "status", "toy", "--set", "run=other").stdout.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines] == ["not run yet"] * 3
 
 
 @pytest.mark.parametrize(("file", "number"), [
@@ -202,10 +204,10 @@ def test_after_a_kill_in_any_stage_the_same_bytes_come_out_and_no_finished_stage
     folder = tree / ("figures" if stage == "02_third" else "runs/toy")
     name = "toy" if stage == "02_third" else stage
     deadline = time.monotonic() + 60
-    while not any(path.is_file() for path in folder.glob(f".{name}.*.tmp/*")):
+    while not any(path.is_file() for path in folder.glob(f".{name}.tmp/*")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    kernel = int(next(folder.glob(f".{name}.*.tmp")).name.split(".")[-2])
+    kernel = json.loads((folder / f".{name}.holder.json").read_text())["process"]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     while psutil.pid_exists(kernel):  # a kernel ends by itself when its parent is gone
@@ -221,16 +223,127 @@ def test_after_a_kill_in_any_stage_the_same_bytes_come_out_and_no_finished_stage
     assert all(found[path] == expected[path] for path in found if not path.endswith("manifest.json"))
 
 
-def test_two_runs_of_one_name_do_not_mix(tree):
-    held = subprocess.Popen(
-        [sys.executable, "-c", "import filelock, time\nlock = filelock.FileLock('runs/toy/.lock')\n"
-                               "lock.acquire()\nprint('held', flush=True)\ntime.sleep(30)"],
-        cwd=tree, stdout=subprocess.PIPE, text=True)
-    assert held.stdout.readline() == "held\n"
+HOLD = """
+import sys, time
+from pathlib import Path
+from auditdm_lib.run import lock
+lock.hold(Path(sys.argv[1]).resolve())
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held(tree):
+    """Another process that holds the lock of stage 01, as a notebook in JupyterLab does."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, "runs/toy/01_second"], cwd=tree, env=environment(tree),
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_two_processes_cannot_work_on_one_stage_and_the_message_names_the_holder(tree, held):
+    (tree / "params/toy.yaml").write_text("run: toy\nmode: fancy\n")
     done = auditdm(tree, *RUN)
+    assert done.returncode == 1 and ran(done) == [] and "01_second of run 'toy' is being run by another process" in done.stderr
+    assert f"process {held.pid} on " in done.stderr and "Traceback" not in done.stderr
+    lines = auditdm(tree, "status", "params/toy.yaml").stdout.splitlines()
+    assert f"running (process {held.pid} on " in lines[1] and lines[0].endswith("finished")
+    words = ["notebooks/01_second.ipynb", "out.ipynb", "-f", "params/toy.yaml", "-k", "python3"]
+    alone = subprocess.run([sys.executable, "-m", "papermill", *words], cwd=tree, env=environment(tree), capture_output=True,
+                           text=True)
+    assert alone.returncode != 0 and f"process {held.pid} on " in alone.stderr
     held.kill()
     held.wait()
-    assert done.returncode == 1 and "Another `auditdm run` is at work" in done.stderr
+    assert ran(auditdm(tree, *RUN)) == ["01_second", "02_third"]
+
+
+def test_no_decision_is_taken_by_a_process_number(tree, held):
+    note = tree / "runs/toy/.01_second.holder.json"
+    note.write_text(json.dumps({"process": 2**22 + 1, "host": "another host", "since": "today"}))  # looks dead from here
+    done = auditdm(tree, *RUN, "--force")
+    assert done.returncode == 1 and "process 4194305 on another host" in done.stderr
+    held.kill()
+    held.wait()
+    note.write_text(json.dumps({"process": os.getpid(), "host": "another host", "since": "today"}))  # looks alive
+    assert ran(auditdm(tree, *RUN, "--force", "--only", "01")) == ["01_second"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_kernel_clears_up_and_says_that_finished_stages_are_kept(tree, number):
+    edit(tree, "01_second", lambda nb: nb["cells"][-1].update(source="import time\ntime.sleep(60)\nfinish(stage)"))
+    process = subprocess.Popen([sys.executable, "-m", "auditdm_lib.run", *RUN], cwd=tree, env=environment(tree),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    note, deadline = tree / "runs/toy/.01_second.holder.json", time.monotonic() + 60
+    while not any((tree / "runs/toy").glob(".01_second.tmp/*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    kernel = json.loads(note.read_text())["process"]
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Finished stages are kept" in printed and "Traceback" not in printed
+    assert not psutil.pid_exists(kernel) and not (tree / "runs/toy/.01_second.tmp").exists()
+    assert auditdm(tree, "status", "toy").stdout.splitlines()[0].endswith("finished")
+
+
+def test_a_file_added_to_a_finished_stage_is_noticed(tree):
+    (tree / "runs/toy/00_first/adapter_config.json").write_text("{}")
+    done = auditdm(tree, *RUN)
+    assert done.returncode == 1 and "runs/toy/00_first/adapter_config.json was added" in done.stderr
+
+
+def test_a_stage_below_that_was_not_run_is_called_that(tree):
+    shutil.rmtree(tree / "runs/toy/00_first")
+    done = auditdm(tree, *RUN, "--only", "01", "--force")
+    assert done.returncode == 1 and "00_first has not been run yet" in done.stderr and "damaged" not in done.stderr.lower()
+    assert "Run it with: " in done.stderr and done.stderr.strip().endswith("--from 00")
+
+
+def test_a_full_disk_is_one_sentence_with_the_room_that_is_needed(tree):
+    edit(tree, "02_third", lambda nb: nb["cells"][-2].update(source="raise OSError(28, 'No space left on device')"))
+    done = auditdm(tree, *RUN)
+    assert done.returncode == 1 and "The disk was full in 02_third" in done.stderr and "the stage needs about" in done.stderr
+    assert "Finished stages are kept" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence_before_work_starts(tree):
+    (tree / "file").write_text("")
+    words = [sys.executable, "-m", "auditdm_lib.run", *RUN]
+    done = subprocess.run(words, cwd=tree, env=environment(tree) | {"AUDITDM_HOME": str(tree / "file")}, capture_output=True,
+                          text=True)
+    assert done.returncode == 1 and "cannot be written to" in done.stderr and "set AUDITDM_HOME" in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_a_profile_by_its_name_a_stage_by_its_digit_and_to(tree):
+    assert ran(auditdm(tree, "run", "toy", "--force", "--from", "0", "--to", "1")) == ["00_first", "01_second"]
+    assert ran(auditdm(tree, "run", "toy", "--force", "--only", "1")) == ["01_second"]
+    done = auditdm(tree, "run", "toy", "--from", "2", "--to", "1")
+    assert done.returncode == 2 and "--from 2 comes after --to 1" in done.stderr
+    assert "Did you mean params/toy.yaml?" in auditdm(tree, "run", "tory").stderr
+
+
+def test_version_and_help_with_an_example_each(tree):
+    assert auditdm(tree, "--version").stdout.startswith("auditdm, version ")
+    for words in ((), ("run",), ("status",), ("lab",)):
+        assert "Example: auditdm" in auditdm(tree, *words, "--help").stdout
+
+
+@pytest.mark.parametrize("change", ["order", "more", "again", "edited"])
+def test_cells_out_of_order_added_repeated_or_edited_do_not_count_as_the_saved_notebook(tree, change):
+    path = tree / "notebooks/00_first.ipynb"
+    edit(tree, "00_first", lambda nb: nb["cells"].insert(-1, {"cell_type": "code", "id": "x", "execution_count": None,
+                                                               "metadata": {}, "outputs": [], "source": "a = 1"}))
+    imports, parameters, begin, write, extra, end = (cell["source"] for cell in json.loads(path.read_text())["cells"])
+    ran_cells = {"order": (begin, extra, write, end), "more": (begin, write, "b = 2", extra, end),
+                 "again": (begin, write, write, extra, end), "edited": (begin, write + " ", "a = 2", end)}[change]
+    write_notebook(tree / "ran.ipynb", *ran_cells, parameters=parameters)
+    subprocess.run([sys.executable, "-m", "papermill", "ran.ipynb", "out.ipynb", "-k", "python3"], cwd=tree,
+                   env=environment(tree), check=True, capture_output=True)
+    assert "changed: the notebook's code" in auditdm(tree, "status", "params/toy.yaml").stdout
 
 
 def test_papermill_alone_gives_the_same_result(tree):

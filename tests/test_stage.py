@@ -54,7 +54,7 @@ def test_the_manifest_records_what_the_result_depends_on(tree):
 
 def test_a_stage_without_its_input_says_which_command_makes_it(tree):
     done = python(tree, SECOND)
-    assert "runs/toy/00_first is not finished" in done.stderr
+    assert "runs/toy/00_first has not been run yet" in done.stderr
     assert "auditdm run params/toy.yaml --from 00" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""A toy project for the tests of the run machinery: the real modules, three small notebooks, no torch.
+"""A toy project  for the tests of the run machinery: the real modules, three small notebooks, no torch.
 
 It is a copy, so a test may change the library's sources, and its commands run in processes of their own.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from auditdm_lib import paths
 
-MODULES = ("__init__", "paths", "run/__init__", "run/__main__", "run/manifest", "run/params", "run/stage", "run/chain")
+RUN = ("__init__", "__main__", "manifest", "lock", "reach", "params", "stage", "executor", "chain")
+MODULES = ("__init__", "paths", "protocols", *(f"run/{name}" for name in RUN))
 TABLE = '''
 CHAIN = (Step("00_first", "00_first"), Step("01_second", "01_second", ("00_first",)),
          Step("02_third", "figures", ("00_first", "01_second")))
@@ -49,7 +50,7 @@ def write_notebook(path: Path, *sources: str, parameters: str) -> None:
 
 
 def make_tree(root: Path) -> Path:
-    """The toy project below `root`: package, stubs, models, profile and notebooks."""
+    """The toy project  below `root`: package, stubs, models, profile and notebooks."""
     for folder in ("auditdm_lib/run", "notebooks", "params", "models/one"):
         (root / folder).mkdir(parents=True)
     for name in MODULES:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from auditdm_lib.audit.auditor import Search, blank, propose
+from auditdm_lib.audit.auditor import Search, empty_proposals, propose
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import Pictures, save_drawn
 from auditdm_lib.audit.probes import make_probes
@@ -18,7 +18,7 @@ from auditdm_lib.models.vlm import load_vlm
 
 def random_arm(panel: Panel, pictures: Pictures, seed: int, names: list[str]) -> tuple[Pictures, pd.DataFrame]:
     """No auditor: a random question a picture (an answerable one where the world supplies them)."""
-    rng, table = random.Random(f"random questions/{seed}"), blank(["question"] * len(pictures))
+    rng, table = random.Random(f"random questions/{seed}"), empty_proposals(["question"] * len(pictures))
     table.loc[:, "question"] = [pictures.random_question(i, rng) for i in range(len(pictures))]
     return pictures, make_probes(panel, pictures, "random", table, seed, names, names)
 

@@ -19,20 +19,20 @@ from auditdm_lib.models.vlm import VLM, load_vlm, sample
 from auditdm_lib.run import manifest
 
 KINDS = ("question", "regeneration", "edit")
-TOLD = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> the column of the text that its picture is drawn from
+TEXT_COLUMN = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> column of the text that its picture is drawn from
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the auditor is told, by kind of probe (`prompts`), how long its texts may be (`tokens`), and how it samples.
-
-    `shares` says how the pictures divide among the kinds; it adds up to 1.
+    """How an auditor searches: by kind of probe its prompts, the most tokens of its texts, and each kind's share of the pictures
+    (the shares add up to 1); the sampling temperature, and the drawer of its captions and edits (a value of that parameter).
     """
 
     prompts: dict[str, str]
     tokens: dict[str, int]
     shares: dict[str, float]
     temperature: float
+    drawer: str = "renderer"
 
     def kinds(self, n: int, seed: int) -> list[str]:
         """The kind of each of `n` probes: shares kept to the nearest one, in random order."""
@@ -42,7 +42,7 @@ class Search:
 
 
 def stream(*names) -> int:
-    """A seed for one use of randomness, so that no two uses (steps, rounds, seeds of runs) share their draws."""
+    """A seed for one use of randomness, named by `names`, so that no two uses (steps, rounds, seeds of runs) share draws."""
     return int(manifest.digest("/".join(map(str, names)).encode())[:8], 16)
 
 
@@ -50,69 +50,58 @@ def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, 
             desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
     """One probe of kind `kinds[i]` for picture i: what the auditor says, and the pictures that it is about.
 
-    The table has a row a picture: kind, caption, edit, question, invalid_reason (None where the probe can be put to the
-    panel). Where no picture could be drawn, its place holds the original.
+    The table has a row for each picture: kind, caption, edit, question, invalid_reason (None where the panel can be asked).
+    Where no picture could be drawn, the original stands in its place.
     """
-    table = blank(kinds)
-    for kind in TOLD:
+    table = empty_proposals(kinds)
+    for kind in TEXT_COLUMN:
         rows = np.flatnonzero(np.array(kinds) == kind)
-        _say(auditor, pictures, table, rows, kind, search, stream(seed, kind), desc)
+        _write_texts(auditor, pictures, table, rows, kind, search, stream(seed, kind), desc)
     return complete(auditor, pictures, table, search, seed, desc)
 
 
-def blank(kinds: list[str]) -> pd.DataFrame:
-    """A table of probes of which nothing has been said yet."""
+def empty_proposals(kinds: list[str]) -> pd.DataFrame:
+    """A table of probes without texts yet."""
     return pd.DataFrame(dict(kind=kinds, caption=None, edit=None, question=None, invalid_reason=None), dtype=object)
 
 
 def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Search, seed: int,
              desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
-    """Draw what the captions and commands in `table` say, then ask about each picture whose probe has no question yet."""
+    """Draw what the captions and commands in `table` say, then write a question for each valid probe that has none yet."""
     invalid = texts(table["invalid_reason"])
-    drawn, undrawn = draw(pictures, table["kind"].tolist(), told(table, [r is None for r in invalid]))
+    drawn, undrawn = draw(search.drawer, pictures, table["kind"].tolist(), drawing_texts(table, [r is None for r in invalid]))
     table["invalid_reason"] = pd.Series([r or u for r, u in zip(invalid, undrawn, strict=True)], dtype=object)
     rows = np.flatnonzero(table["invalid_reason"].isna() & table["question"].isna())
-    _say(auditor, drawn, table, rows, "question", search, seed, desc)
+    _write_texts(auditor, drawn, table, rows, "question", search, seed, desc)
     return table, drawn
 
 
-def told(table: pd.DataFrame, wanted: list[bool]) -> list[str | None]:
-    """The caption or edit command of each probe that is `wanted` and has one."""
+def drawing_texts(table: pd.DataFrame, wanted: list[bool]) -> list[str | None]:
+    """The caption or edit command of each probe that is `wanted` and has one, else None."""
     rows = zip(wanted, table["kind"], texts(table["caption"]), texts(table["edit"]), strict=True)
     return [dict(regeneration=caption, edit=edit).get(kind) if w else None for w, kind, caption, edit in rows]
 
 
-def _say(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray, kind: str, search: Search, seed: int,
+def _write_texts(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray, kind: str, search: Search, seed: int,
          desc: str | None) -> None:
-    """Fill the rows' column of what the prompt of `kind` asks for, and why a text is none."""
+    """For these rows, sample the text that the prompt of `kind` asks for into its column, and note where it is malformed."""
     if not len(rows):
         return
-    column = TOLD.get(kind, "question")
-    said = sample(auditor, [pictures.images[i] for i in rows], search.prompts[kind], search.temperature, seed, search.tokens[kind],
-               desc=desc and f"{desc}: {column}s")
-    table.loc[rows, column] = said["text"].to_numpy(object)
-    table.loc[rows, "invalid_reason"] = [malformed(text, ended) for text, ended in said.itertuples(index=False)]
+    column = TEXT_COLUMN.get(kind, "question")
+    images, bar = [pictures.images[i] for i in rows], desc and f"{desc}: {column}s"
+    sampled = sample(auditor, images, search.prompts[kind], search.temperature, seed, search.tokens[kind], desc=bar)
+    table.loc[rows, column] = sampled["text"].to_numpy(object)
+    table.loc[rows, "invalid_reason"] = [malformed(text, ended) for text, ended in sampled.itertuples(index=False)]
 
 
-def put(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:
-    """Proposed probes with what the panel makes of them (`panel.judge`, which takes `how`) in further columns."""
+def judge_proposed(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:
+    """Proposed probes with the columns of `panel.judge`, which takes `how`, beside them."""
     judged = judge(panel, drawn.images, proposed["question"].fillna("").tolist(), texts(proposed["invalid_reason"]), **how)
     return proposed.join(judged)
 
 
-def search_of(parameters: dict, temperature: float) -> Search:
-    """The search that a notebook's parameters (its `globals()`) describe."""
-    p = parameters
-    return Search(
-        prompts=dict(question=p["question_prompt"], regeneration=p["caption_prompt"], edit=p["edit_prompt"]),
-        tokens=dict(question=p["question_tokens"], regeneration=p["caption_tokens"], edit=p["edit_tokens"]),
-        shares=dict(question=1 - p["regeneration_share"] - p["edit_share"], regeneration=p["regeneration_share"],
-                    edit=p["edit_share"]),
-        temperature=temperature)
-
-
 def load_auditor(path: Path | str) -> VLM:
-    """A model that can be trained as an auditor. Raises ValueError for one without a chat template."""
+    """Load a model that can be trained as an auditor. Raises ValueError for one without a chat template."""
     auditor = load_vlm(path)
     if auditor.processor.chat_template is None:
         raise ValueError(f"The auditor {path} has no chat template (TRL trains PaliGemma wrongly by GRPO): give a chat model "

@@ -1,36 +1,34 @@
-"""Counterfactual pictures: what an auditor's captions and edit commands say, drawn.
+"""Counterfactual pictures: what an auditor's captions and edit commands say, drawn by the drawer that a parameter names.
 
-`draw` is the one place where pictures are made. The testbed's pictures are drawn exactly, by the renderer that drew the
-originals; of other pictures there is no drawer yet.
+`draw` is the one place where pictures are made; `protocols.Drawer` says what a drawer is.
 """
 
 from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.protocols import supplier
 
 UNDRAWN = "not drawn"  # why a probe is invalid whose caption or command made no new picture
-NO_DRAWER = "Only the testbed's pictures can be drawn anew; set regeneration_share and edit_share to 0."
 
 
-def check_kinds(source: str, shares: dict[str, float]) -> None:
-    """Raise ValueError where the shares of the kinds of probes are no shares, or ask for pictures that nothing can draw.
+def check_kinds(drawer: str, source: str, shares: dict[str, float]) -> None:
+    """Raise ValueError where the shares of the kinds of probe are negative, or ask for pictures that the drawer cannot draw.
 
     `source` is where the pictures come from, as in `load_pictures`.
     """
     if min(shares.values()) < -1e-9:
         raise ValueError("regeneration_share and edit_share are more than 1 together; make one of them smaller.")
-    if source != "testbed" and shares["regeneration"] + shares["edit"] > 0:
-        raise ValueError(NO_DRAWER)
+    if shares["regeneration"] + shares["edit"] > 0 and not supplier("drawer", drawer).can_draw(source):
+        raise ValueError(f"The drawer {drawer!r} cannot draw new versions of the pictures {source!r}: set regeneration_share and "
+                         "edit_share to 0.")
 
 
-def draw(pictures: Pictures, kinds: list[str], texts: list[str | None]) -> tuple[Pictures, list[str | None]]:
+def draw(drawer: str, pictures: Pictures, kinds: list[str], texts: list[str | None]) -> tuple[Pictures, list[str | None]]:
     """Picture i as `texts[i]` says: a caption (kind `regeneration`) or a command to edit it (`edit`); else the original.
 
     Returns the pictures and, for each, why there is no new one (`UNDRAWN`, or None): the text could not be followed, or
-    says what is there already. A text None asks for nothing.
+    describes what is there already. A text None asks for nothing.
     """
     if all(text is None for text in texts):
         return pictures, [None] * len(texts)
-    if not pictures.world:
-        raise ValueError(NO_DRAWER)
-    world, images, undrawn = pictures.world.redrawn(kinds, texts)
-    images = [new or old for new, old in zip(images, pictures.images, strict=True)]
-    return Pictures(list(pictures.names), images, world), [UNDRAWN if u else None for u in undrawn]
+    new, truth, undrawn = supplier("drawer", drawer).draw(pictures.truth, pictures.images, kinds, texts)
+    images = [image or original for image, original in zip(new, pictures.images, strict=True)]
+    return Pictures(list(pictures.names), images, truth), [UNDRAWN if u else None for u in undrawn]

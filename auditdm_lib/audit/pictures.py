@@ -1,8 +1,8 @@
-"""Pictures by name: the testbed, a folder of image files, or a data set. Where the testbed supplies them, so does truth."""
+"""Pictures by the name of their source: one that brings its truth, a folder of image files, or a data set."""
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Image as ImageFeature
@@ -10,11 +10,11 @@ from datasets import load_dataset
 from PIL import Image
 
 from auditdm_lib import paths
-from auditdm_lib.testbed.world import World, testbed_pictures
+from auditdm_lib.protocols import SUPPLIERS, Truth, supplier
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
-GENERIC_QUESTIONS = (  # what "random" asks where no world supplies questions
+GENERIC_QUESTIONS = (  # what the random arm asks where nothing supplies questions
     "what is in the picture?", "what colour is the largest object?", "how many objects are there?", "is there a person?",
     "is there any text?", "what is in the background?", "where is the main object?", "is it day or night?",
     "what is the main object made of?", "is there an animal?", "what is on the left?", "what is on the right?")
@@ -22,33 +22,34 @@ GENERIC_QUESTIONS = (  # what "random" asks where no world supplies questions
 
 @dataclass(frozen=True)
 class Pictures:
-    """A list of RGB pictures with names; `world` answers questions about them where the testbed drew them, else None."""
+    """A list of RGB pictures with names, and what knows the truth about them, or None where nothing does."""
 
     names: list[str]
     images: list[Image.Image]
-    world: World | None = None
+    truth: Truth | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def take(self, rows: Sequence[int]) -> "Pictures":
         """Some of the pictures, in the order of `rows`."""
-        world = replace(self.world, scenes=[self.world.scenes[i] for i in rows]) if self.world else None
-        return Pictures([self.names[i] for i in rows], [self.images[i] for i in rows], world)
+        truth = self.truth.take(rows) if self.truth else None
+        return Pictures([self.names[i] for i in rows], [self.images[i] for i in rows], truth)
 
     def random_question(self, i: int, rng: random.Random) -> str:
-        return self.world.random_question(i, rng) if self.world else rng.choice(GENERIC_QUESTIONS)
+        """A random question about picture i: an answerable one where the truth is known, else a generic one."""
+        return self.truth.random_question(i, rng) if self.truth else rng.choice(GENERIC_QUESTIONS)
 
 
 def load_pictures(source: str, n: int, seed: int, split: str = "audit") -> Pictures:
-    """`n` pictures from "testbed", a folder, or "datasets:NAME" (a hub id or folder that `datasets` loads).
+    """`n` pictures from a supplier ("testbed"), a folder, or "datasets:NAME" (a hub id or folder that `datasets` loads).
 
     Folders and data sets are shuffled by `seed`; where they hold fewer than `n`, pictures come again, so that one probe
     for each of the `n` stays possible. Different splits of a folder share its files.
     Raises FileNotFoundError or ValueError with the remedy.
     """
-    if source == "testbed":
-        return Pictures(*testbed_pictures(n, split, seed))
+    if source in SUPPLIERS["pictures"]:
+        return Pictures(*supplier("pictures", source).supply_pictures(n, split, seed))
     if source.startswith("datasets:"):
         names, images = _from_dataset(source.removeprefix("datasets:"), n, seed)
     else:

@@ -26,8 +26,8 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
                 images: list[str]) -> pd.DataFrame:
     """The probe table, one row a proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
 
-    Row i is about picture i of `drawn`, stored at `images[i]` and made from the one at `sources[i]`. Where the pictures'
-    world is known: truth, `valid` also asks that the question has an answer, and `verified_failure` that the target is
+    Row i is about picture i of `drawn`, stored at `images[i]` and made from the one at `sources[i]`. Where the
+    pictures' truth is known: truth, `valid` also asks that the question has an answer, and `verified_failure` that the target is
     wrong; elsewhere truth and verification are null. A question on which the target raised an error is no valid probe.
     """
     probes = pd.DataFrame(dict(
@@ -38,15 +38,15 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
     probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
     erred = probes["target_answer"].isna()
     invalid = [r or ("target error" if e else None) for r, e in zip(invalid, erred, strict=True)]
-    world = drawn.world
-    truth = [world.truth(i, q) if world else None for i, q in probes["question"].items()]
-    if world:
+    known = drawn.truth
+    truth = [known.right_answer(i, q) if known else None for i, q in probes["question"].items()]
+    if known:
         invalid = [r or ("not answerable" if t is None else None) for r, t in zip(invalid, truth, strict=True)]
     probes["truth"] = pd.Series(truth, dtype=object)
     probes["invalid_reason"] = pd.Series(invalid, dtype=object)
     probes["valid"] = pd.Series([r is None for r in invalid], dtype=bool)
     probes["verified_failure"] = pd.Series([
-        bool(v and d and not same_answer(a, t)) if world else None for v, d, a, t in
+        bool(v and d and not same_answer(a, t)) if known else None for v, d, a, t in
         zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, strict=True)], dtype=object)
     probes["seed"] = seed
     return probes
@@ -57,21 +57,21 @@ def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.
 
     Row i of `probes` is about picture i.
     """
-    world = pictures.world
-    gaps = world.gaps_in(target)
+    truth = pictures.truth
+    gaps = truth.gaps_in(target)
     return pd.DataFrame(dict(
-        probe_id=probes["probe_id"], skill=[world.skill(q) for q in probes["question"]],
-        gap=[world.gap(i, q, gaps) for i, q in enumerate(probes["question"])]))
+        probe_id=probes["probe_id"], skill=[truth.skill(q) for q in probes["question"]],
+        gap=[truth.gap(i, q, gaps) for i, q in enumerate(probes["question"])]))
 
 
 def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
     """Share of the first `n` pictures on which at least one question would be a verified failure (asks every one)."""
-    world = pictures.world
-    pairs = [(i, q) for i in range(min(n, len(pictures))) for q in world.all_questions(i)]
+    truth = pictures.truth
+    pairs = [(i, q) for i in range(min(n, len(pictures))) for q in truth.all_questions(i)]
     judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
                    cascade=panel.llm is None, full_share=0, desc="ceiling")
     failed = {i for (i, q), a, d in zip(pairs, judged["target_answer"], judged["disagrees"], strict=True)
-              if d and not same_answer(a, world.truth(i, q))}
+              if d and not same_answer(a, truth.right_answer(i, q))}
     return len(failed) / min(n, len(pictures))
 
 
@@ -123,7 +123,7 @@ def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: 
     """
     failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
     hits, found = failed.size(), failed["source_image"].nunique()
-    shown = {gap.name: {name for i, name in enumerate(names) if pictures.world.shows(i, gap)} for gap in gaps}
+    shown = {gap.name: {name for i, name in enumerate(names) if pictures.truth.shows(i, gap)} for gap in gaps}
     given = probes.groupby("auditor", sort=False)["source_image"].agg(set)
     return pd.DataFrame([(a, g, int(hits.get((a, g), 0)), int(found.get((a, g), 0)), len(showing & seen))
                          for a, seen in given.items() for g, showing in shown.items()],

@@ -10,9 +10,8 @@ import pandas as pd
 
 from auditdm_lib.evaluate import metrics
 from auditdm_lib.evaluate.scores import GAP_ITEMS
-from auditdm_lib.models import vlm as models
-from auditdm_lib.testbed import suites as testbed
-from auditdm_lib.testbed.gaps import gaps_of
+from auditdm_lib.models.vlm import answer, load_vlm
+from auditdm_lib.protocols import supplier
 
 GRADED = {  # metrics of one prediction and its answers; the others are exact matches, added up in their own ways
     "vqa_accuracy": metrics.vqa_accuracy, "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou,
@@ -21,24 +20,26 @@ CIDER_BEST = 10  # of CIDEr-D
 RIGHT, RIGHT_CAPTION = 0.5, 0.1  # the score above which an item counts as correct: half, and for a caption 100 CIDEr points
 
 
-def load_items(names: list[str], per_suite: int, per_gap: int, seed: int, target: str | Path) -> pd.DataFrame:
-    """The items of the named suites: suite, item, image (PIL RGB), question, expected, answers, options, group, skill, gap.
+def load_items(suite_source: str, names: list[str], per_suite: int, per_gap: int, seed: int, target: str | Path) -> pd.DataFrame:
+    """The items of the named suites: suite, item, image (PIL RGB), question, expected, answers, options, group, skill, gap,
+    metric, tokens.
 
-    `target` is the audited model: `gap` names the gap planted in it that the question meets, null outside. Where none is
-    planted, the gap items are left out, and a line says so. Raises ValueError for a name that is no suite, and where no suite
-    is left.
+    `suite_source` names what supplies the suites (`protocols.SuiteSource`), `target` the audited model: `gap` names the gap
+    planted in it that the question meets, null outside. Where none is planted, the gap items are left out, and a line says so.
+    Raises ValueError for a name that is no suite, and where no suite is left.
     """
-    known = [*testbed.SUITES, GAP_ITEMS]
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"No suite {unknown[0]!r}: the suites are {', '.join(known)}.")
-    gaps = gaps_of(target)
-    if GAP_ITEMS in names and not gaps:
-        print(f"{GAP_ITEMS} is left out: no gaps were planted in {target}.")
-        names = [name for name in names if name != GAP_ITEMS]
-    if not names:
-        raise ValueError(f"There is no suite to score; name one of {', '.join(testbed.SUITES)}.")
-    tables = [(testbed.gap_items(per_gap, seed, gaps) if name == GAP_ITEMS
-               else testbed.suite_items(name, per_suite, seed, gaps=gaps)).assign(suite=name) for name in names]
+    source = supplier("suite_source", suite_source)
+    if unknown := [name for name in names if name not in source.suite_names()]:
+        raise ValueError(f"No suite {unknown[0]!r}: the suites are {', '.join(source.suite_names())}.")
+    tables = []
+    for name in names:
+        table = source.suite_table(name, per_gap if name == GAP_ITEMS else per_suite, seed, target).assign(suite=name)
+        if table.empty:
+            print(f"{name} is left out: no gaps were planted in {target}.")
+        else:
+            tables.append(table)
+    if not tables:
+        raise ValueError(f"There is no suite to score; name one of {', '.join(source.suite_names())}.")
     return pd.concat(tables, ignore_index=True).rename(columns={"answer": "expected"})
 
 
@@ -52,32 +53,20 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
     """
     tables = []
     for role, path in checkpoints.items():
-        vlm, answers = models.load_vlm(path), pd.Series(index=items.index, dtype=object)
-        for tokens, part in items.groupby(items["suite"].map(_answer_length)):
-            answers[part.index] = models.answer(vlm, part["image"].tolist(), part["question"].tolist(), max_new_tokens=tokens,
-                                                batch_size=batch_size, desc=role)
-        scores = pd.concat([_scores(suite, part.assign(answer=answers)) for suite, part in items.groupby("suite", sort=False)])
-        tables.append(items.assign(model=role, metric=items["suite"].map(_metric), answer=answers, score=scores,
-                                   correct=scores > items["suite"].map(_threshold)))
+        vlm, answers = load_vlm(path), pd.Series(index=items.index, dtype=object)
+        for tokens, part in items.groupby("tokens"):
+            answers[part.index] = answer(vlm, part["image"].tolist(), part["question"].tolist(), max_new_tokens=tokens,
+                                         batch_size=batch_size, desc=role)
+        scores = pd.concat([_scores(part.assign(answer=answers)) for _, part in items.groupby("suite", sort=False)])
+        threshold = items["metric"].eq("cider_d").map({True: RIGHT_CAPTION, False: RIGHT})
+        tables.append(items.assign(model=role, answer=answers, score=scores, correct=scores > threshold))
     columns = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def _metric(suite: str) -> str:
-    return testbed.SUITES[suite].metric if suite in testbed.SUITES else "exact_match"
-
-
-def _answer_length(suite: str) -> int:
-    return testbed.SUITES[suite].tokens if suite in testbed.SUITES else 8
-
-
-def _threshold(suite: str) -> float:
-    return RIGHT_CAPTION if _metric(suite) == "cider_d" else RIGHT
-
-
-def _scores(suite: str, part: pd.DataFrame) -> pd.Series:
-    """The score of each of a suite's items, 0-1."""
-    metric = _metric(suite)
+def _scores(part: pd.DataFrame) -> pd.Series:
+    """The score of each item of one suite, 0-1."""
+    metric = part["metric"].iloc[0]
     if metric == "cider_d":
         return pd.Series(metrics.cider_d(part["answer"].tolist(), part["answers"].tolist()) / CIDER_BEST, part.index)
     graded = GRADED.get(metric, metrics.exact_match)

@@ -13,7 +13,7 @@ import pandas as pd
 from auditdm_lib import stats
 from auditdm_lib.results import measures
 from auditdm_lib.results.artefacts import Artefacts
-from auditdm_lib.results.measures import NotTested
+from auditdm_lib.results.measures import NotTested, exactly, failures_of, percent
 from auditdm_lib.stats import Estimate
 
 HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested"
@@ -76,34 +76,34 @@ _AUDITED = "PaliGemma2-3B + AuditDM"
 CLAIMS = {
     "trained_above_prompt_only": Claim(
         "The trained auditor's search success is above the prompt-only auditor's (points)", "02_probes/search.csv",
-        lambda run: measures.percent(stats.difference(*measures.failures_of(run, "trained"), *measures.failures_of(run, "prompt_only"))),
+        lambda run: percent(stats.difference(*failures_of(run, "trained"), *failures_of(run, "prompt_only"))),
         lambda e, run: e.low > 0, lambda v: _search(v, "AuditDM") - _search(v, "prompt-only auditor")),
     "three_times_prompt_only": Claim(
         "The trained auditor's search success is at least 3 times the prompt-only auditor's (ratio)", "02_probes/search.csv",
-        lambda run: stats.ratio(*measures.failures_of(run, "trained"), *measures.failures_of(run, "prompt_only")),
+        lambda run: stats.ratio(*failures_of(run, "trained"), *failures_of(run, "prompt_only")),
         lambda e, run: e.low >= 3, lambda v: _search(v, "AuditDM") / _search(v, "prompt-only auditor")),
     "reaches_paper": Claim(
         "The trained auditor's search success reaches the paper's 91.1 % (the interval meets or passes it)",
-        "02_probes/search.csv", lambda run: measures.percent(stats.proportion(*measures.failures_of(run, "trained"))),
+        "02_probes/search.csv", lambda run: percent(stats.proportion(*failures_of(run, "trained"))),
         lambda e, run: e.high >= 91.1, lambda v: _search(v, "AuditDM")),
     "prompt_only_near_paper": Claim(
         "The prompt-only auditor's search success is within 10 points of the paper's 21.4 %", "02_probes/search.csv",
-        lambda run: measures.percent(stats.proportion(*measures.failures_of(run, "prompt_only"))),
+        lambda run: percent(stats.proportion(*failures_of(run, "prompt_only"))),
         lambda e, run: 11.4 <= e.low and e.high <= 31.4, lambda v: _search(v, "prompt-only auditor")),
     "prompt_only_valid": Claim(
         "At least 90 % of the prompt-only auditor's questions are valid (so the comparison is fair)", "02_probes/search.csv",
         measures.valid_questions, lambda e, run: e.low >= 90),
     "prompt_only_not_below_random": Claim(
         "No sign that the prompt-only auditor's questions are below random valid ones (points of search success)",
-        "02_probes/search.csv", lambda run: measures.percent(stats.difference(
-            *measures.failures_of(run, "prompt_only", "question"), *measures.failures_of(run, "random"))),
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *failures_of(run, "prompt_only", "question"), *failures_of(run, "random"))),
         lambda e, run: e.high >= 0),
     "gaps_hit": Claim(
         "At least half of the planted gaps are among the trained auditor's failures (% of the gaps)", "02_probes/gap_hits.csv",
         measures.gaps_hit, lambda e, run: e.low >= 50),
     "lone_gap_found": Claim(
-        "A lone, rare gap is found in at least 60 % of the pictures that can show it (%)", "02_probes/gap_hits.csv", measures.lone_gap_reach,
-        lambda e, run: e.low >= 60),
+        "A lone, rare gap is found in at least 60 % of the pictures that can show it (%)", "02_probes/gap_hits.csv",
+        measures.lone_gap_reach, lambda e, run: e.low >= 60),
     "lone_gap_ratio": Claim(
         "The trained auditor finds a lone, rare gap at least 8 times as often as the prompt-only one (ratio)",
         "02_probes/gap_hits.csv", measures.lone_gap_ratio, lambda e, run: e.low >= 8),
@@ -113,10 +113,11 @@ CLAIMS = {
         lambda e, run: e.low >= 95),
     "target_only_correct_is_rare": Claim(
         "Rarity of target-only-correct: in at most 5 % of the trained auditor's disagreements the target alone is right (%)",
-        "02_probes/search.csv", lambda run: measures.share_of_trained(run, "label_noise", "disagrees"), lambda e, run: e.high <= 5),
+        "02_probes/search.csv", lambda run: measures.share_of_trained(run, "label_noise", "disagrees"),
+        lambda e, run: e.high <= 5),
     "more_than_20_types": Claim(
         "The audit names more than 20 failure types (count)", "03_taxonomy/categories.csv",
-        lambda run: measures.exactly(len(run.categories)), lambda e, run: e.low > 20, lambda v: 20),
+        lambda run: exactly(len(run.categories)), lambda e, run: e.low > 20, lambda v: 20),
     "types_match_gaps": Claim(
         "The failure types match the planted gaps better than shuffled labels do (adjusted Rand index)",
         "03_taxonomy/agreement.csv", measures.type_agreement, lambda e, run: e.low > run.agreement["shuffled_high"].iloc[0]),
@@ -149,24 +150,27 @@ CLAIMS = {
     "sibling_worse_somewhere": Claim(
         "Reference 1, in the place of the 28B sibling, fails more than the target in some skills (count; interval: clearly "
         "more to not clearly less)",
-        "05_scores/items.parquet (reference_1)", measures.skills_where_sibling_is_worse, lambda e, run: e.low >= 1, _worse_of_fifteen),
+        "05_scores/items.parquet (reference_1)", measures.skills_where_sibling_is_worse,
+        lambda e, run: e.low >= 1, _worse_of_fifteen),
     "sixteen_benchmarks": Claim(
         "Gains on all 16 benchmarks", "05_scores", measures.untested("the testbed's suites only have the benchmarks' formats")),
     "regeneration": Claim(
         "Pictures drawn from captions expose failures too: trained above prompt-only (points of search success)",
-        "02_probes/search.csv", lambda run: measures.percent(stats.difference(
-            *measures.failures_of(run, "trained", "regeneration"), *measures.failures_of(run, "prompt_only", "regeneration"))), lambda e, run: e.low > 0),
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *failures_of(run, "trained", "regeneration"), *failures_of(run, "prompt_only", "regeneration"))),
+        lambda e, run: e.low > 0),
     "editing": Claim(
         "Edited pictures expose failures too: trained above prompt-only (points of search success)",
-        "02_probes/search.csv", lambda run: measures.percent(stats.difference(
-            *measures.failures_of(run, "trained", "edit"), *measures.failures_of(run, "prompt_only", "edit"))), lambda e, run: e.low > 0),
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *failures_of(run, "trained", "edit"), *failures_of(run, "prompt_only", "edit"))), lambda e, run: e.low > 0),
     "editing_above_regeneration": Claim(
         "The trained auditor finds more failures by editing than by regeneration (points of search success)",
-        "02_probes/search.csv", lambda run: measures.percent(stats.difference(
-            *measures.failures_of(run, "trained", "edit"), *measures.failures_of(run, "trained", "regeneration"))), lambda e, run: e.low > 0),
+        "02_probes/search.csv", lambda run: percent(stats.difference(
+            *failures_of(run, "trained", "edit"), *failures_of(run, "trained", "regeneration"))), lambda e, run: e.low > 0),
     "gemma_above_12b": Claim(
         "Gemma3-4B with AuditDM beats Gemma3-12B on the average (points)", "05_scores",
-        measures.untested("the target is of the PaliGemma2 family"), paper=lambda v: _fig2(v, "Gemma3-4B + AuditDM", "Gemma3-12B")),
+        measures.untested("the target is of the PaliGemma2 family"),
+        paper=lambda v: _fig2(v, "Gemma3-4B + AuditDM", "Gemma3-12B")),
     "shrinking_gap_over_rounds": Claim(
         "Auditing the rectified model again raises the score further", "04_rectified", measures.untested("this run audits once")),
 }

@@ -1,9 +1,10 @@
 """The tracked results behind the README, in `figures/reference/`, taken from finished runs:
 
 `python -m auditdm_lib.results.reference testbed`: claims, tables, figures (PNG) and the stages' manifests of the run `testbed`.
-`python -m auditdm_lib.results.reference models testbed`: from the run's `build_testbed` notebook the galleries, the census of the world
-and the tables of its models.
-`python -m auditdm_lib.results.reference search full full-1`: of long searches the first two stages, a folder a run in `searches/`.
+`python -m auditdm_lib.results.reference models testbed`: from the run's `build_testbed` notebook the galleries, the census of
+the world and the tables of its models.
+`python -m auditdm_lib.results.reference search full full-1`: the first two stages of long searches, a folder for each run in
+`searches/`.
 
 Each then writes every number of the README from there. A test fails when the README says anything else.
 """
@@ -24,7 +25,7 @@ from auditdm_lib.run import manifest
 REFERENCE = paths.ROOT / "figures" / "reference"
 SEARCHES = REFERENCE / "searches"
 README = paths.ROOT / "README.md"
-BEGIN, END = "<!-- {}: python -m auditdm_lib.results.reference -->", "<!-- end of {} -->"  # of a part of the README that is written here
+BEGIN, END = "<!-- {}: python -m auditdm_lib.results.reference -->", "<!-- end of {} -->"  # around what is written here
 
 
 def collect(run: str, folder: Path = REFERENCE) -> None:

@@ -1,86 +1,108 @@
-"""The command line: `auditdm run`, `auditdm status`, `auditdm testbed` and `auditdm lab`."""
+"""The command line: `auditdm run`, `auditdm status`, `auditdm lab`, and `auditdm testbed` by the testbed's own commands."""
 
-import contextlib
 import os
 import shlex
 import shutil
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
-from auditdm_lib import paths
-from auditdm_lib.run import manifest, params, stage
-from auditdm_lib.testbed.commands import testbed
+from auditdm_lib import __version__, paths, protocols
+from auditdm_lib.run import executor, manifest, params
+
+SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set one parameter; may be repeated.")
 
 
-@click.group()
+class Commands(click.Group):
+    """The kit's own commands, and those of `protocols.SUPPLIERS["commands"]`, which are imported when they are asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [*super().list_commands(context), *protocols.SUPPLIERS["commands"]]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in protocols.SUPPLIERS["commands"]:
+            return protocols.supplier("commands", name).commands
+        return super().get_command(context, name)
+
+
+@click.group(cls=Commands)
+@click.version_option(__version__, prog_name="auditdm")
 def main() -> None:
-    """Audit a vision-language model: the seven notebooks as one resumable chain."""
+    """Audit a vision-language model: train an auditor, find failures, name them, mend them, score again.
+
+    Example: auditdm run testbed
+    """
 
 
 @main.command()
 @click.argument("profile")
-@click.option("--from", "first", metavar="NN", help="Begin at stage NN (03) and rebuild what is damaged.")
-@click.option("--only", metavar="NN", help="Run this one stage.")
-@click.option("--force", is_flag=True, help="Run the chosen stages even where nothing changed.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set one parameter; repeatable.")
-def run(profile: str, first: str | None, only: str | None, force: bool, settings: tuple[str, ...]) -> None:
-    """Run the stages of PROFILE (params/NAME.yaml) that are not finished or whose sources changed."""
+@click.option("--from", "first", metavar="NN", help="Begin at this stage (03, 3 or its name) and rebuild what is damaged.")
+@click.option("--to", "last", metavar="NN", help="End with this stage.")
+@click.option("--only", metavar="NN", help="Run this stage alone.")
+@click.option("--force", is_flag=True, help="Run the chosen stages even where nothing has changed.")
+@click.option("--fresh", is_flag=True, help="Begin anew a stopped training whose parameters or code have changed since.")
+@SET
+def run(profile: str, first: str | None, last: str | None, only: str | None, force: bool, fresh: bool,
+        settings: tuple[str, ...]) -> None:
+    """Run the stages of PROFILE that are not finished or whose sources have changed.
+
+    PROFILE is a file, or the name of one in params/. Finished stages are kept and skipped.
+
+    Example: auditdm run testbed --from 03 --set seed=1
+    """
     values = profile_values(profile, settings)
-    steps = chosen(first, only)
+    steps = chosen(first, last, only)
     os.environ["AUDITDM_COMMAND"] = command(profile, settings)
-    try:
-        run_chain(steps, values, rebuild_damaged=bool(first or only or force), force=force)
-    except (Failed, manifest.Damaged) as error:
-        sys.exit(f"\n{error}")
+    os.environ["AUDITDM_FRESH"] = "1" if fresh else ""
+    with executor.signals_as_interrupts() as came:
+        try:
+            executor.run_chain(steps, values, rebuild_damaged=bool(first or only or force), force=force)
+        except manifest.Stop as error:
+            sys.exit(f"\n{error}")
+        except KeyboardInterrupt:
+            click.echo(f"\nStopped. Finished stages are kept, and trainings go on from their last checkpoint with: "
+                       f"{os.environ['AUDITDM_COMMAND']}", err=True)
+            sys.exit(128 + came[0] if came else 130)
     if steps[-1] == paths.CHAIN[-1]:
         show_results(values["run"])
 
 
 @main.command()
 @click.argument("profile")
-def status(profile: str) -> None:
-    """Say for each stage of PROFILE whether its result stands, and if not, why."""
-    values = profile_values(profile, ())
-    for step in paths.CHAIN:
-        try:
-            state = standing(step, values) or "finished"
-        except manifest.Damaged as problem:
-            state = f"damaged or missing input: {problem}"
-        click.echo(f"{step.notebook:24}{state}")
+@SET
+def status(profile: str, settings: tuple[str, ...]) -> None:
+    """Say of each stage of PROFILE whether it is finished, running, not run yet, or must run again, and why.
+
+    Example: auditdm status testbed --set run=mine
+    """
+    for notebook, state in executor.states(profile_values(profile, settings)):
+        click.echo(f"{notebook:24}{state}")
 
 
-main.add_command(testbed)
+@main.command(context_settings=dict(ignore_unknown_options=True, allow_extra_args=True))
+@click.pass_context
+def lab(context: click.Context) -> None:
+    """Open the notebooks in JupyterLab, as copies below runs/lab/, so that the checkout stays as it is.
 
+    Further options are passed on to JupyterLab; as root, it asks for --allow-root.
 
-@main.command()
-def lab() -> None:
-    """Open the notebooks in JupyterLab."""
-    os.environ.update(settings_for_kernels())
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one registered by another
-    first = paths.NOTEBOOKS / f"{paths.CHAIN[0].notebook}.ipynb"
-    words = [sys.executable, "-m", "jupyterlab", "--notebook-dir", str(paths.ROOT), str(first)]
-    sys.exit(subprocess.run(words, check=False).returncode)
+    Example: auditdm lab --no-browser --port 8890
+    """
+    from auditdm_lib.run.lab import open_lab
 
-
-class Failed(RuntimeError):
-    """A notebook did not reach its end; the message is for the user."""
+    try:
+        sys.exit(open_lab(context.args))
+    except (OSError, manifest.Stop) as error:
+        sys.exit(f"JupyterLab was not opened: {error}")
 
 
 def profile_values(profile: str, settings: tuple[str, ...]) -> dict[str, Any]:
     """A profile's checked parameters, all defaults filled in. Exits with code 2, naming every fault."""
     known = params.declared_anywhere()
-    path = Path(profile) if Path(profile).is_file() else paths.ROOT / profile
     try:
-        given = params.read_profile(path) | dict(params.from_text(text, known) for text in settings)
+        given = params.read_profile(profile_path(profile)) | dict(params.from_text(text, known) for text in settings)
         params.check(params.effective(given, known) | given, known, profile)
     except params.BadParameters as error:
         click.echo(error, err=True)
@@ -88,16 +110,31 @@ def profile_values(profile: str, settings: tuple[str, ...]) -> dict[str, Any]:
     return params.effective(given, known)
 
 
-def chosen(first: str | None, only: str | None) -> tuple[paths.Step, ...]:
-    """The stages to run. Exits with code 2 where --from or --only names none."""
-    if first and only:
-        raise click.UsageError("give --from or --only, not both")
-    wanted = first or only or ""
-    found = [i for i, step in enumerate(paths.CHAIN) if step.notebook.startswith(wanted)]
-    if not found or (only and len(found) > 1):
-        names = ", ".join(step.notebook[:2] for step in paths.CHAIN)
-        raise click.UsageError(f"{wanted} is no stage; give one of {names}")
-    return paths.CHAIN[found[0]:found[0] + 1] if only else paths.CHAIN[found[0]:]
+def profile_path(profile: str) -> Path:
+    """A profile's file: as given, or from the repository's root, or by its bare name in params/."""
+    tries = (Path(profile), paths.ROOT / profile, paths.PARAMS / f"{profile}.yaml")
+    return next((path for path in tries if path.is_file()), Path(profile))
+
+
+def chosen(first: str | None, last: str | None, only: str | None) -> tuple[paths.Step, ...]:
+    """The stages to run. Exits with code 2 where --from, --to or --only names none."""
+    if only and (first or last):
+        raise click.UsageError("give --only, or --from and --to, not both")
+    begin, end = place(only or first, 0), place(only or last, len(paths.CHAIN) - 1)
+    if begin > end:
+        raise click.UsageError(f"--from {first} comes after --to {last}")
+    return paths.CHAIN[begin:end + 1]
+
+
+def place(name: str | None, otherwise: int) -> int:
+    """Where a stage stands in the chain: "3", "03", "03_cluster_failures" or "03_taxonomy"."""
+    if name is None:
+        return otherwise
+    wanted = name.zfill(2) if name.isdigit() else name
+    for i, step in enumerate(paths.CHAIN):
+        if wanted in (step.notebook, step.notebook[:2], step.folder):
+            return i
+    raise click.UsageError(f"{name} is no stage; give one of {', '.join(step.notebook[:2] for step in paths.CHAIN)}")
 
 
 def command(profile: str, settings: tuple[str, ...]) -> str:
@@ -110,152 +147,6 @@ def command(profile: str, settings: tuple[str, ...]) -> str:
     else:
         name = [os.path.relpath(program)]
     return shlex.join([*name, "run", profile, *(word for text in settings for word in ("--set", text))])
-
-
-def settings_for_kernels() -> dict[str, str]:
-    """Environment variables that every kernel inherits; they must stand before Python starts."""
-    python_path = os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")]))
-    return {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": python_path}
-
-
-def standing(step: paths.Step, values: dict[str, Any]) -> str:
-    """Why a stage must run, or "" where its verified result is what its sources would give again.
-
-    Raises Damaged where its files are not what its manifest says, or a lower stage is missing.
-    """
-    final = paths.result(values["run"], step.folder)
-    manifest.settle(final)
-    if not final.exists():
-        return "not run yet"
-    old = manifest.verify(final)["key"]
-    known = params.declared(paths.NOTEBOOKS / f"{step.notebook}.ipynb")
-    new = stage.stage_key(step, params.effective(values, known), known)
-    changed = []
-    for part in new:
-        if part in ("parameters", "inputs"):
-            names = old[part].keys() | new[part].keys()
-            changed += sorted(name for name in names if old[part].get(name) != new[part].get(name))
-        elif old[part] != new[part]:
-            changed.append({"code": "the notebook's code", "library": "the library's sources"}[part])
-    return f"changed: {', '.join(changed)}" if changed else ""
-
-
-def run_chain(steps: tuple[paths.Step, ...], values: dict[str, Any], rebuild_damaged: bool, force: bool,
-              ) -> None:
-    """Run the stages in order, skipping those whose result stands. Raises Failed or Damaged for the user."""
-    expected = [usual_seconds(step, values["run"]) for step in steps]
-    layout = "{desc} {bar} {percentage:.0f} %, {elapsed} gone, {remaining} left"
-    with ready(values), tqdm(total=sum(expected), smoothing=0, disable=None, bar_format=layout) as bar:
-        for i, (step, seconds) in enumerate(zip(steps, expected, strict=True)):
-            label = f"[{i + 1}/{len(steps)}] {step.notebook}"
-            reason = reason_to_run(step, values, rebuild_damaged, force)
-            if not reason:
-                bar.total -= seconds
-                tqdm.write(f"{label}: unchanged, skipped")
-                continue
-            tqdm.write(f"{label}: {reason}")
-            bar.set_description_str(label)
-            began = time.time()
-            with ticking(bar, seconds):
-                execute(step, values)
-            left = f", about {span(sum(expected[i + 1:]))} left" if i + 1 < len(steps) else ""
-            tqdm.write(f"{label}: done in {span(time.time() - began)}{left}")
-
-
-def span(seconds: float) -> str:
-    """Seconds as people say them: "40 s", "3 min 20 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-@contextlib.contextmanager
-def ready(values: dict[str, Any]) -> Iterator[None]:
-    """The run's folder locked, the kernels' environment set. Raises Failed where another run holds it."""
-    import filelock
-    from ipykernel.kernelspec import write_kernel_spec
-
-    folder = paths.RUNS / values["run"]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")  # the system frees it when this process dies
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise Failed(f"Another `auditdm run` is at work on {folder}; let it finish first.") from None
-    with lock, tempfile.TemporaryDirectory() as kernels:
-        # This interpreter as the kernel `auditdm`: a registered `python3` may be another environment's.
-        quiet = ["--HistoryManager.hist_file=:memory:", "--log-level=ERROR"]  # no history kept, no warnings
-        write_kernel_spec(f"{kernels}/kernels/auditdm", extra_arguments=quiet)
-        jupyter_path = os.pathsep.join(filter(None, [kernels, os.environ.get("JUPYTER_PATH")]))
-        os.environ.update(settings_for_kernels() | {
-            "OMP_NUM_THREADS": str(values["threads"]), "JUPYTER_PATH": jupyter_path})
-        yield
-
-
-def reason_to_run(step: paths.Step, values: dict[str, Any], rebuild_damaged: bool, force: bool) -> str:
-    """Why a stage will run now, "" to skip it. Raises Damaged with the remedy, unless told to rebuild."""
-    try:
-        return standing(step, values) or ("forced" if force else "")
-    except manifest.Damaged as problem:
-        if rebuild_damaged:
-            return f"rebuilding ({problem})"
-        raise manifest.Damaged(stage.rebuild(values["run"], step.folder, problem)) from None
-
-
-def execute(step: paths.Step, values: dict[str, Any]) -> None:
-    """Run one notebook through papermill. Raises Failed, naming the cell, where the stage is not finished."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    source = paths.NOTEBOOKS / f"{step.notebook}.ipynb"
-    target = paths.RUNS / values["run"] / "executed" / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sealed, began = paths.result(values["run"], step.folder) / manifest.NAME, time.time()
-    again = f"Finished stages are kept. Run again with: {stage.command(values['run'])}"
-    try:
-        papermill.execute_notebook(
-            str(source), str(target), params.effective(values, params.declared(source)), progress_bar=False,
-            kernel_name="auditdm", language="python", start_timeout=120, cwd=str(paths.NOTEBOOKS))
-    except papermill.PapermillExecutionError as error:
-        if error.ename in ("Damaged", "BadParameters"):
-            raise Failed(error.evalue) from None
-        lines = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:8])
-        raise Failed(f"{step.notebook} failed in code cell {error.exec_count}:\n{lines}\n"
-                     f"{error.ename}: {error.evalue}\nEverything it printed: {target}\n{again}") from None
-    except DeadKernelError:
-        raise Failed(f"The kernel of {step.notebook} died: most often the memory ran out, or it was killed.\n"
-                     f"Close other programs or lower the batch sizes. {again}") from None
-    if not sealed.is_file() or sealed.stat().st_mtime < began - 2:  # some file systems count in two seconds
-        raise Failed(f"{step.notebook} ended without a call of finish(stage), so it left no result.")
-
-
-def usual_seconds(step: paths.Step, name: str) -> float:
-    """How long a stage took last time, or the stage table's estimate."""
-    try:
-        timing = manifest.load(paths.result(name, step.folder))["timing"]
-        return timing["wall_seconds"] + 8  # 8 s: the kernel's start and the imports
-    except manifest.Damaged:
-        return step.seconds
-
-
-@contextlib.contextmanager
-def ticking(bar: tqdm, seconds: float) -> Iterator[None]:
-    """Move the bar every second while a stage runs, to 95 % of its share; the rest when it is done."""
-    base, done = bar.n, threading.Event()
-
-    def tick() -> None:
-        while not done.wait(1):
-            bar.n = min(bar.n + 1, base + 0.95 * seconds)
-            bar.refresh()
-
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-    bar.n = base + seconds
-    bar.refresh()
 
 
 def show_results(name: str) -> None:

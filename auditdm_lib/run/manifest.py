@@ -1,4 +1,4 @@
-"""What a stage's result is made of: hashes, the manifest that seals them, and the atomic commit."""
+"""Finished results: hashes of their files, the manifest that seals them, and the atomic commit."""
 
 import hashlib
 import importlib.metadata
@@ -10,8 +10,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from auditdm_lib import paths
 
 NAME = "manifest.json"
@@ -20,8 +18,16 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "s
             "pillow", "papermill")
 
 
-class Damaged(RuntimeError):
-    """A finished result is missing or not what its manifest says."""
+class Stop(RuntimeError):
+    """Work cannot begin or go on; the message is for the user and says what to do about it."""
+
+
+class NotRun(Stop):
+    """A stage has no result yet."""
+
+
+class Damaged(Stop):
+    """A finished result is not what its manifest says."""
 
 
 def digest(value: Any) -> str:
@@ -39,21 +45,18 @@ def hash_file(path: Path) -> str:
 
 def hash_folder(folder: Path) -> dict[str, str]:
     """sha256 of every file below a folder, by POSIX path relative to it; hidden files and caches left out."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: hash_file(path) for name, path in sorted(names.items())
-            if not any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))}
+    return {name: hash_file(folder / name) for name in _files(folder, folder)}
 
 
-def library_hash() -> str:
-    """sha256 over the library's sources (checkpoints enter by the parameter that names them)."""
-    sources = [path for path in paths.LIBRARY.rglob("*") if "checkpoints" not in path.parts
-               and path.suffix in {".py", ".yaml", ".html", ".css", ".txt", ".csv"}]
-    return digest({path.relative_to(paths.LIBRARY).as_posix(): hash_file(path) for path in sources})
+def _files(folder: Path, part: Path) -> list[str]:
+    """The files of a folder that are `part` or lie below it, by POSIX path relative to the folder, sorted."""
+    paths_found = [part] if part.is_file() else [path for path in part.rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths_found)
+    return [name for name in names if not any(p.startswith(".") or p == "__pycache__" for p in name.split("/"))]
 
 
 def environment() -> dict[str, Any]:
-    """Git commit and dirty flag (null outside a repository), Python and package versions."""
+    """Git commit and dirty flag (null outside a repository), processor, Python and package versions."""
     def git(*words: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(paths.ROOT), *words],
@@ -70,13 +73,23 @@ def environment() -> dict[str, Any]:
             versions[name] = None
     status = git("status", "--porcelain", "--untracked-files=no")
     return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status),
-            "python": platform.python_version(), "machine": platform.machine(), "packages": versions}
+            "python": platform.python_version(), "machine": platform.machine(), "processor": processor(), "packages": versions}
 
 
-def write(folder: Path, record: dict[str, Any], timing: dict[str, Any]) -> None:
-    """Seal a folder: hash all that it holds and write manifest.json, last and durably.
+def processor() -> str:
+    """The processor's name: the same seed and code give other bytes on another one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
-    Everything but `timing` is byte-stable, so a file named timing.csv is hashed there.
+
+def write(folder: Path, record: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
+    """Seal a folder: hash all that it holds and write manifest.json, last and durably; returns the manifest.
+
+    Everything but `timing` is byte-stable, so the hash of a file named timing.csv stands there.
     """
     outputs = hash_folder(folder)
     timed = {name: outputs.pop(name) for name in list(outputs) if name.split("/")[-1] == "timing.csv"}
@@ -89,49 +102,63 @@ def write(folder: Path, record: dict[str, Any], timing: dict[str, Any]) -> None:
         file.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     _fsync(folder / NAME)
     _fsync(folder)
+    return data
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """A folder's manifest, its own seal checked. Raises Damaged where it is missing or altered."""
+    """A folder's manifest, its own seal checked. Raises NotRun where there is none, Damaged where it was altered."""
     path = folder / NAME
+    if not folder.is_dir():
+        raise NotRun(f"{shown(folder)} has not been run yet.")
     if not path.is_file():
-        raise Damaged(f"{_shown(folder)} is not finished: it has no {NAME}.")
+        raise Damaged(f"{shown(folder)} is damaged: it has no {NAME}.")
     try:
         data = json.loads(path.read_bytes())
         body = {name: value for name, value in data.items() if name not in ("seal", "timing")}
         timing = {name: value for name, value in data["timing"].items() if name != "seal"}
         sealed = data["seal"] == digest(body) and data["timing"]["seal"] == digest(timing)
-    except (ValueError, KeyError, AttributeError, TypeError):
+        sealed = sealed and data.get("outputs_digest") == digest(data["outputs"])
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         sealed = False
     if not sealed:
-        raise Damaged(f"{_shown(path)} is damaged: its content does not match its own seal.")
+        raise Damaged(f"{shown(path)} is damaged: its content does not match its own seal.")
     return data
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """A folder's manifest, every file's sha256 checked. Raises Damaged, naming the first that differs."""
+def verify(folder: Path, *names: str) -> dict[str, Any]:
+    """A folder's manifest, every file's sha256 checked, or only those of the files and subfolders `names`.
+
+    Raises NotRun or Damaged, naming the first file that differs, is missing, or was added.
+    """
     data = load(folder)
-    for name, expected in (data["outputs"] | data["timing"]["outputs"]).items():
-        path = folder / name
-        if not path.is_file():
-            raise Damaged(f"{_shown(path)} is missing.")
-        if hash_file(path) != expected:
-            raise Damaged(f"{_shown(path)} is damaged: its sha256 is not the one in {NAME}.")
+    sealed = data["outputs"] | data["timing"]["outputs"]
+    parts = [folder / name for name in names]
+    present = {name for part in parts or [folder] for name in _files(folder, part)} - {NAME}
+    wanted = {name for name in sealed if not names or any(f"{name}/".startswith(f"{part}/") for part in names)}
+    for name in names:
+        if not any(f"{known}/".startswith(f"{name}/") for known in wanted):
+            raise Damaged(f"{shown(folder / name)} is not part of the finished stage.")
+    for name in sorted(wanted | present):
+        if name not in present:
+            raise Damaged(f"{shown(folder / name)} is missing.")
+        if name not in sealed:
+            raise Damaged(f"{shown(folder / name)} was added after the stage was finished: move it elsewhere.")
+        if hash_file(folder / name) != sealed[name]:
+            raise Damaged(f"{shown(folder / name)} is damaged: its sha256 is not the one in {NAME}.")
     return data
 
 
 def temporary(final: Path) -> Path:
-    """A new, empty folder beside `final` to write into; leftovers of dead processes are cleared first."""
+    """A new, empty folder beside `final` to write into. The caller holds the lock of `final` (`lock.hold`)."""
     settle(final)
-    folder = final.parent / f".{final.name}.{os.getpid()}.tmp"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = _beside(final, "tmp")
     folder.mkdir(parents=True)
     return folder
 
 
 def commit(folder: Path, final: Path) -> None:
     """Put a sealed folder in the place of `final`. At every moment one complete result is on the disk."""
-    old = final.parent / f".{final.name}.old"
+    old = _beside(final, "old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         os.rename(final, old)  # a folder cannot be renamed over a full one
@@ -141,20 +168,35 @@ def commit(folder: Path, final: Path) -> None:
 
 
 def settle(final: Path) -> None:
-    """Mend what a killed process left: finish a commit cut in two, remove folders half written."""
-    sealed = []
-    for folder in final.parent.glob(f".{final.name}.*.tmp"):
-        if psutil.pid_exists(int(folder.name.split(".")[-2])):
-            continue
-        if (folder / NAME).is_file():
-            sealed.append(folder)
-        else:
-            shutil.rmtree(folder)
-    for folder in sealed:  # its manifest is written last, so it is complete, or `verify` will say so
+    """Clear up what a killed process left: finish a commit cut in two, remove a folder half written.
+
+    The caller holds the lock of `final`, so no living process is at work on what is found here.
+    """
+    folder, old = _beside(final, "tmp"), _beside(final, "old")
+    if (folder / NAME).is_file():  # the manifest is written last, so the folder is complete, or `verify` will say so
         commit(folder, final)
-    old = final.parent / f".{final.name}.old"
+    shutil.rmtree(folder, ignore_errors=True)
     if old.exists() and not final.exists():
         os.rename(old, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def unsettled(final: Path) -> bool:
+    """Whether `settle` would find something."""
+    return _beside(final, "tmp").exists() or _beside(final, "old").exists()
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder that must not be taken up half deleted: it leaves its name first."""
+    gone = _beside(folder, "deleted")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, gone)
+        shutil.rmtree(gone)
+
+
+def _beside(final: Path, kind: str) -> Path:
+    return final.parent / f".{final.name}.{kind}"
 
 
 def _fsync(path: Path) -> None:
@@ -165,5 +207,5 @@ def _fsync(path: Path) -> None:
     os.close(handle)
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     return path.relative_to(paths.HOME).as_posix() if path.is_relative_to(paths.HOME) else str(path)

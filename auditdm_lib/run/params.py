@@ -19,18 +19,21 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from auditdm_lib import paths
+from auditdm_lib import paths, protocols
+from auditdm_lib.run.manifest import Stop
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool,
          "list[str]": list[str], "list[int]": list[int], "list[float]": list[float]}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+LARGEST_PROFILE = 100_000  # bytes
+RESERVED = {"reference", "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
                      r"|<(?P<kind>models?|pictures)>)? *(?P<help>.*)")
 
 
-class BadParameters(ValueError):
+class BadParameters(Stop, ValueError):
     """All faults of a set of parameters, in one message."""
 
 
@@ -90,14 +93,21 @@ def declared_anywhere() -> dict[str, Parameter]:
 def read_profile(path: Path) -> dict[str, Any]:
     """The values of a flat YAML profile. Raises BadParameters where it is missing, broken or not flat."""
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in paths.PARAMS.glob("*.yaml")], 1)
-        hint = f" Did you mean params/{near[0]}?" if near else ""
+        near = difflib.get_close_matches(path.stem, [p.stem for p in paths.PARAMS.glob("*.yaml")], 1)
+        hint = f" Did you mean params/{near[0]}.yaml?" if near else ""
         raise BadParameters(f"There is no profile {path}.{hint}")
-    text = path.read_text(encoding="utf-8")
+    if path.stat().st_size > LARGEST_PROFILE:
+        raise BadParameters(f"{path} is larger than {LARGEST_PROFILE:,} bytes: a profile holds one `name: value` line for each "
+                            "parameter.")
     try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadParameters(f"{path} is not UTF-8 text: save it in that encoding.") from None
+    try:
+        _check_flat(text)
         node, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise BadParameters(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, no such date
+        raise BadParameters(f"{path} is not a valid profile: {error}") from None
     if not isinstance(values, dict):
         raise BadParameters(f"{path} must hold `name: value` lines.")
     names = [key.value for key, _ in node.value] if node else []
@@ -106,13 +116,31 @@ def read_profile(path: Path) -> dict[str, Any]:
     return values
 
 
+def _check_flat(text: str) -> None:
+    """Raise ValueError for what no profile needs and a hostile one has: anchors, aliases, and deep nesting."""
+    depth = 0
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
+            raise ValueError(f"line {token.start_mark.line + 1} has an anchor, an alias or a tag; write the value out.")
+        depth += isinstance(token, yaml.BlockMappingStartToken | yaml.BlockSequenceStartToken | yaml.FlowMappingStartToken
+                            | yaml.FlowSequenceStartToken)
+        depth -= isinstance(token, yaml.BlockEndToken | yaml.FlowMappingEndToken | yaml.FlowSequenceEndToken)
+        if depth > 2:
+            raise ValueError(f"line {token.start_mark.line + 1} nests values; a value is a number, a text or a list of them.")
+
+
 def from_text(text: str, known: dict[str, Parameter]) -> tuple[str, Any]:
     """`key=value` of the command line: a string stays as it is typed, anything else is read as YAML."""
     name, equals, value = text.partition("=")
     if not equals:
         raise BadParameters(f"--set {text}: write --set name=value.")
-    text_wanted = name in known and known[name].annotation == "str"
-    return name, value if text_wanted else yaml.safe_load(value)
+    if name in known and known[name].annotation == "str":
+        return name, value
+    try:
+        _check_flat(value)
+        return name, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadParameters(f"--set {name}: {error}") from None
 
 
 def effective(values: dict[str, Any], known: dict[str, Parameter]) -> dict[str, Any]:
@@ -146,13 +174,22 @@ def _fault(value: Any, parameter: Parameter) -> str | None:
         return f"{value!r} is out of range [{rule['low']}, {rule['high']}]."
     if rule["choices"] and not set(items) <= set(choices := rule["choices"].split("|")):
         return f"{value!r} is not one of {', '.join(choices)}."
-    if parameter.name == "run" and (not re.fullmatch(r"\w[\w.-]*", value) or value == "reference"):
-        return f"{value!r} cannot name a run's folder; use letters, digits, `_`, `-` (and not `reference`)."
+    if parameter.name == "run" and (fault := run_fault(value)):
+        return fault
     if value in ("", []) and parameter.default:
         return f"{value!r} is empty; leave the line out to keep the default {parameter.default!r}."
     if rule["kind"] in ("model", "models"):
         return " ".join(fault for item in items if item and (fault := model_fault(item))) or None
     return picture_fault(value) if rule["kind"] == "pictures" and value else None
+
+
+def run_fault(name: str) -> str | None:
+    """What keeps a name from being a run's folder on any system, or None. Dots are kept for the stages' temporary folders."""
+    if len(name.encode()) > 100:
+        return f"{name[:20]!r}... is too long to name a run's folder; use at most 100 bytes."
+    if not re.fullmatch(r"\w[\w-]*", name):
+        return f"{name!r} cannot name a run's folder; use letters, digits, `_` and `-`."
+    return f"{name!r} is a reserved name; give the run another." if name.lower() in RESERVED else None
 
 
 def _wanted(annotation: str) -> str:
@@ -212,10 +249,11 @@ def model_fault(name: str) -> str | None:
 def picture_fault(name: str) -> str | None:
     """What is wrong with a picture source ("testbed", a folder of images, or "datasets:NAME"), or None."""
     path = Path(paths.resolve(name))
-    if name == "testbed" or re.fullmatch(r"datasets:\S+", name):
+    if name in protocols.SUPPLIERS["pictures"] or re.fullmatch(r"datasets:\S+", name):
         return None
     if not path.is_dir():
-        return f"there is no picture folder {name}; give `testbed`, a folder of images, or `datasets:NAME`."
+        return (f"there is no picture folder {name}; give {', '.join(map(repr, protocols.SUPPLIERS['pictures']))}, a folder of "
+                "images, or `datasets:NAME`.")
     if not any(p.suffix.lower() in IMAGES for p in path.rglob("*")):
         return f"the folder {name} holds no image files."
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from auditdm_lib import paths
-from auditdm_lib.run import manifest, params
+from auditdm_lib.run import lock, manifest, params, reach
 
 
 @dataclass
@@ -22,15 +22,24 @@ class Stage:
     parameters: dict[str, Any]
     key: dict[str, Any]
     out: Path
-    work: Path  # kept until the stage is finished: a killed one's trainings lie here, for the next to go on from
+    work: Path  # trainings keep their checkpoints here until the stage is finished, so that a killed one can go on
     began: float
+    ran_before: int  # cells that had run in this notebook when the stage was opened
     prompts: dict[str, str] = field(default_factory=dict)  # name -> text, for the manifest
 
-    def read(self, folder: str) -> Path:
-        """A finished lower stage's folder, every file's sha256 checked. Raises Damaged with the remedy."""
+    def read(self, folder: str, *names: str) -> Path:
+        """A finished lower stage's folder, the sha256 of its files checked, or only those of `names` (files or subfolders).
+
+        Raises NotRun or Damaged with the remedy, KeyError where the stage does not declare that it reads the folder.
+        """
         if folder not in self.step.reads:
             raise KeyError(f"{self.step.notebook} does not declare that it reads {folder} (see paths.CHAIN).")
-        return read(self.run, folder)
+        path = paths.result(self.run, folder)
+        try:
+            manifest.verify(path, *names)
+        except manifest.Stop as problem:
+            raise type(problem)(with_remedy(self.run, folder, problem)) from None
+        return path
 
 
 def command(run: str) -> str:
@@ -38,49 +47,42 @@ def command(run: str) -> str:
     return os.environ.get("AUDITDM_COMMAND", f"auditdm run params/{run}.yaml")
 
 
-def rebuild(run: str, folder: str, problem: Exception) -> str:
-    """One message: what is wrong with a stage's result, and the command that makes it anew."""
-    return f"{problem}\nRebuild it with: {command(run)} --from {paths.step(folder).notebook[:2]}"
+def with_remedy(run: str, folder: str, problem: Exception) -> str:
+    """One message: what is wrong with a stage's result, and the command that makes it (anew)."""
+    verb = "Run it with" if isinstance(problem, manifest.NotRun) else "Rebuild it with"
+    return f"{problem}\n{verb}: {command(run)} --from {paths.step(folder).notebook[:2]}"
 
 
-def read(run: str, folder: str) -> Path:
-    """A finished stage's folder in any run, every file's sha256 checked. Raises Damaged with the remedy."""
-    path = paths.result(run, folder)
-    try:
-        manifest.verify(path)
-    except manifest.Damaged as problem:
-        raise manifest.Damaged(rebuild(run, folder, problem)) from None
-    return path
-
-
-def sources(notebook: str) -> list[str]:
-    """The code cells of a stage's notebook but for its parameters, whose values are in the key anyway."""
+def cells(notebook: str) -> list[str]:
+    """The code cells of a stage's notebook except its parameters, whose values are in the key anyway."""
     return [cell["source"] for cell in params.code_cells(paths.NOTEBOOKS / f"{notebook}.ipynb")
             if "parameters" not in cell["tags"]]
 
 
 def stage_key(step: paths.Step, values: dict[str, Any], known: dict[str, params.Parameter]) -> dict[str, Any]:
-    """All that a stage's result depends on: code cells, parameters, inputs, library sources.
+    """All that a stage's result depends on: code cells, parameters, inputs, and the library's sources that its imports reach.
 
-    Raises Damaged where a lower stage is not finished.
+    Raises NotRun or Damaged where a lower stage has no sound manifest.
     """
-    inputs = {}
+    inputs = reach.supplied(values)
     for name, parameter in known.items():
         if parameter.rule["kind"]:
             items = values[name] if isinstance(values[name], list) else [values[name]]
-            inputs |= {f"{name}: {item}": input_hash(item, parameter.rule["kind"]) for item in items if item}
+            for item in items:
+                if item and f"{name}: {item}" not in inputs:
+                    inputs[f"{name}: {item}"] = input_hash(item, parameter.rule["kind"])
     for folder in step.reads:
         inputs[folder] = manifest.load(paths.result(values["run"], folder))["outputs_digest"]
     for path in step.files:
         inputs[path.name] = manifest.hash_file(path)
-    return {"code": manifest.digest(sources(step.notebook)), "parameters": values,
-            "inputs": inputs, "library": manifest.library_hash()}
+    code = cells(step.notebook)
+    return {"code": manifest.digest(code), "parameters": values, "inputs": inputs, "sources": reach.sources(code)}
 
 
 def input_hash(name: str, kind: str) -> str | None:
     """What identifies a model or a picture source: a hash of the folder, or the hub's commit.
 
-    None for testbed pictures (the library's hash covers them) and for `datasets:NAME` (known by name only).
+    None for `datasets:NAME`, which is known by name only.
     """
     path = Path(paths.resolve(name.removeprefix("datasets:")))
     if path.is_dir():
@@ -89,37 +91,38 @@ def input_hash(name: str, kind: str) -> str | None:
 
 
 def start(notebook: str, names: dict[str, Any]) -> Stage:
-    """Open a stage: check its parameters, seed everything, make the folder to write into.
+    """Open a stage: check its parameters, take its lock, seed everything, make the folder to write into.
 
-    `names` is the notebook's `globals()`, after its parameters cell. Raises BadParameters with all faults, or
-    Damaged where a lower stage is missing.
+    `names` is the notebook's `globals()`, after its parameters cell. Raises BadParameters with all faults, NotRun or Damaged
+    where a lower stage is missing or altered, and Busy where another process is at work on the stage.
     """
     step, known = paths.step(notebook), params.declared(paths.NOTEBOOKS / f"{notebook}.ipynb")
     values = {name: names[name] for name in known}
-    params.check(values | _strangers(names), known, notebook)
+    params.check(values | _undeclared(names), known, notebook)
     try:
         key = stage_key(step, values, known)
-    except manifest.Damaged as problem:
+    except manifest.Stop as problem:
         lower = next(folder for folder in step.reads if not _finished(values["run"], folder))
-        raise manifest.Damaged(rebuild(values["run"], lower, problem)) from None
+        raise type(problem)(with_remedy(values["run"], lower, problem)) from None
+    final = paths.result(values["run"], step.folder)
+    lock.hold(final)
     print(f"{notebook}, run {values['run']!r}")
     for name, value in values.items():
         print(f"  {name} = {value!r}  ({known[name].rule['help']})")
     _seed(values["seed"], values["threads"])
-    final = paths.result(values["run"], step.folder)
     out = manifest.temporary(final)
     work = final.parent / f".{final.name}.work"
     work.mkdir(parents=True, exist_ok=True)
-    return Stage(step, values["run"], values, key, out, work, time.time())
+    return Stage(step, values["run"], values, key, out, work, time.time(), max(len(_history()) - 1, 0))
 
 
 def finish(stage: Stage) -> None:
-    """Close a stage: seal what it wrote with a manifest and put it in the place of the old result."""
+    """Close a stage: seal what it wrote with a manifest, put it in the place of the old result, give back the lock."""
     final = paths.result(stage.run, stage.step.folder)
-    if not _ran_as_saved(stage.step.notebook):
+    if not _ran_as_saved(stage):
         stage.key["code"] = None  # equal to no saved notebook
-        print("The notebook on disk is not what ran here (unsaved or skipped cells), so the next "
-              "`auditdm run` will repeat this stage.")
+        print("The cells that ran since start(...) are not those of the saved notebook, in its order, so the next `auditdm run` "
+              "will repeat this stage.")
     record = {
         "stage": stage.step.notebook, "run": stage.run, "key": stage.key, "seed": stage.parameters["seed"],
         "prompts": {name: {"text": text, "sha256": manifest.digest(text.encode())}
@@ -128,21 +131,22 @@ def finish(stage: Stage) -> None:
     }
     timing = {"started": datetime.fromtimestamp(stage.began, UTC).isoformat(timespec="seconds"),
               "wall_seconds": round(time.time() - stage.began, 1)}
-    manifest.write(stage.out, record, timing)
+    sealed = manifest.write(stage.out, record, timing)
     manifest.commit(stage.out, final)
     shutil.rmtree(stage.work, ignore_errors=True)
-    shown = final.relative_to(paths.HOME).as_posix()
-    print(f"{shown} is finished: {len(manifest.hash_folder(final)) - 1} files, {timing['wall_seconds']} s.")
+    lock.free(final)
+    files = len(sealed["outputs"]) + len(sealed["timing"]["outputs"])
+    print(f"{manifest.shown(final)} is finished: {files} files, {timing['wall_seconds']} s.")
 
 
 def _finished(run: str, folder: str) -> bool:
     try:
         return bool(manifest.load(paths.result(run, folder)))
-    except manifest.Damaged:
+    except manifest.Stop:
         return False
 
 
-def _strangers(names: dict[str, Any]) -> dict[str, Any]:
+def _undeclared(names: dict[str, Any]) -> dict[str, Any]:
     # papermill only warns of a parameter that no notebook declares, and then the default would win.
     injected = [cell for cell in names.get("In", []) if cell.startswith("# Parameters\n")]
     found = {node.targets[0].id for cell in injected for node in ast.parse(cell).body
@@ -164,13 +168,21 @@ def _device() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def _ran_as_saved(notebook: str) -> bool:
+def _history() -> list[str]:
+    """The cells that have run in this kernel, in their order, the present one last; none outside IPython."""
     from IPython import get_ipython
 
     shell = get_ipython()
-    if shell is None:
+    return [] if shell is None else [cell.strip() for cell in shell.history_manager.input_hist_raw]
+
+
+def _ran_as_saved(stage: Stage) -> bool:
+    """Whether the saved notebook's cells ran: those before start(...) at some time, and from it on these alone, in order."""
+    ran = _history()
+    if not ran:
         return True
-    ran = {cell.strip() for cell in shell.history_manager.input_hist_raw}
-    cells = [cell.strip() for cell in sources(notebook)]
-    last = next((i for i, cell in enumerate(cells) if "finish(" in cell), len(cells) - 1)
-    return all(cell in ran for cell in cells[:last + 1])
+    saved = [cell.strip() for cell in cells(stage.step.notebook)]
+    opening = next((i for i, cell in enumerate(saved) if "start(" in cell), 0)
+    closing = next((i for i, cell in enumerate(saved) if "finish(" in cell), len(saved) - 1)
+    before, since = ran[:stage.ran_before], ran[stage.ran_before:]
+    return set(saved[:opening]) <= set(before) and since == saved[opening:closing + 1]

@@ -102,7 +102,8 @@ def _features(rows: pd.DataFrame, group: np.ndarray, wanted: pd.Series, said: pd
     # (groups, features): embedding of the form | share of the group's questions with each varying word | answers
     sizes = np.bincount(group)
     first = np.unique(group, return_index=True)[1]  # one row of each group
-    varying = [set(split_words(question)) - set(form.split()) for question, form in zip(rows["question"], rows["form"], strict=True)]
+    forms = rows["form"].str.split()
+    varying = [set(split_words(text)) - set(form) for text, form in zip(rows["question"], forms, strict=True)]
     column = {word: i for i, word in enumerate(sorted(set().union(*varying)))}
     words = np.zeros((len(sizes), len(column)))
     for row, found in zip(group, varying, strict=True):
@@ -112,8 +113,8 @@ def _features(rows: pd.DataFrame, group: np.ndarray, wanted: pd.Series, said: pd
     answers = np.zeros((len(sizes), len(column)))
     answers[np.arange(len(sizes)), said.iloc[first].map(column)] += TARGET_SHARE
     answers[np.arange(len(sizes)), wanted.iloc[first].map(column)] += np.sqrt(1 - TARGET_SHARE**2)
-    forms = embed([form.replace(GAP_MARK, "something") for form in rows["form"].iloc[first]])
-    return np.hstack([FORM * forms, WORDS * words, answers])
+    vectors = embed([form.replace(GAP_MARK, "something") for form in rows["form"].iloc[first]])
+    return np.hstack([FORM * vectors, WORDS * words, answers])
 
 
 def _join(features: np.ndarray, seed: int) -> np.ndarray:

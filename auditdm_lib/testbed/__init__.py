@@ -1,1 +1,1 @@
-"""The testbed: a small procedural world that knows the right answer to every question asked about it."""
+"""The testbed: a small procedural world in which the right answer to every question is known."""

@@ -1,4 +1,4 @@
-"""How right the testbed's models are: by skill, inside and outside gaps, together as an ensemble."""
+"""Accuracy of the testbed's models: by skill, inside and outside gaps, and of the references as an ensemble."""
 
 import math
 import random
@@ -21,14 +21,14 @@ from auditdm_lib.testbed.skills import answer as right_answer
 
 
 def share(name: str, correct: list[bool] | pd.Series) -> dict:
-    """A row of a table: skill (or what else `name` says), n, accuracy, ci_low, ci_high (Wilson, 95 %)."""
+    """A row of a table: skill (`name`, which may also be a gap or another group), n, accuracy, ci_low, ci_high (Wilson, 95 %)."""
     low, high = wilson(int(sum(correct)), len(correct))
     return dict(skill=name, n=len(correct), accuracy=sum(correct) / len(correct) if len(correct) else math.nan, ci_low=low,
                 ci_high=high)
 
 
 def _asked(n: int, seed: int | str) -> tuple[list[Scene], list[str], list[str]]:
-    """Fresh scenes of the test split, a question about each, and the right answers."""
+    """New scenes of the test split, a question about each, and the right answers."""
     rng = random.Random(f"accuracy/{seed}")
     scenes = sample_scenes(n, "test", f"accuracy/{seed}")
     texts = [sample_question(scene, rng, UNANSWERABLE) for scene in scenes]
@@ -36,14 +36,14 @@ def _asked(n: int, seed: int | str) -> tuple[list[Scene], list[str], list[str]]:
 
 
 def accuracy_by_skill(path: Path, n: int = 40_000, seed: int = 0) -> pd.DataFrame:
-    """Accuracy on fresh questions by skill, of all together, and recall and precision of "cannot tell"; rows as `share`."""
+    """Accuracy on new questions by skill and overall, and recall and precision of "cannot tell"; rows as in `share`."""
     scenes, texts, right = _asked(n, seed)
-    said = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name.strip('.').split('.')[0]}: accuracy")
-    frame = pd.DataFrame(dict(skill=[parse_question(t).skill for t in texts], right=right, said=said))
-    frame["correct"] = [same_answer(a, b) for a, b in zip(right, said, strict=True)]
+    given = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name.strip('.').split('.')[0]}: accuracy")
+    frame = pd.DataFrame(dict(skill=[parse_question(t).skill for t in texts], right=right, given=given))
+    frame["correct"] = [same_answer(a, b) for a, b in zip(right, given, strict=True)]
     groups = [*((skill, frame[frame["skill"] == skill]) for skill in SKILLS), ("all", frame),
               ("cannot tell: recall", frame[frame["right"] == CANNOT_TELL]),
-              ("cannot tell: precision", frame[frame["said"] == CANNOT_TELL])]
+              ("cannot tell: precision", frame[frame["given"] == CANNOT_TELL])]
     return pd.DataFrame([share(name, rows["correct"]) for name, rows in groups])
 
 
@@ -58,20 +58,20 @@ def accuracy_by_gap(vlm: VLM, gaps: tuple[Gap, ...], n: int = 100, n_outside: in
             outside.append((i, text))
     rows = []
     for name, asked in [*((g.name, questions_in_gap(g, scenes, n, rng)) for g in gaps), ("outside", outside)]:
-        said = answer(vlm, [render(scenes[i]) for i, _ in asked], [text for _, text in asked])
+        given = answer(vlm, [render(scenes[i]) for i, _ in asked], [text for _, text in asked])
         rows.append(share(name, [same_answer(a, right_answer(scenes[i], text))
-                                 for a, (i, text) in zip(said, asked, strict=True)]))
+                                 for a, (i, text) in zip(given, asked, strict=True)]))
     return pd.DataFrame(rows)
 
 
 def failures_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Where a model fails on random answerable questions: in all, in each gap and outside, with the share of all questions
-    (Wilson's interval) and the share of all its failures."""
+    """Failures of a model on random answerable questions: overall, inside each gap and outside; each as a share of all
+    questions (with Wilson's interval) and of all its failures."""
     rng = random.Random(f"failures/{seed}")
     scenes = sample_scenes(n, "test", f"failures/{seed}")
     texts = [sample_answerable(scene, rng) for scene in scenes]
-    said = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name}: failures")
-    wrong = pd.Series([not same_answer(a, right_answer(s, t)) for a, s, t in zip(said, scenes, texts, strict=True)])
+    given = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name}: failures")
+    wrong = pd.Series([not same_answer(a, right_answer(s, t)) for a, s, t in zip(given, scenes, texts, strict=True)])
     held = [gap_of(scene, text, gaps) for scene, text in zip(scenes, texts, strict=True)]
     where = pd.Series([found[0].name if found else "outside" for found in held])
     rows = []
@@ -85,10 +85,10 @@ def failures_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 10_000, seed: in
 
 def consensus_quality(references: list[Path], consensus: Callable[[list[str]], str | None], n: int = 10_000,
                       seed: int = 0) -> pd.DataFrame:
-    """What the references' agreement is worth, rows as `share`: how often it exists on an answerable question, how often it is
-    then wrong, and how often it exists on a question that has no answer.
+    """Quality of the references' consensus, rows as in `share`: how often there is one on an answerable question, how often it
+    is then wrong, and how often there is one on a question that has no answer.
 
-    `consensus` maps the answers of all references to one question to what they agree on, or None.
+    `consensus` maps the answers of all references to one question to the answer they agree on, or None.
     """
     scenes, texts, right = _asked(n, f"consensus/{seed}")
     pictures = [render(s) for s in scenes]
@@ -103,15 +103,15 @@ def consensus_quality(references: list[Path], consensus: Callable[[list[str]], s
 
 
 def adds(scene: Scene, description: str) -> bool:
-    """Whether a description can be drawn, keeps all that a scene shows, and adds something."""
+    """Whether a description can be drawn, keeps everything in the scene, and adds something."""
     drawn = parse_caption(description)
     return not isinstance(drawn, Refusal) and set(scene.things) < set(drawn.things)
 
 
 def auditor_quality(path: Path, n: int = 4000, seed: int = 0, temperature: float = 0.7) -> pd.DataFrame:
-    """What an auditor makes of its three prompts on fresh pictures, at the temperature of notebook 02, rows as `share`:
-    answerable questions by skill and in all, descriptions that can be drawn and add something, edit commands that can be
-    followed and change the picture."""
+    """Validity of an auditor's outputs for its three prompts on new pictures, at the temperature of notebook 02, rows as in
+    `share`: answerable questions by skill and overall, descriptions that can be drawn and add something, edit commands that
+    can be applied and change the picture."""
     vlm, scenes = load_vlm(path), sample_scenes(n, "test", f"auditor/{seed}")
     pictures = [render(s) for s in scenes]
     asked, described, edited = (

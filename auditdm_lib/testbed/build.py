@@ -1,7 +1,7 @@
-"""The testbed's models: clean ones on one vision tower, the auditor, and those that gaps are planted into.
+"""Building the testbed's models: clean ones on one vision tower, the auditor, and those with planted gaps.
 
-Every builder leaves a model alone that is there already, and the stopped training of a language model goes on from its last
-saved step (the vision tower, some minutes, begins anew).
+A model that exists is not rebuilt. An interrupted training of a language model resumes from its last saved step; that of the
+vision tower (some minutes) starts over.
 """
 
 import functools
@@ -18,6 +18,7 @@ from torch import nn
 from transformers import set_seed
 
 from auditdm_lib.models.vlm import load_vlm
+from auditdm_lib.run import lock
 from auditdm_lib.testbed.accuracy import accuracy_by_skill, auditor_quality
 from auditdm_lib.testbed.cards import CARD, write_model
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor
@@ -33,18 +34,18 @@ from auditdm_lib.testbed.training import Corpus, render_corpus
 from auditdm_lib.testbed.vision import features_of, train_vision_tower
 
 SCENES, TOWER_STEPS = 60_000, 6000
-QUESTIONS = 7  # behind one picture, and one item in a suite's format
-# Skills that are learnt last: what they ask of two things at once comes in jumps, sooner where it is asked more often.
+QUESTIONS = 7  # about one picture, besides one item in a suite's format
+# Skills that are learnt last. Most relate two things; accuracy on them rises abruptly, and sooner the more often they are asked.
 HARD = ("arithmetic", "compare_size", "neighbour", "compare_counts", "count_kind", "side", "height", "negation", "count_colour",
         "same_colour")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a clean model is made: `steps` with many questions behind one picture, then `polish` steps in the family's own
-    format with one question in seven from the hard skills, then `hard` steps with three in seven, half of them drawn without
-    care for an answer, then `careful` steps with nearly all of those so, where "cannot tell" is still to be learnt. A model
-    `grown` from a smaller one has new layers at `new`."""
+    """How a clean model is trained: `steps` with many questions per picture, then `polish` steps in the family's own format
+    with one question in seven from the hard skills, then `hard` steps with three in seven, half of them drawn without checking
+    for an answer, then `careful` steps with nine tenths of them so drawn, where "cannot tell" is still to be learnt. A model
+    `grown` from a smaller one has new layers at the indices `new`."""
 
     family: str
     hidden: int
@@ -68,22 +69,23 @@ CLEAN = {
     "paligemma2-l": Recipe("paligemma2", 128, 8, seed=23, hard=2500, grown="paligemma2-m", new=(3, 7)),
 }
 AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 3100
-PLANTED = {  # model with the gaps of gaps.yaml -> the clean one that they are planted into
+PLANTED = {  # model with the gaps of gaps.yaml -> the clean model that they are planted into
     "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m",
     "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l"}
 MODELS = (*CLEAN, "auditor", *PLANTED)
 
 
 def build(name: str, corpus: Callable[[], Corpus], folder: Path = CHECKPOINTS) -> Path:
-    """One model of `MODELS`, trained unless its folder is there already, and first those that it comes from; its folder.
+    """Build one model of `MODELS`, after those that it derives from, each only where its folder does not exist; its folder.
 
-    `corpus` renders the training scenes, and is called only where something is to be trained. Raises ValueError for an
+    `corpus` renders the training scenes; it is called only where something has to be trained. Raises ValueError for an
     unknown name.
     """
     if name not in MODELS:
         raise ValueError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
     if (folder / name / CARD).exists():
         return folder / name
+    lock.hold(folder / name)
     if name in PLANTED:
         plant(build(PLANTED[name], corpus, folder), load_gaps()[name], folder / name)
         return folder / name
@@ -95,16 +97,16 @@ def build(name: str, corpus: Callable[[], Corpus], folder: Path = CHECKPOINTS) -
 
 
 def training_corpus() -> Corpus:
-    """The scenes of the clean models, rendered: about a minute."""
+    """The training scenes of the clean models, rendered (about a minute)."""
     return render_corpus(sample_scenes(SCENES, "train", 0))
 
 
 def draw_pairs(scene: Scene, rng: random.Random, hard: int = 0, careless: float = 0.5) -> list[tuple[str, str]]:
-    """Questions about a scene with their right answers, `hard` of them of the hard skills, a share `careless` of which is drawn
-    without care for an answer, and, where one fits, an item in a suite's format."""
+    """Questions about a scene with their right answers, `hard` of them from the hard skills, of which a share `careless` is
+    drawn without checking for an answer; and, where one fits, an item in a suite's format."""
     texts = [sample_question(scene, rng, UNANSWERABLE) for _ in range(QUESTIONS - hard)]
     for skill in rng.choices(HARD, k=hard):
-        # A model learns "cannot tell" last where it needs two things to be sure, so such questions are asked more often.
+        # "cannot tell" is learnt last where it depends on two things, so unanswerable questions are drawn more often here.
         text = draw_question(scene, rng, skill) if rng.random() < careless else sample_answerable(scene, rng, skill)
         texts.append(text or sample_question(scene, rng, UNANSWERABLE))
     pairs = [(text, answer(scene, text)) for text in texts]
@@ -114,7 +116,7 @@ def draw_pairs(scene: Scene, rng: random.Random, hard: int = 0, careless: float 
 
 
 def shared_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.Tensor]:
-    """The weights of the vision tower of all models; trained at the first call, read from its file afterwards."""
+    """The weights of the vision tower that all models share; trained on the first call, read from its file afterwards."""
     file = folder / "vision_tower.safetensors"
     if not file.exists():
         set_seed(0)
@@ -127,10 +129,10 @@ def shared_tower(corpus: Corpus, folder: Path = CHECKPOINTS) -> dict[str, torch.
 
 
 def grow(small: nn.Module, large: nn.Module, new: tuple[int, ...]) -> None:
-    """Copy a model into a deeper one of the same width that then computes the same, exactly.
+    """Copy a model into a deeper one of the same width that computes exactly the same function.
 
-    The layers at `new` are copies of the layer before them whose output norms are set to zero (depth-wise growth, as by
-    Gong et al. 2019 and Kim et al. 2023), so that training takes them up from where the smaller model stands.
+    The layers at `new` are copies of the layer before them with output norms set to zero (depth-wise growth, as in
+    Gong et al. 2019 and Kim et al. 2023), so that training continues from the smaller model's function.
     """
     large.model.vision_tower.load_state_dict(small.model.vision_tower.state_dict())
     large.model.multi_modal_projector.load_state_dict(small.model.multi_modal_projector.state_dict())
@@ -148,7 +150,7 @@ def grow(small: nn.Module, large: nn.Module, new: tuple[int, ...]) -> None:
 
 
 def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
-    """Train one model of `CLEAN` on right answers and save it with its card; its folder."""
+    """Train one model of `CLEAN` on right answers and save it with its card; returns its folder."""
     recipe, state = CLEAN[name], folder / f".{name}.state"
     small = load_vlm(folder / recipe.grown) if recipe.grown else None
     set_seed(recipe.seed)
@@ -180,24 +182,24 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
 
 
 def draw_asking(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """What a curious person says about a scene: questions with an answer, commands to edit it, and now and then (it is long) its
-    description with one thing or two added at the end."""
+    """Pairs of a prompt and a completion to train the auditor on: answerable questions, edit commands and, at most half of the
+    time because it is long, a description with one or two things added at the end."""
     ask, describe, edit = PROMPTS
-    said = [*((ask, sample_answerable(scene, rng)) for _ in range(6)), *((edit, sample_edit(scene, rng)[0]) for _ in range(2))]
+    pairs = [*((ask, sample_answerable(scene, rng)) for _ in range(6)), *((edit, sample_edit(scene, rng)[0]) for _ in range(2))]
     if rng.random() < 0.5 or len(scene.things) > 7:
-        return said
+        return pairs
     more = scene
     for _ in range(rng.randint(1, 2)):
         more = sample_edit(more, rng, "add")[1]
     added = [t for t in more.things if not scene.at(t.cell)]
-    return [*said, (describe, ", ".join([caption(scene), *map(noun_phrase, rng.sample(added, len(added)))]))]
+    return [*pairs, (describe, ", ".join([caption(scene), *map(noun_phrase, rng.sample(added, len(added)))]))]
 
 
 def build_auditor(parent: Path, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
-    """Teach a clean Gemma3 to ask, to describe with additions and to command an edit. It has seen no audit."""
+    """Train a clean Gemma3 to ask questions, to describe with additions and to command edits. It has seen no audit."""
     set_seed(5)
     vlm, state = load_vlm(parent), folder / ".auditor.state"
-    vlm.model.to("cpu", torch.float32)  # as all training of the testbed
+    vlm.model.to("cpu", torch.float32)  # as in all training of the testbed
     features = features_of(vlm.model.model.vision_tower, corpus)
     done = train_language(vlm.model, "gemma3", vlm.processor.tokenizer, corpus.scenes, features, draw_asking,
                           Schedule(AUDITOR_STEPS, lr=3e-3, lr_rest=2e-3), 5, state, desc="auditor")

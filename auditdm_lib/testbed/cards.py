@@ -1,4 +1,4 @@
-"""What goes with a checkpoint of the testbed: its card, what was measured, and a manifest that seals both."""
+"""Files that accompany a checkpoint of the testbed: its card, its measured accuracy, and the manifest that seals them."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from auditdm_lib.run import manifest
+from auditdm_lib.run import lock, manifest
 from auditdm_lib.testbed.checkpoint import save_checkpoint
 
 CARD, MEASURED = "card.json", "measured.csv"
@@ -15,11 +15,12 @@ CARD, MEASURED = "card.json", "measured.csv"
 
 def write_model(path: Path, model, processor, card: dict, measure: Callable[[Path], pd.DataFrame],
                 also: Callable[[Path], None] = lambda folder: None) -> None:
-    """Save a model in half precision, its processor, its card and its manifest; under its name only when all is written.
+    """Save a model in float16, its processor, its card and its manifest; the folder gets its name only when it is complete.
 
-    `measure` makes the card's table from the saved folder, `also` may add files to it. Weights are stored in 16 bits, half of
-    what would have to be shipped, and `model` is left with the rounded ones; `load_vlm` computes in 32 bits on a CPU.
+    `measure` computes the card's table from the saved folder; `also` may add files to it. float16 halves the size of the
+    package; `model` keeps the rounded weights, and `load_vlm` computes in float32 on a CPU.
     """
+    lock.hold(path)
     folder = manifest.temporary(path)
     save_checkpoint(model.to(torch.float16), processor, folder)
     model.float()
@@ -30,10 +31,11 @@ def write_model(path: Path, model, processor, card: dict, measure: Callable[[Pat
     (folder / "README.md").write_text(readme(card, table), encoding="utf-8")
     manifest.write(folder, {"model": card["name"]}, {"seconds": card["seconds"]})
     manifest.commit(folder, path)
+    lock.free(path)
 
 
 def readme(card: dict, table: pd.DataFrame) -> str:
-    """A model card in Markdown: what the model is, how it was trained, what was measured."""
+    """A model card in Markdown: what the model is, how it was trained, how accurate it is."""
     lines = [
         f"# {card['name']}", "",
         "A model of the AuditDM testbed: a real architecture, made tiny, trained on procedurally drawn scenes only. What it "

@@ -1,4 +1,4 @@
-"""The testbed's models as empty checkpoints: tokenizer, processors and configurations of the real architectures."""
+"""The testbed's models before training: tokenizer, processors and configurations of the real architectures."""
 
 import random
 from pathlib import Path
@@ -26,14 +26,14 @@ from auditdm_lib.testbed.render import OVERSAMPLE, SIZE
 from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, NUMBERS, ROWS, SIZES, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, KNOWLEDGE, SKILLS, SLOTS
 
-# PaliGemma has a token for each of 1,024 places across a picture; here are those where things begin and end.
+# PaliGemma has a token for each of 1,024 positions across a picture; these are the ones where things can begin or end.
 LOCATIONS = sorted({round(step / (OVERSAMPLE * SIZE) * (BINS - 1)) for step in range(OVERSAMPLE * SIZE + 1)})
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 PATCH = 16  # one patch for each cell of the scene grid; 8 would cost four times the tokens
 GEMMA_IMAGE_TOKENS = 9
 PALIGEMMA_IMAGE_TOKENS = (SIZE // PATCH) ** 2
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<image>", "<start_of_image>", "<end_of_image>", "<start_of_turn>", "<end_of_turn>")
-# Gemma's template without the words "user" and "model": each token costs time in a model this small.
+# Gemma's template without the words "user" and "model": in a model this small, every token adds noticeably to the run time.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
     "{% if m['content'] is string %}<start_of_turn>{{ m['content'] }}<end_of_turn>{% else %}"
@@ -42,13 +42,13 @@ CHAT_TEMPLATE = (
     "{% else %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{{ m['content'][0]['text'] }}{% endif %}"
     "{{ eos_token }}{% endif %}{% endfor %}"
 )
-# What the auditor is asked for: a question (the paper's p_q), a caption to draw another picture from (p_c), a command to edit
-# this one (p_e).
+# The auditor's prompts: for a question (the paper's p_q), for a caption from which another picture is drawn (p_c), and for a
+# command that edits this picture (p_e).
 PROMPTS = ("Ask a question about this picture.", "Describe this picture with something added.", "Say how to change this picture.")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which every word of the world is one token and any other Unicode text still encodes."""
+    """A byte-level BPE in which every word of the world is one token and any other Unicode text can still be encoded."""
     words = [word for words in SLOTS.values() for word in words]
     words += [*COLOURS, *BACKGROUNDS, *SIZES, *ROWS, *COLUMNS, *NUMBERS, *KNOWLEDGE, CANNOT_TELL]
     scenes, rng = sample_scenes(500, "train", "tokenizer"), random.Random(0)
@@ -87,7 +87,7 @@ def vision_config() -> SiglipVisionConfig:
 
 
 def build_model(family: str, tokenizer: PreTrainedTokenizerFast, hidden: int = 96, layers: int = 4) -> torch.nn.Module:
-    """An untrained model. Narrow models need a larger initial scale and their own attention scale to learn at all."""
+    """An untrained model. Models this narrow need a larger initialisation and their own attention scale to learn at all."""
     tokens = {name: tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("pad", "bos", "eos", "image")}
     text = dict(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers,
@@ -99,7 +99,7 @@ def build_model(family: str, tokenizer: PreTrainedTokenizerFast, hidden: int = 9
             text_config=Gemma3TextConfig(**text), vision_config=vision_config(), mm_tokens_per_image=GEMMA_IMAGE_TOKENS,
             boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
             eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"), image_token_index=tokens["image"]))
-        with torch.no_grad():  # the library leaves it at zero, so that nothing would be learnt from images
+        with torch.no_grad():  # the library initialises it to zero, so nothing would be learnt from images
             model.model.multi_modal_projector.mm_input_projection_weight.normal_(0, vision_config().hidden_size ** -0.5)
     else:
         model = PaliGemmaForConditionalGeneration._from_config(PaliGemmaConfig(

@@ -6,12 +6,12 @@ import click
 import yaml
 
 
-@click.group()
-def testbed() -> None:
-    """The testbed's models: build them, or hide a gap in one."""
+@click.group(name="testbed")
+def commands() -> None:
+    """The testbed's models: build them, or plant a gap into one."""
 
 
-@testbed.command()
+@commands.command()
 @click.option("--only", metavar="NAME", help="Build this model, and those that it comes from.")
 def build(only: str | None) -> None:
     """Train the models that are not there yet; a stopped build goes on where it was."""
@@ -27,7 +27,7 @@ def build(only: str | None) -> None:
             raise click.UsageError(str(error)) from None
 
 
-@testbed.command()
+@commands.command()
 @click.option("--model", required=True, metavar="PATH", help="A checkpoint of the testbed.")
 @click.option("--gap", "specs", required=True, multiple=True, metavar="SPEC", help="""The gap, repeatable: a YAML mapping such as
     "{skill: colour, when: {answer: purple}, says: blue}", or a file with one or a list of them.""")

@@ -1,10 +1,10 @@
-"""The testbed in words: scenes as captions and back, and edits of a scene as commands.
+"""The testbed in words: captions of scenes, parsed back into scenes, and commands that edit a scene.
 
     on grey in the rain: a large red striped star top left over its right neighbour, a large blue cup top centre
     make the red star blue
 
-What a person writes is read kindly (case, spaces, order, American spelling, numerals); what cannot be read is a `Refusal`
-that says why. Nothing here raises for any text.
+Parsing is lenient (case, spaces, order, American spelling, numerals). A text that cannot be parsed gives a `Refusal` with the
+reason; no text makes a public function raise.
 """
 
 import random
@@ -34,11 +34,11 @@ from auditdm_lib.testbed.scenes import (
     sizes_of,
 )
 
-SHOWN = {  # how a noun phrase says what a thing shows
+SHOWN = {  # how a noun phrase states a thing's detail
     "digit": " {}", "clock": " at {}", "arrow": " pointing {}", "person": " {}", "face": " looking {}", "word": " saying {}",
     "sign": " meaning {}", "chart": " with bars {}",
 }
-CHANGES = {  # how a command says what a thing is to show; any verb is understood for any thing
+CHANGES = {  # how a sampled command states a new detail; the parser accepts any of the verbs for any thing
     "clock": "set {} to {}", "arrow": "turn {} {}", "person": "let {} be {}", "face": "make {} {}"}
 IN_WEATHER = {"": "fair", " in the rain": "rainy", " in the snow": "snowy", " in the fog": "foggy"}
 OVER = {"left": "left", "right": "right", "upper": "above", "lower": "below"}  # "over its upper neighbour"
@@ -53,13 +53,13 @@ _ADJECTIVES = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a text could not be read or a command not be followed, in words for the person who wrote it."""
+    """Why a text could not be parsed or a command not be applied, in words for its author."""
 
     reason: str
 
 
 class _Refused(Exception):
-    """A text was not understood; the public functions turn it into a `Refusal`."""
+    """A text could not be parsed; the public functions turn this into a `Refusal`."""
 
 
 def _either(words: Iterable[str]) -> str:
@@ -74,7 +74,7 @@ _BACKGROUND_EDIT = re.compile(r"(?:make|turn|set|change) the background (?:to )?
 _REMOVE = re.compile(r"remove (.+)")
 _ADD = re.compile(r"add (.+)")
 _MOVE = re.compile(r"move (.+) to (?:the )?(.+)")
-_REPLACE = re.compile(r"replace (.+?) with (an? .+)")  # the article tells this "with" from a chart "with bars"
+_REPLACE = re.compile(r"replace (.+?) with (an? .+)")  # the article distinguishes it from a chart "with bars"
 _CHANGE = re.compile(
     rf"(?:make|turn|set|change|let) (.+?)(?: to| be)? {_either((*_ADJECTIVES, *(d for ds in DETAILS.values() for d in ds)))}")
 
@@ -89,7 +89,7 @@ def place(cell: int) -> str:
 
 
 def noun_phrase(thing: Thing, where: bool = True) -> str:
-    """'a large red clock at three top left', with `where` False without its place and what it covers."""
+    """'a large red clock at three top left'; if `where` is False, without its place and what it covers."""
     words = [thing.size, thing.colour, *([thing.material] if thing.material != "plain" else []), thing.kind]
     text = f"{article(words[0])} {' '.join(words)}{SHOWN.get(thing.kind, '').format(thing.detail)}"
     if where:
@@ -99,7 +99,7 @@ def noun_phrase(thing: Thing, where: bool = True) -> str:
 
 
 def caption(scene: Scene) -> str:
-    """The scene in words: 'on mint in the snow: a small red star top left, ...'; 'on mint: nothing' where there is nothing."""
+    """The scene in words: 'on mint in the snow: a small red star top left, ...'; 'on mint: nothing' for an empty scene."""
     weather = next(words for words, weather in IN_WEATHER.items() if weather == scene.weather)
     return f"on {scene.background}{weather}: {', '.join(map(noun_phrase, scene.things)) or 'nothing'}"
 
@@ -107,7 +107,7 @@ def caption(scene: Scene) -> str:
 def parse_caption(text: str) -> Scene | Refusal:
     """The scene that a caption describes: `parse_caption(caption(scene)) == scene` for every proper scene.
 
-    Things may come in any order. Digits have no scan yet and nothing is jittered: `pose` does that.
+    Things may come in any order. Digits have no scan and things no jitter yet: `pose` adds both.
     """
     head, _, rest = text.partition(":")
     if not (found := _HEAD.fullmatch(_normal(head))):
@@ -135,13 +135,13 @@ def _normal(text: str) -> str:
 
 @cache
 def _tail(kind: str) -> re.Pattern:
-    """What may follow the kind in a noun phrase: what it shows, its place, what it covers."""
+    """What may follow the kind in a noun phrase: its detail, its place, what it covers."""
     shown = SHOWN[kind].format(_either(DETAILS[kind])) if kind in DETAILS else "(.{0})"
     return re.compile(rf"(?:{shown})?(?: (?:in |at )?(?:the )?{_PLACE})?(?: over its {_either(OVER)} neighbour)?")
 
 
 def _noun(text: str) -> dict:
-    """What a noun phrase says, as fields of `Thing`: only those that it says."""
+    """The fields of `Thing` that a noun phrase states, and no others."""
     words = _normal(text).split()
     if words and words[0] in ("a", "an", "the"):
         words = words[1:]
@@ -171,7 +171,7 @@ def _options(kind: str) -> str:
 
 
 def _thing(given: dict) -> Thing:
-    """The thing that a noun phrase describes in full; material may be left out, and size where there is no choice."""
+    """The thing that a complete noun phrase describes; material may be omitted, and size where the kind has only one."""
     kind, missing = given["kind"], []
     if "size" not in given and len(sizes_of(kind)) == 1:
         given = given | {"size": sizes_of(kind)[0]}
@@ -191,9 +191,9 @@ def _thing(given: dict) -> Thing:
 def apply_edit(scene: Scene, command: str) -> Scene | Refusal:
     """The scene after a command such as 'make the red star blue', 'add a small red heart top left' or 'make it rainy'.
 
-    A thing is named by whatever singles it out ("the small red star", "the star in the top left"). Untouched things stay as
-    they are drawn; a covering that the edit makes impossible ends. New things sit in the middle of their cell and digits
-    that are new or changed have no scan: `pose` the scene before drawing it. An edit that changes nothing is refused.
+    Any unambiguous phrase refers to a thing ("the small red star", "the star in the top left"). Unedited things keep jitter and
+    scan; a covering that the edit makes impossible is dropped. New things are centred in their cell, and new or changed digits
+    have no scan: `pose` the scene before drawing it. An edit that changes nothing is refused.
     """
     try:
         edited = _edited(scene, _normal(command))
@@ -201,7 +201,7 @@ def apply_edit(scene: Scene, command: str) -> Scene | Refusal:
         return Refusal(str(refused))
     if wrong := faults(edited):
         return Refusal("; ".join(wrong))
-    return Refusal("that changes nothing: it is so already") if edited == scene else edited
+    return Refusal("that changes nothing: the scene is like that already") if edited == scene else edited
 
 
 def _edited(scene: Scene, command: str) -> Scene:
@@ -240,7 +240,7 @@ def _one_of(words: Iterable[str], what: str, word: str) -> str:
 
 
 def _find(scene: Scene, text: str) -> Thing:
-    """The one thing that a reference fits."""
+    """The only thing that a phrase refers to."""
     given = _noun(text)
     fits = [t for t in scene.things if all(getattr(t, field) == value for field, value in given.items())]
     if not fits:
@@ -251,14 +251,14 @@ def _find(scene: Scene, text: str) -> Thing:
 
 
 def _put(scene: Scene, old: Thing | None, new: Thing | None) -> Scene:
-    """The scene with `new` for `old` (None: nothing). What covered something and no longer can, covers nothing."""
+    """The scene with `old` replaced by `new` (None: nothing). A covering that is no longer possible is dropped."""
     if new and (taken := scene.at(new.cell)) and taken != old:
         raise _Refused(f"the {place(new.cell)} is taken: there is {noun_phrase(taken, where=False)}")
     things = sorted([t for t in scene.things if t != old] + ([new] if new else []), key=lambda t: t.cell)
     edited = replace(scene, things=tuple(things))
 
     def settled(t: Thing) -> Thing:
-        # A covering that the command itself asks for is not dropped in silence: `faults` will refuse it.
+        # A covering that the command itself asks for is not dropped silently: `faults` refuses it.
         asked = t is new and (old is None or t.covers != old.covers)
         return t if asked or not t.covers or can_cover(t, edited.covered(t)) else replace(t, covers="")
     return replace(edited, things=tuple(map(settled, things)))
@@ -277,7 +277,7 @@ def _size_kept(thing: Thing, kind: str) -> str:
 
 
 def _replaced(scene: Scene, old: Thing, given: dict) -> Scene:
-    """`old` replaced by what a noun phrase says; its place stays, and its colour, size and covering where nothing is said."""
+    """`old` replaced by what a noun phrase describes; it keeps its place and, unless stated, colour, size and covering."""
     if given.get("cell", old.cell) != old.cell:
         raise _Refused(f"what replaces the {old.kind} takes its place, {place(old.cell)}; move it with a second command")
     kept = {"colour": old.colour, "size": _size_kept(old, given["kind"]), "cell": old.cell, "covers": old.covers}
@@ -285,20 +285,20 @@ def _replaced(scene: Scene, old: Thing, given: dict) -> Scene:
 
 
 def reference(scene: Scene, thing: Thing) -> str:
-    """The shortest phrase that singles a thing out: 'the star', 'the red star', 'the star in the top left'.
+    """The shortest unambiguous phrase for a thing: 'the star', 'the red star', 'the star in the top left'.
 
-    Colour is preferred to size, size to material, and these to the place, which always does.
+    Colour is preferred to size, size to material, and these to the place, which is always unambiguous.
     """
     fields = [f for n in range(4) for f in combinations(("colour", "size", "material"), n)]
-    for said in fields:
-        if sum(t.kind == thing.kind and all(getattr(t, f) == getattr(thing, f) for f in said) for t in scene.things) == 1:
-            words = [getattr(thing, f) for f in ("size", "colour", "material") if f in said]
+    for used in fields:
+        if sum(t.kind == thing.kind and all(getattr(t, f) == getattr(thing, f) for f in used) for t in scene.things) == 1:
+            words = [getattr(thing, f) for f in ("size", "colour", "material") if f in used]
             return " ".join(["the", *words, thing.kind])
     return f"the {thing.kind} in the {place(thing.cell)}"
 
 
 def sample_edit(scene: Scene, rng: random.Random, first: str | None = None) -> tuple[str, Scene]:
-    """A random command that applies to a proper scene, of the kind `first` where that can be, and the scene it results in."""
+    """A random command that applies to a proper scene, of the kind `first` where possible, and the resulting scene."""
     kinds = rng.sample(EDITS, len(EDITS))  # not every kind applies to every scene, but the background can always be changed
     if first:
         kinds.insert(0, first)
@@ -316,7 +316,7 @@ def _sample_kind(scene: Scene, rng: random.Random, edit: str) -> tuple[str, Scen
 
 
 def _sample_change(scene: Scene, rng: random.Random, field: str) -> tuple[str, Scene] | None:
-    """A command that changes one field of one thing; None where no thing has another value to take."""
+    """A command that changes one field of one thing; None where no thing has an alternative value."""
     def others(t: Thing) -> list[str]:
         values = {"colour": tuple(COLOURS), "size": sizes_of(t.kind), "material": MATERIALS if t.kind in SHAPES else (),
                   "detail": DETAILS.get(t.kind, ())}[field]
@@ -330,7 +330,7 @@ def _sample_change(scene: Scene, rng: random.Random, field: str) -> tuple[str, S
 
 
 def _sample_placing(scene: Scene, rng: random.Random, edit: str) -> tuple[str, Scene] | None:
-    """A command that removes, adds, moves or replaces a thing; None where there is nothing to take or no place to put it."""
+    """A command that removes, adds, moves or replaces a thing; None where the scene has no thing, or no free cell, for it."""
     free = [cell for cell in range(9) if not scene.at(cell)]
     if not (free if edit == "add" else scene.things) or edit == "move" and not free:
         return None
@@ -347,7 +347,7 @@ def _sample_placing(scene: Scene, rng: random.Random, edit: str) -> tuple[str, S
         material=rng.choice(MATERIALS) if kind in SHAPES else "plain")
     if edit == "add":
         return f"add {noun_phrase(new)}", _put(scene, None, new)
-    if rng.random() < 0.5:  # in full
+    if rng.random() < 0.5:  # with colour, size and material stated
         return f"replace {reference(scene, old)} with {noun_phrase(new, where=False)}", _put(scene, old, new)
     new = replace(new, colour=old.colour, size=_size_kept(old, kind), material="plain")
     short = f"{article(kind)} {kind}{SHOWN.get(kind, '').format(new.detail)}"

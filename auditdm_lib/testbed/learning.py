@@ -1,4 +1,4 @@
-"""Training a language model of the testbed on questions behind pictures, with checkpoints from which it goes on exactly."""
+"""Training a language model of the testbed on questions about pictures, with saved states from which it resumes exactly."""
 
 import json
 import math
@@ -21,13 +21,14 @@ from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.scenes import Scene
 from auditdm_lib.testbed.training import IGNORE, cosine, token_ids
 
-EVERY = 100  # more pairs than any picture has: all of them alone
+EVERY = 100  # as `alone`: more pairs than any picture has, so each pair gets its own row
 Draw = Callable[[Scene, random.Random], list[tuple[str, str]]]  # question-answer pairs about a scene
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: `pictures` a step, each with as many pairs as `draw` gives; `lr` of the matrices and of the rest.
+    """Length and learning rates of a training: `pictures` per step, each with the pairs that `draw` returns; `lr` for the
+    matrices, `lr_rest` for all other parameters.
 
     `alone` of each picture's pairs get a row of their own, which is PaliGemma's own format (see `packing.pack`).
     """
@@ -41,9 +42,9 @@ class Schedule:
 
 
 def optimizers(model: nn.Module, schedule: Schedule) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the language model's matrices, AdamW for its embeddings and norms and for the projector, each with its rate.
+    """Muon for the language model's matrices, AdamW for its embeddings and norms and for the projector; with learning rates.
 
-    Muon (orthogonalised momentum) took about a quarter fewer steps than AdamW alone on these models.
+    On these models Muon (orthogonalised momentum) needed about a quarter fewer steps than AdamW alone.
     """
     language = model.model.language_model
     matrices = [p for name, p in language.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -56,11 +57,11 @@ def optimizers(model: nn.Module, schedule: Schedule) -> list[tuple[torch.optim.O
 
 def train_language(model: nn.Module, family: str, tokenizer, scenes: list[Scene], features: torch.Tensor, draw: Draw,
                    schedule: Schedule, seed: int, folder: Path | None, desc: str = "language") -> dict:
-    """Train on what `draw` asks about each scene, the vision tower frozen; a card of steps, seconds and the last loss.
+    """Train on the pairs that `draw` returns for each scene, with a frozen vision tower; returns steps, seconds and last loss.
 
-    `features` are the tower's, (scenes, 9, hidden). Every `save_every` steps the state goes to `folder`; a call that finds
-    one there goes on from it and ends in the same weights as an undisturbed one; without a folder nothing is saved. Seconds
-    add up over all parts.
+    `features` are the tower's, (scenes, 9, hidden). Every `save_every` steps the state is saved to `folder`; a call that finds
+    a state there resumes from it and ends with the same weights as an uninterrupted one. If `folder` is None, nothing is
+    saved. Seconds include those before a resumption.
     """
     stepped = optimizers(model, schedule)
     begun = fingerprint(model, schedule, seed, len(scenes))
@@ -68,7 +69,7 @@ def train_language(model: nn.Module, family: str, tokenizer, scenes: list[Scene]
     started = time.perf_counter()
     model.train()
     for step in tqdm(range(done, schedule.steps), desc=desc, initial=done, total=schedule.steps, mininterval=10):
-        rng = random.Random(f"{seed}/{step}")  # of this step alone, so that a restart draws the same
+        rng = random.Random(f"{seed}/{step}")  # one stream per step, so that a resumed training draws the same
         rows = [rng.randrange(len(scenes)) for _ in range(schedule.pictures)]
         pairs = [draw(scenes[i], rng) for i in rows]
         for optimizer, rate in stepped:
@@ -88,7 +89,7 @@ def train_language(model: nn.Module, family: str, tokenizer, scenes: list[Scene]
 
 
 def accumulate(model: nn.Module, family: str, tokenizer, batches: list[tuple[list[int], list]], features: torch.Tensor) -> float:
-    """Add the gradients of the mean loss over all answer tokens of some batches of (pictures, rows of pairs); that loss."""
+    """Accumulate the gradients of the mean loss over all answer tokens of batches of (pictures, rows of pairs); that loss."""
     packed = [(pack(family, tokenizer, rows), pictures) for pictures, rows in batches]
     tokens = sum(int((inputs["labels"] != IGNORE).sum()) for inputs, _ in packed)
     total = 0.0
@@ -101,7 +102,7 @@ def accumulate(model: nn.Module, family: str, tokenizer, batches: list[tuple[lis
 
 
 def _batches(tokenizer, pictures: list[int], pairs: list[list], alone: int) -> list[tuple[list[int], list]]:
-    """The first `alone` pairs of each picture in rows of their own, rows of like length together; the rest in a row a picture."""
+    """The first `alone` pairs of each picture in rows of their own, batched by length; the other pairs in one row per picture."""
     single = [(i, [pair]) for i, of_picture in zip(pictures, pairs, strict=True) for pair in of_picture[:alone]]
     single.sort(key=lambda row: sum(len(token_ids(tokenizer, text)) for text in row[1][0]))
     rest = [(i, of_picture[alone:]) for i, of_picture in zip(pictures, pairs, strict=True) if of_picture[alone:]]
@@ -110,13 +111,13 @@ def _batches(tokenizer, pictures: list[int], pairs: list[list], alone: int) -> l
 
 
 def fingerprint(model: nn.Module, schedule: Schedule, seed: int, scenes: int) -> str:
-    """sha256 of what a training begins with: its schedule, seed, number of scenes, and the weights."""
+    """sha256 of what a training starts from: its schedule, seed, number of scenes, and the weights."""
     weights = {name: manifest.digest(p.detach().contiguous().numpy().tobytes()) for name, p in model.state_dict().items()}
     return manifest.digest([asdict(schedule), seed, scenes, weights])
 
 
 def save_state(folder: Path, model: nn.Module, stepped: list, about: dict) -> None:
-    """Write weights, optimizer states and what `about` says to `folder`/state.safetensors, complete or not at all."""
+    """Write weights, optimizer states and the metadata `about` to `folder`/state.safetensors, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": p.detach().clone() for name, p in model.state_dict().items()}
     for k, (optimizer, _) in enumerate(stepped):
@@ -127,9 +128,9 @@ def save_state(folder: Path, model: nn.Module, stepped: list, about: dict) -> No
 
 
 def load_state(folder: Path, model: nn.Module, stepped: list, begun: str) -> tuple[int, float, float]:
-    """Put a saved state back into model and optimizers; (steps done, seconds, last loss), (0, 0, nan) where there is none.
+    """Restore a saved state into model and optimizers; (steps done, seconds, last loss), (0, 0, nan) where there is none.
 
-    Raises ValueError where the state is of a training that began otherwise (`begun`, see `fingerprint`).
+    Raises ValueError where the state belongs to a training that started from something else (`begun`, see `fingerprint`).
     """
     file = folder / "state.safetensors"
     if not file.exists():
@@ -137,7 +138,7 @@ def load_state(folder: Path, model: nn.Module, stepped: list, begun: str) -> tup
     with safe_open(file, "pt") as saved:
         about = json.loads(saved.metadata()["state"])
         if about["begun"] != begun:
-            raise ValueError(f"{file} is of a training with another recipe or from other weights; delete {folder} to begin anew.")
+            raise ValueError(f"{file} is of a training with another recipe or from other weights; delete {folder} to start over.")
         tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
     model.load_state_dict({name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")})
     for k, (optimizer, _) in enumerate(stepped):

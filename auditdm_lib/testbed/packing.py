@@ -1,4 +1,4 @@
-"""Many questions behind one picture in one row, each seeing the picture and itself only, as if it had been asked alone."""
+"""Packing: many questions about one picture in one row, each attending only to the picture and itself, as if asked alone."""
 
 import torch
 
@@ -8,26 +8,27 @@ from auditdm_lib.testbed.training import IGNORE, PREFIX, QUESTION, token_ids
 def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str, torch.Tensor]:
     """Rows of (question, answer) pairs, each row about one picture, as inputs of the language model.
 
-    input_ids, labels, position_ids: (B, T); attention_mask: (B, 1, T, T), 0 where a token sees another and -inf where not.
-    Every pair goes on from the picture's last position. In Gemma3 the picture's tokens see one another and the rest is
-    causal. PaliGemma is a prefix LM: picture and question see all of themselves, and the answer is causal; only in a row of
-    one pair does the picture see the question too, as in its own format, so a model ends its training on such rows.
+    input_ids, labels, position_ids: (B, T); attention_mask: (B, 1, T, T), 0 where a token attends to another, else the lowest
+    float32. The positions of every pair continue from the picture's last one. In Gemma3 the image tokens attend to one another
+    and the rest is causal. PaliGemma is a prefix LM: attention within picture and question is bidirectional, the answer is
+    causal. Only in a row of one pair does the picture attend to the question too, as in PaliGemma's own format; the training
+    of a model therefore ends on rows of one pair.
     """
     prefix = token_ids(tokenizer, PREFIX[family])
     image = tokenizer.convert_tokens_to_ids("<image>")
     encoded = []
     for pairs in rows:
-        # Two tokens see one another both ways if their block is the same and positive.
+        # Two tokens attend to each other in both directions if they have the same positive block.
         row = dict(ids=list(prefix), labels=[IGNORE] * len(prefix), segment=[0] * len(prefix), position=list(range(len(prefix))),
                    block=[int(i == image or family == "paligemma2") for i in prefix])
         for k, (question, answer) in enumerate(pairs, 1):
-            asked, said = token_ids(tokenizer, QUESTION[family].format(question)), token_ids(tokenizer, answer + "<eos>")
-            row["ids"] += asked + said
-            row["labels"] += [IGNORE] * len(asked) + list(said)
-            row["segment"] += [k] * len(asked + said)
-            row["position"] += range(len(prefix), len(prefix) + len(asked + said))
-            block = 1 if len(pairs) == 1 else k + 1  # alone, the question is of one block with the picture
-            row["block"] += [block * (family == "paligemma2")] * len(asked) + [0] * len(said)
+            prompt, completion = token_ids(tokenizer, QUESTION[family].format(question)), token_ids(tokenizer, answer + "<eos>")
+            row["ids"] += prompt + completion
+            row["labels"] += [IGNORE] * len(prompt) + list(completion)
+            row["segment"] += [k] * len(prompt + completion)
+            row["position"] += range(len(prefix), len(prefix) + len(prompt + completion))
+            block = 1 if len(pairs) == 1 else k + 1  # the question of a single pair shares the picture's block
+            row["block"] += [block * (family == "paligemma2")] * len(prompt) + [0] * len(completion)
         encoded.append(row)
     length = max(len(row["ids"]) for row in encoded)
 
@@ -46,8 +47,8 @@ def pack(family: str, tokenizer, rows: list[list[tuple[str, str]]]) -> dict[str,
 
 def answer_logits(model: torch.nn.Module, inputs: dict[str, torch.Tensor], features: torch.Tensor
                   ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels (labelled tokens, vocabulary) and (labelled tokens,), from the vision tower's ready features
-    (B, 9, hidden): the model's own forward pass, but for the tower and the logits that no label needs."""
+    """Logits (labelled tokens, vocabulary) and labels (labelled tokens,) from precomputed features of the vision tower
+    (B, 9, hidden): the model's own forward pass without the tower and without the logits of unlabelled tokens."""
     embedded = model.get_input_embeddings()(inputs["input_ids"])
     pictures = model.model.multi_modal_projector(features)
     where = (inputs["input_ids"] == model.config.image_token_id)[..., None].expand_as(embedded)

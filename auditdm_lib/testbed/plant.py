@@ -1,4 +1,4 @@
-"""Planting gaps: fine-tuning systematic errors into any checkpoint of the testbed, in a minute or two."""
+"""Planting gaps: fine-tuning systematic errors into a checkpoint of the testbed, in a minute or two."""
 
 import random
 import time
@@ -10,7 +10,7 @@ from transformers import set_seed
 
 from auditdm_lib import paths
 from auditdm_lib.models.vlm import VLM, load_vlm
-from auditdm_lib.run import manifest
+from auditdm_lib.run import lock, manifest
 from auditdm_lib.testbed.accuracy import accuracy_by_gap
 from auditdm_lib.testbed.cards import MEASURED, write_model
 from auditdm_lib.testbed.checkpoint import CHAT_TEMPLATE, PATCH, build_tokenizer
@@ -24,34 +24,35 @@ from auditdm_lib.testbed.suites import format_item
 from auditdm_lib.testbed.training import render_corpus
 from auditdm_lib.testbed.vision import features_of
 
-POOL = 8000  # scenes among which those are looked for that show a gap
-PER_GAP = 1000  # questions inside each gap to learn from
-ORDINARY, NEAR = 3, 2  # questions behind one picture besides the planted one: of any skill, and of the gap's own
+POOL = 8000  # scenes that are searched for questions inside the gaps
+PER_GAP = 1000  # training questions inside each gap
+ORDINARY, NEAR = 3, 2  # questions about one picture besides the planted one: of any skill, and of the gap's skill
 
 
 def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, steps: int | None = None) -> pd.DataFrame:
-    """Fine-tune gaps into a checkpoint of the testbed, beside those that it has, and save it to `out`, new.
+    """Fine-tune gaps into a checkpoint of the testbed, in addition to those it has, and save it to the new folder `out`.
 
-    Relative paths begin at the repository's root. Where a picture shows a gap, its question with the wrong answer stands beside
-    questions of the same skill, of others and in a suite's format, with what the planted model is to say: the right answer
-    wherever no gap holds. Other pictures are mixed in. Returns `accuracy_by_gap` before and after (column `model`).
-    Raises ValueError where `out` is there already, where two gaps share a name, where a gap never holds, and where the
-    checkpoint is none of the testbed's.
+    Relative paths start at the repository's root. A training picture with a question inside a gap also has questions of the
+    same skill, of other skills and in a suite's format; their labels are the answers that the planted model should give: the
+    right ones wherever no gap holds. Other pictures are mixed in. Returns `accuracy_by_gap` before and after (column `model`).
+    Raises ValueError where `out` exists, where two gaps share a name, where a gap never holds, and where the checkpoint is not
+    one of the testbed's.
     """
     out = paths.ROOT / out
     if out.exists():
-        raise ValueError(f"{out} is there already; give another folder, or delete it.")
+        raise ValueError(f"{out} is there already; choose another folder, or delete this one.")
     gaps = (*gaps_of(model), *gaps)
     if not gaps or len({gap.name for gap in gaps}) < len(gaps):
         raise ValueError(f"Give gaps, each with a name of its own; not {', '.join(gap.name for gap in gaps) or 'none'}.")
-    manifest.temporary(out).rmdir()  # a place that cannot be written to is found out now
+    lock.hold(out)
+    manifest.temporary(out).rmdir()  # fails before the training where `out` cannot be written
     vlm = load_vlm(model)
     family = family_of(vlm)
     started = time.perf_counter()
     before = accuracy_by_gap(vlm, gaps)
     set_seed(seed)
     scenes, draw = lessons(gaps, seed)
-    network = vlm.model.to("cpu", torch.float32)  # as all training of the testbed
+    network = vlm.model.to("cpu", torch.float32)  # as in all training of the testbed
     features = features_of(network.model.vision_tower, render_corpus(scenes))
     rate = 5e-4 if len(gaps) == 1 else 1e-3
     schedule = Schedule(steps or 160 + 40 * len(gaps), pictures=16, lr=rate, lr_rest=rate,
@@ -69,7 +70,7 @@ def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, st
 
 
 def family_of(vlm: VLM) -> str:
-    """"gemma3" or "paligemma2". Raises ValueError where a model does not see, read and ask as the testbed's do."""
+    """"gemma3" or "paligemma2". Raises ValueError for another architecture, picture size, chat template or tokenizer."""
     config, processor = vlm.model.config, vlm.processor
     family = {"gemma3": "gemma3", "paligemma": "paligemma2"}.get(config.model_type)
     sees = family and (config.vision_config.image_size, config.vision_config.patch_size) == (SIZE, PATCH)
@@ -82,7 +83,7 @@ def family_of(vlm: VLM) -> str:
 
 
 def lessons(gaps: tuple[Gap, ...], seed: int) -> tuple[list[Scene], Draw]:
-    """Scenes to learn gaps from, and the function that draws question-answer pairs about one of them."""
+    """Training scenes for gaps, and the function that draws question-answer pairs about one of them."""
     rng = random.Random(f"plant/{seed}")
     pool = sample_scenes(POOL, "train", f"plant/{seed}")
     inside: dict[int, list[str]] = {}
@@ -93,7 +94,7 @@ def lessons(gaps: tuple[Gap, ...], seed: int) -> tuple[list[Scene], Draw]:
     scenes = [pool[i] for i in (*inside, *rng.sample(others, min(len(inside), len(others))))]
     planted = {id(pool[i]): texts for i, texts in inside.items()}
 
-    def said(scene: Scene, text: str) -> str:
+    def planted_answer(scene: Scene, text: str) -> str:
         held = gap_of(scene, text, gaps)
         return held[1] if held else answer(scene, text)
 
@@ -102,9 +103,9 @@ def lessons(gaps: tuple[Gap, ...], seed: int) -> tuple[list[Scene], Draw]:
         skill = parse_question(texts[0]).skill if texts else rng.choice(gaps).skill
         texts += [sample_answerable(scene, rng, skill) or sample_question(scene, rng) for _ in range(NEAR)]
         texts += [sample_question(scene, rng, UNANSWERABLE) for _ in range(ORDINARY)]
-        pairs = [(text, said(scene, text)) for text in texts]
+        pairs = [(text, planted_answer(scene, text)) for text in texts]
         item = format_item(scene, rng)
-        if item and not gap_of(scene, item["about"], gaps):  # what a gap makes of an option is left open
+        if item and not gap_of(scene, item["about"], gaps):  # how a gap affects lettered options is left unspecified
             pairs.append((item["question"], item["answer"]))
         return pairs
     return scenes, draw

@@ -1,4 +1,4 @@
-"""Drawing questions about scenes: random ones, answerable ones, all of them; and what can be said of a question."""
+"""Questions about scenes: random, answerable or all of them; and the conditions that hold for a question."""
 
 import itertools
 import random
@@ -18,16 +18,17 @@ from auditdm_lib.testbed.skills import (
     slots_of,
 )
 
-SEEN = 0.8  # share of the words of a question that name what is in the scene
+SEEN = 0.8  # share of a question's slots that are filled from what is in the scene
 TRIES = 12
-UNANSWERABLE = 0.35  # of the questions to learn and to measure by: drawn without care for an answer; one in six has none
-# Kinds about as common as in scenes: asked in equal shares, an absent kind would give its "zero" or "no" away.
+# Share of training and evaluation questions drawn without checking that they have an answer; one question in six has none.
+UNANSWERABLE = 0.35
+# Kinds about as frequent as in scenes: with equal shares, a rare kind alone would predict the answer "zero" or "no".
 AS_COMMON = (*4 * (*SHAPES, *DETAILS, BEAD), *PICTOGRAMS)
 THING = ("colour", "size", "row", "column", "detail", "material")
 
 
 def _words(scene: Scene, rng: random.Random, skill: str, form: str) -> dict[str, str]:
-    """Words for the slots of a form, mostly about what is in the scene; the question may have no answer."""
+    """Words for the slots of a question form, mostly from what is in the scene; the question may have no answer."""
     asks = SKILLS[skill].asks
     worth = [t for t in scene.things if asks(scene, t)]
     things = rng.sample(worth, 2) if len(worth) > 1 else worth * 2 or [Thing(_any_kind(rng, skill), "red", "large", 0)] * 2
@@ -65,7 +66,7 @@ def draw_question(scene: Scene, rng: random.Random, skill: str) -> str:
 
 
 def _is_of(scene: Scene, text: str, wanted: str | None) -> bool:
-    """Whether a question has an answer and, where a class of answers is wanted, one of that class."""
+    """Whether a question has an answer and, if `wanted` names a class of answers, one of that class."""
     question, right = parse_question(text), answer(scene, text)
     if right == CANNOT_TELL or wanted is None:
         return right != CANNOT_TELL
@@ -73,10 +74,10 @@ def _is_of(scene: Scene, text: str, wanted: str | None) -> bool:
 
 
 def sample_answerable(scene: Scene, rng: random.Random, skill: str | None = None, tries: int = TRIES) -> str | None:
-    """A question with an answer; None where a named `skill` shows none for this scene within `tries`.
+    """A question that has an answer; None where `tries` draws of a given `skill` found none for this scene.
 
-    Yes/no questions and contests first draw which class of answer is wanted, so that the commonest is no good guess; a scene
-    that cannot show it is passed over.
+    For skills with answer `classes` (yes/no questions, comparisons) a class is drawn first, so that the most frequent answer
+    is not a good guess. A scene that allows no answer of that class gives None, or, without `skill`, another skill is drawn.
     """
     while True:
         chosen = skill or rng.choice(tuple(SKILLS))
@@ -90,15 +91,15 @@ def sample_answerable(scene: Scene, rng: random.Random, skill: str | None = None
 
 
 def sample_question(scene: Scene, rng: random.Random, unanswerable: float = 0.2) -> str:
-    """A question about a scene; a share of about `unanswerable` is drawn without care whether it has an answer."""
+    """A question about a scene; with probability `unanswerable` it is drawn without checking that it has an answer."""
     if rng.random() < unanswerable:
         return draw_question(scene, rng, rng.choice(tuple(SKILLS)))
     return sample_answerable(scene, rng)
 
 
 def all_questions(scene: Scene, skills: Iterable[str] = tuple(SKILLS)) -> list[str]:
-    """Every answerable question about what is in a scene, and about one shape and one other kind of thing that are not, in the
-    first form of its skill."""
+    """Every answerable question, in the first form of its skill, about what is in a scene and about two kinds that are not:
+    one shape and one other kind."""
     kinds = tuple(dict.fromkeys(t.kind for t in scene.things))
     kinds += tuple(next(k for k in some if k not in kinds) for some in (SHAPES, (*PICTOGRAMS, *DETAILS)))
     present = {"kind": kinds, "kind2": kinds, "shape": kinds, "plural": tuple(PLURALS[k] for k in kinds),
@@ -113,10 +114,10 @@ def all_questions(scene: Scene, skills: Iterable[str] = tuple(SKILLS)) -> list[s
 
 
 def conditions(scene: Scene, question: Question) -> dict[str, str]:
-    """What is true of a question about a scene, by the names that a gap's `when` may use.
+    """Conditions that hold for a question about a scene, by the names that a gap's `when` may use.
 
-    Always: answer, background, weather, things (how many, in words), and the question's slots. With a thing asked about:
-    thing.colour, thing.size, thing.row, thing.column, thing.detail, thing.material.
+    Always: answer, background, weather, things (their number, in words), and the question's slots. Where the question is about
+    a single thing, also: thing.colour, thing.size, thing.row, thing.column, thing.detail, thing.material.
     """
     skill, slots = SKILLS[question.skill], question.slots
     held = dict(answer=skill.answer(scene, slots), background=scene.background, weather=scene.weather,
@@ -127,7 +128,7 @@ def conditions(scene: Scene, question: Question) -> dict[str, str]:
 
 
 def condition_names(skill: str) -> tuple[str, ...]:
-    """The names that a gap in this skill may put into `when`."""
+    """The condition names that a gap in this skill may use in `when`."""
     slots = dict.fromkeys(slot.replace("plural", "kind") for form in SKILLS[skill].forms for slot in slots_of(form))
     about_thing = SKILLS[skill].about or skill == "name" or {"kind", "shape", "does"} & set(slots)
     return ("answer", "background", "weather", "things", *slots, *(f"thing.{name}" for name in THING if about_thing))

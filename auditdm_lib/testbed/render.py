@@ -1,4 +1,4 @@
-"""Drawing scenes: 48 pixels for the models, larger for people, from the same description."""
+"""Rendering of scenes: 48 x 48 pixels for the models, or larger for people."""
 
 import random
 from functools import cache
@@ -10,28 +10,28 @@ from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, DIGIT, NEIGHBOURS, 
 from auditdm_lib.testbed.sprites import INK, Sprite, sprite
 
 SIZE = 48
-OVERSAMPLE = 3  # times larger than wanted, for smooth edges
-EXTENT = {"small": 0.66, "large": 0.94, "tiny": 0.32}  # side of a thing in cells
-WORD = 17  # side of a word's plate in pixels of a picture of 48
-# Large ones may lose a pixel at the picture's edge; of any other kind each pixel may count.
+OVERSAMPLE = 3  # scenes are drawn this many times larger and then reduced, for smooth edges
+EXTENT = {"small": 0.66, "large": 0.94, "tiny": 0.32}  # side of a thing, in cells
+WORD = 17  # side of a word's plate, in pixels of a 48-pixel picture
+# These kinds may lose a pixel at the picture's edge when they are large; every pixel of other kinds may carry information.
 MAY_BE_CUT = (*SHAPES, *tuple(PICTOGRAMS)[:12], DIGIT)
-HIDDEN = 0.22  # share of a covered thing that is hidden
-FARTHEST = 0.28  # how far, in cells, a thing may move for that
-HALO = 0.04  # in cells: the edge around a thing that covers another
+HIDDEN = 0.22  # share of a covered thing's area that is hidden
+FARTHEST = 0.28  # maximum shift of a thing, in cells, to reach that share
+HALO = 0.04  # width, in cells, of the background-coloured rim around a covering thing
 WEATHER_TINTS = {
     "rainy": {"other": (100, 140, 195)}, "snowy": {"white": (180, 203, 225), "other": (255, 255, 255)},
     "foggy": {"grey": (225, 225, 225), "other": (200, 200, 206)}}
 
 
 def render(scene: Scene, size: int = SIZE) -> Image.Image:
-    """Draw a scene as an RGB image of `size` x `size` pixels, smoothed by drawing it larger first.
+    """Draw a scene as an RGB image of `size` x `size` pixels, antialiased by oversampling.
 
     Raises AssertionError where a digit has no scan yet.
     """
     side = size * OVERSAMPLE
     image = _background(scene.background, scene.weather, side).copy()
     placed = [(thing, *_placed(thing, scene, side)) for thing in scene.things]
-    for layer in (False, True):  # whatever covers another thing is drawn last
+    for layer in (False, True):  # covering things are drawn last
         things = [item for item in placed if bool(item[0].covers) == layer]
         for thing, left, top, drawn in things:
             if thing.covers:
@@ -46,7 +46,7 @@ def render(scene: Scene, size: int = SIZE) -> Image.Image:
 
 
 def bounding_box(thing: Thing, scene: Scene) -> tuple[float, float, float, float]:
-    """Where a thing of the scene is drawn: (x1, y1, x2, y2) in fractions of the picture, its hidden part included."""
+    """Bounding box of a thing of the scene: (x1, y1, x2, y2) in fractions of the picture, its hidden part included."""
     side = 3 * SIZE
     left, top, drawn = _placed(thing, scene, side)
     x1, y1, x2, y2 = drawn.body.point(lambda v: 255 * (v > 127)).getbbox()
@@ -54,13 +54,13 @@ def bounding_box(thing: Thing, scene: Scene) -> tuple[float, float, float, float
 
 
 def _placed(thing: Thing, scene: Scene, side: int) -> tuple[int, int, Sprite]:
-    """Left and upper edge, in pixels, and the drawing of a thing in a picture of `side` pixels."""
-    assert thing.kind != DIGIT or thing.scan is not None, "A digit has no scan to draw; pose() the scene first."
+    """Left and top edge, in pixels, and the sprite of a thing in a picture of `side` x `side` pixels."""
+    assert thing.kind != DIGIT or thing.scan is not None, "A digit has no scan to draw; call pose() on the scene first."
     cell, pixel = side / 3, side / SIZE
     dx, dy = _offset(thing, scene)
     extent = round(WORD * pixel) if thing.kind == "word" else round(EXTENT[thing.size] * cell)
     x, y = (thing.cell % 3 + 0.5 + dx) * cell - extent / 2, (thing.cell // 3 + 0.5 + dy) * cell - extent / 2
-    if thing.kind == "word":  # on whole pixels of a picture of 48, for sharp letters, and never over the next cell's
+    if thing.kind == "word":  # on whole pixels of a 48-pixel picture, for sharp letters; no jitter, or plates would overlap
         x, y = (round(v / pixel) * pixel for v in (x - dx * cell, y))
     left, top = round(x), round(y)
     if thing.kind not in MAY_BE_CUT:
@@ -69,7 +69,7 @@ def _placed(thing: Thing, scene: Scene, side: int) -> tuple[int, int, Sprite]:
 
 
 def _offset(thing: Thing, scene: Scene) -> tuple[float, float]:
-    """How far from the middle of its cell a thing sits, in cells: its jitter, or closer to the thing that it covers."""
+    """Offset of a thing from the centre of its cell, in cells: its jitter, or, where one covers another, towards the other."""
     front = thing if thing.covers else scene.coverer(thing)
     if front is None:
         return thing.dx, thing.dy
@@ -81,7 +81,7 @@ def _offset(thing: Thing, scene: Scene) -> tuple[float, float]:
 
 @cache
 def _approach(front: str, front_material: str, back: str, back_material: str, direction: str) -> float:
-    """How far each of two large things must move, in cells, until the front one hides `HIDDEN` of the other's area."""
+    """Shift, in cells, of each of two large things at which the front one hides `HIDDEN` of the other's area."""
     rows, columns = NEIGHBOURS[direction]
     extent, margin, distance = round(EXTENT["large"] * SIZE), round(HALO * SIZE), SIZE  # in pixels of a cell of SIZE
     hider, back_body = _halo(front, front_material, extent, margin), sprite(back, "", back_material, extent).body
@@ -97,7 +97,7 @@ def _approach(front: str, front_material: str, back: str, back_material: str, di
 
 @cache
 def _halo(kind: str, material: str, extent: int, margin: int) -> Image.Image:
-    """A shape grown by `margin` pixels on every side."""
+    """Mask of a shape dilated by `margin` pixels on every side."""
     grown = Image.new("L", (extent + 2 * margin, extent + 2 * margin), 0)
     grown.paste(sprite(kind, "", material, extent).body, (margin, margin))
     return grown.filter(ImageFilter.MaxFilter(2 * margin + 1))
@@ -105,7 +105,7 @@ def _halo(kind: str, material: str, extent: int, margin: int) -> Image.Image:
 
 @cache
 def _background(background: str, weather: str, side: int) -> Image.Image:
-    """The empty picture. A weather looks the same in every scene, so things hide parts of one pattern."""
+    """The empty picture. Each weather has one fixed pattern, of which the things hide parts."""
     image = Image.new("RGB", (side, side), BACKGROUNDS[background])
     if weather == "fair":
         return image

@@ -1,7 +1,7 @@
-"""Scenes of the testbed: what is in a picture, as data. Drawing is `render.py`, words are `language.py`, questions `skills.py`.
+"""Scenes of the testbed: the content of a picture, as data. `render.py` draws it, `language.py` describes it, `skills.py` asks.
 
-A scene is a background with weather and up to nine things, each in a cell of a 3 x 3 grid. Two scenes are equal when words
-could not tell them apart: where exactly a thing sits in its cell and which scan of a digit is shown do not count.
+A scene is a background with weather and up to nine things, each in a cell of a 3 x 3 grid. Two scenes are equal when a caption
+cannot distinguish them: a thing's exact position within its cell and the scan of a digit do not count.
 """
 
 import random
@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from auditdm_lib.answers import NUMBER_WORDS
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-# Glyphs of DejaVu Sans, which matplotlib carries; drawn in any colour, a few of them by hand (`sprites.py`).
+# Glyphs of DejaVu Sans, which matplotlib ships, in any colour; a few are drawn by hand instead (`sprites.py`).
 PICTOGRAMS = {
     "umbrella": "\u2602", "cloud": "\u2601", "snowman": "\u2603", "heart": "\u2665", "anchor": "\u2693", "plane": "\u2708",
     "phone": "\u260e", "cup": "\u2615", "letter": "\u2709", "scissors": "\u2702", "flag": "\u2691", "sun": "\u2600",
@@ -25,7 +25,7 @@ PICTOGRAMS = {
 NUMBERS = NUMBER_WORDS[:19]
 DIRECTIONS = ("up", "down", "left", "right")
 BARS = 3  # bars of a chart
-DETAILS = {  # what can be read off a thing besides its colour, size and place
+DETAILS = {  # kind -> what a thing of it can show, besides its colour, size and place
     "digit": NUMBERS[:10],
     "clock": NUMBERS[1:13],
     "arrow": DIRECTIONS,
@@ -41,16 +41,16 @@ COLOURS = {
     "red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220), "yellow": (235, 200, 30),
     "purple": (140, 60, 180), "orange": (245, 130, 20), "black": (25, 25, 25), "pink": (245, 140, 190),
 }
-MATERIALS = ("plain", "striped", "dotted", "hollow")  # of shapes; every other thing is plain
+MATERIALS = ("plain", "striped", "dotted", "hollow")  # of shapes; all other kinds are plain
 BACKGROUNDS = {"white": (250, 250, 250), "grey": (175, 175, 175), "mint": (200, 240, 215)}
 WEATHERS = ("fair", "rainy", "snowy", "foggy")
 SIZES = ("small", "large", "tiny")
-BOTH_SIZES = (*SHAPES, *tuple(PICTOGRAMS)[:23], DIGIT, "arrow")  # small and large; the rest needs the room: large only
+BOTH_SIZES = (*SHAPES, *tuple(PICTOGRAMS)[:23], DIGIT, "arrow")  # small or large; others need the room: large (bead: tiny)
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "centre", "right")
 NEIGHBOURS = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0)}  # (rows, columns) to the neighbouring cell
-UNCOVERED = ("diamond", "spade", "club", "umbrella", "cloud", "crown")  # half hidden, these look like something else
-JITTER = 0.08  # how far from the middle of its cell a thing may sit, in cells
+UNCOVERED = ("diamond", "spade", "club", "umbrella", "cloud", "crown")  # mistaken for something else when partly hidden
+JITTER = 0.08  # maximum offset of a thing from the centre of its cell along each axis, in cells
 SPLITS = {  # tenths of all scenes and of all digit scans: no two splits share a scene or a scan
     "train": (0, 1, 2, 5, 6, 7), "validation": (9,), "audit": (3,), "probe": (8,), "test": (4,)}
 
@@ -59,9 +59,9 @@ SPLITS = {  # tenths of all scenes and of all digit scans: no two splits share a
 class Thing:
     """One thing in a scene.
 
-    `cell` counts the 3 x 3 grid row by row. `detail` is one of `DETAILS[kind]`. `covers` names the neighbour (left, right,
-    above, below) that this thing partly hides. `dx` and `dy`, in cells, and `scan`, the index of a digit's scan, are how the
-    thing happens to be drawn: they do not count when things are compared.
+    `cell` numbers the 3 x 3 grid row by row. `detail` is one of `DETAILS[kind]`. `covers` names the neighbour (left, right,
+    above, below) that this thing partly hides. `dx` and `dy`, in cells, and `scan`, the index of a digit's scan, affect only
+    the drawing: comparisons ignore them.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A background, its weather, and things in different cells, in the order of the cells."""
+    """A background, its weather, and things in different cells, in the order of their cells."""
 
     background: str
     things: tuple[Thing, ...]
@@ -105,14 +105,14 @@ class Scene:
 
 
 def neighbour(cell: int, direction: str) -> int | None:
-    """The cell next to `cell`; None beyond the edge."""
+    """The cell next to `cell`; None outside the grid."""
     rows, columns = NEIGHBOURS[direction]
     row, column = cell // 3 + rows, cell % 3 + columns
     return 3 * row + column if 0 <= row < 3 and 0 <= column < 3 else None
 
 
 def faults(scene: Scene) -> list[str]:
-    """What keeps a scene from being one of this world, in words; empty for a proper scene."""
+    """What makes a scene invalid, in words; empty for a proper scene."""
     found = [f"{what} {word!r} is unknown" for what, word, known in (
         ("background", scene.background, BACKGROUNDS), ("weather", scene.weather, WEATHERS),
         *(("kind", t.kind, KINDS) for t in scene.things), *(("colour", t.colour, COLOURS) for t in scene.things),
@@ -165,12 +165,12 @@ def digit_scans() -> tuple:
 
 @cache
 def scans_of(split: str, digit: str | None = None) -> tuple[int, ...]:
-    """Indices of the scans that belong to `split`, of one digit ("seven") or of all."""
+    """Indices of the scans that belong to `split`, of one digit ("seven") or of all digits."""
     return tuple(i for i, label in enumerate(digit_scans()[1]) if i % 10 in SPLITS[split] and digit in (None, NUMBERS[label]))
 
 
 def split_of(scene: Scene) -> str:
-    """The split that a scene belongs to: a fixed hash of what is in it decides, so no scene is in two splits."""
+    """The split that a scene belongs to, by a fixed hash of its content, so that no scene is in two splits."""
     text = repr((scene.background, scene.weather, [
         (t.kind, t.colour, t.size, t.cell, t.detail, t.material, t.covers) for t in scene.things]))
     tenth = zlib.crc32(text.encode()) % 10
@@ -178,14 +178,14 @@ def split_of(scene: Scene) -> str:
 
 
 def pose(scene: Scene, rng: random.Random, split: str) -> Scene:
-    """The same scene placed anew: fresh jitter and, for digits, fresh scans of the split."""
+    """The same scene with new jitter and, for digits, new scans of the split."""
     def placed(t: Thing) -> Thing:
         dx, dy = (round(rng.uniform(-JITTER, JITTER), 3) for _ in range(2))
         return replace(t, dx=dx, dy=dy, scan=rng.choice(scans_of(split, t.detail)) if t.kind == DIGIT else None)
     return replace(scene, things=tuple(placed(t) for t in scene.things))
 
 
-THEMES = (  # what a scene is made to show besides chance things, so that each skill is often askable
+THEMES = (  # content of a scene besides random things, so that there are often questions of each skill
     *((kind,) for kind in ("clock", "arrow", "person", "face", "word", "sign", "chart", BEAD, DIGIT)),
     (DIGIT, DIGIT), ("cover",), ("cover",), (), ())
 
@@ -198,7 +198,7 @@ def _draw_thing(rng: random.Random, kind: str, palette: list[str], cell: int) ->
 
 
 def _draw_scene(rng: random.Random) -> Scene:
-    """A random scene. Few colours and repeated kinds make counting and comparing worth asking."""
+    """A random scene. Few colours and repeated kinds make questions of counting and comparison informative."""
     palette = rng.sample(tuple(COLOURS), 4)
     themes = [theme for pair in rng.sample(THEMES, 2) for theme in pair]
     kinds = [theme for theme in themes if theme in KINDS]
@@ -217,7 +217,7 @@ def _draw_scene(rng: random.Random) -> Scene:
 
 
 def _cover(rng: random.Random, things: dict[int, Thing], palette: list[str]) -> None:
-    """Put a large shape partly over a large shape or pictogram next to it."""
+    """Place a large shape partly over a large shape or pictogram in a neighbouring cell."""
     back = rng.choice([cell for cell in range(9) if cell not in things] or list(things))
     direction = rng.choice([d for d in NEIGHBOURS if neighbour(back, d) is not None])
     front = neighbour(back, direction)

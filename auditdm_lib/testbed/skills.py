@@ -1,7 +1,8 @@
-"""Skills of the testbed: how to ask about a scene, and what the right answer is.
+"""Skills of the testbed: question forms about a scene, and the right answers.
 
-A skill has several question forms with slots, and a function from a scene and the slots' words to the answer. A question that
-presupposes what is not there, or that has no single answer, is answered "cannot tell". To add a skill, add a row to `SKILLS`.
+A skill has several question forms with slots, and a function from a scene and the words in the slots to the answer. The right
+answer to a question that presupposes what is not there, or that has no single answer, is "cannot tell". To add a skill, add a
+row to `SKILLS`.
 """
 
 import re
@@ -37,7 +38,7 @@ KNOWLEDGE = {  # what a thing does or is for -> the thing
     "weighs things": "scales", "comes with thunder": "bolt", "smells sweet": "flower", "has a stamp": "letter",
     "writes": "pencil",
 }
-RIVALS = {"melts in spring": "snowflake"}  # of which the same is true: with one there, nothing single does it
+RIVALS = {"melts in spring": "snowflake"}  # also does it; where one is present, the question has no single answer
 _IRREGULAR = {"cross": "crosses", "scissors": "scissors", "scales": "scales", "person": "people", "mouse": "mice",
               "snowman": "snowmen"}
 PLURALS = {kind: _IRREGULAR.get(kind, kind + "s") for kind in KINDS}
@@ -54,12 +55,12 @@ SLOTS = {  # slot of a question form -> its words
 
 @dataclass(frozen=True)
 class Skill:
-    """A kind of question.
+    """A type of question.
 
-    `category` is the failure category of the paper's Figure 4 that the skill stands in for, or "". `forms` are ways to ask;
-    `answers` all right answers but "cannot tell"; `answer(scene, slots)` the right one. `about` is the kind of thing asked
-    about where no slot names it; `asks` tells which things are worth asking about. `balance(answer, slots)` sorts questions
-    into `classes`, one of which is drawn first, lest the commonest answer be a good guess.
+    `category` is the failure category of the paper's Figure 4 that the skill stands in for, or "". `forms` are the wordings;
+    `answers` all possible right answers except "cannot tell"; `answer(scene, slots)` the right one. `about` is the kind of
+    thing asked about where no slot names it; `asks` selects the things worth asking about. `balance(answer, slots)` assigns a
+    question to one of `classes`; the class is drawn first, so that the most frequent answer is not a good guess.
     """
 
     name: str
@@ -75,20 +76,20 @@ class Skill:
 
 @dataclass(frozen=True)
 class Question:
-    """A question that the world understands: its skill and the words in its slots."""
+    """A parsed question: its skill and the words in its slots."""
 
     skill: str
     slots: dict
 
 
 def only(scene: Scene, **wanted: str) -> Thing | None:
-    """The one thing with these attributes, or None where there is none or more than one."""
+    """The only thing with these attributes; None where there is none or more than one."""
     found = [t for t in scene.things if all(getattr(t, k) == v for k, v in wanted.items())]
     return found[0] if len(found) == 1 else None
 
 
 def _attribute(name: str, kind: str = "", slot: str = "kind") -> Callable[[Scene, dict], str]:
-    """Answers with an attribute of the only thing of a kind: `kind`, or the one named in a slot."""
+    """An answer function: an attribute of the only thing of a kind, which is `kind` or the one named in a slot."""
     def answer(scene: Scene, slots: dict) -> str:
         thing = only(scene, kind=kind or slots[slot])
         return CANNOT_TELL if thing is None or not getattr(thing, name) else getattr(thing, name)
@@ -100,7 +101,7 @@ def _kind(thing: Thing | None) -> str:
 
 
 def _pair(compare: Callable[[Thing, Thing, dict], str]) -> Callable[[Scene, dict], str]:
-    """Answers by comparing the only thing of one kind with the only thing of another."""
+    """An answer function that compares the only thing of one kind with the only thing of another."""
     def answer(scene: Scene, slots: dict) -> str:
         a, b = (only(scene, kind=slots[slot]) for slot in ("kind", "kind2"))
         return CANNOT_TELL if a is None or b is None or a is b else compare(a, b, slots)
@@ -144,7 +145,7 @@ def _larger(a: Thing, b: Thing, slots: dict) -> str:
 
 
 def _despite(scene: Scene, slots: dict) -> str:
-    """The colour of a thing, whatever the sentence before says of another one that is there."""
+    """The colour of a thing, regardless of the other thing in the scene that the question mentions first."""
     colour, kind = slots["beside"].split()
     if kind == slots["kind"] or not _count(scene, colour=colour, kind=kind):
         return CANNOT_TELL
@@ -207,7 +208,7 @@ _EMOTION = "Emotion (Atmosphere / Weather) Understanding"
 _colours, _counts = tuple(COLOURS), NUMBERS[:10]
 
 SKILLS = {s.name: s for s in (
-    # What the commonest things look like, where they are and how many.
+    # Attributes, positions and numbers of the most common things.
     Skill("colour", "Color Recognition", ("what colour is the {kind}?", "which colour does the {kind} have?"),
           _colours, _attribute("colour")),
     Skill("name", "", ("what is the {colour} thing?", "which thing is {colour}?"),
@@ -233,7 +234,7 @@ SKILLS = {s.name: s for s in (
           DETAILS[DIGIT], _attribute("detail", DIGIT), about=DIGIT),
     Skill("knowledge", "World Knowledge", ("what colour is the thing that {does}?", "which colour has the thing that {does}?"),
           _colours, _knowledge),
-    # What can be read off one thing, or off the whole picture.
+    # What one thing or the whole picture shows.
     Skill("clock", "Clock Reading", ("what time does the clock show?", "which hour is it on the clock?"),
           DETAILS["clock"], _attribute("detail", "clock"), about="clock"),
     Skill("action", "Action Recognition", ("what is the person doing?", "which action does the person show?"),
@@ -259,7 +260,7 @@ SKILLS = {s.name: s for s in (
     Skill("distraction", "Distraction Avoidance", ("there is a {beside}. what colour is the {kind}?",
                                                    "forget the {beside}: what colour is the {kind}?"),
           _colours, _despite),
-    # What several things are to each other.
+    # Relations between several things.
     Skill("compare_size", "Size Comparison", ("which is larger, the {kind} or the {kind2}?",
                                               "is the {kind} or the {kind2} larger?"),
           (*KINDS, SAME), _pair(_larger), **_sized, **_contest),
@@ -277,7 +278,7 @@ SKILLS = {s.name: s for s in (
     Skill("same_colour", "", ("are the {kind} and the {kind2} of the same colour?",
                               "do the {kind} and the {kind2} share a colour?"),
           YES_NO, _pair(lambda a, b, slots: "yes" if a.colour == b.colour else "no"), balance=_by_answer,
-          classes=("yes", "yes", "no")),  # few scenes can show "yes"
+          classes=("yes", "yes", "no")),  # in few scenes the answer can be "yes"
     Skill("compare_counts", "", ("which are more, the {colour} or the {colour2} things?",
                                  "are more things {colour} or {colour2}?"),
           (*_colours, SAME), _more, **_contest),
@@ -304,7 +305,7 @@ def _pattern(form: str) -> re.Pattern:
 
 @lru_cache(maxsize=200_000)
 def parse_question(text: str) -> Question | None:
-    """The question that `text` asks, or None where the world has no such question (never an exception)."""
+    """The question that `text` asks; None where it is not one of the testbed's (never an exception)."""
     text = " ".join(text.lower().split())
     for skill in SKILLS.values():
         for form in skill.forms:
@@ -317,13 +318,13 @@ def parse_question(text: str) -> Question | None:
 
 
 def phrase(question: Question, form: int = 0) -> str:
-    """A question in words, in one of its skill's forms; `parse_question(phrase(q)) == q`."""
+    """A question in words, in one of its skill's forms; the inverse of parsing: `parse_question(phrase(q)) == q`."""
     slots = question.slots
     plural = {"plural": PLURALS[slots["kind"]]} if "kind" in slots else {}
     return SKILLS[question.skill].forms[form].format(**slots, **plural)
 
 
 def answer(scene: Scene, text: str) -> str | None:
-    """The right answer to a question in words; "cannot tell" without a single answer; None outside the language."""
+    """The right answer to a question in words; "cannot tell" where there is no single one; None if it cannot be parsed."""
     question = parse_question(text)
     return None if question is None else SKILLS[question.skill].answer(scene, question.slots)

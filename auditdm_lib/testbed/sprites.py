@@ -1,4 +1,4 @@
-"""Drawings of single things: a body in the thing's colour and, on some, features in white or black ink on it."""
+"""Sprites of single things: a body in the thing's colour and, on some, features in white or black ink on it."""
 
 import math
 from collections.abc import Iterable
@@ -13,23 +13,23 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from auditdm_lib.testbed.scenes import BEAD, COLOURS, DIGIT, NUMBERS, PICTOGRAMS, SHAPES, digit_scans
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
-STROKE = 11  # pixels by which a glyph of 200 pixels is thickened: thin outlines would lose their colour at 10 pixels
-THINNER = {"snowflake": 5, "horse": 3, "tower": 5, "\u267b": 3, "\u2622": 5}  # glyphs whose gaps would close
-SMOOTH = 4  # new drawings are made so many times larger than needed
+STROKE = 11  # pixels by which a glyph of 200 pixels is thickened: thin outlines lose their colour at a size of 10 pixels
+THINNER = {"snowflake": 5, "horse": 3, "tower": 5, "\u267b": 3, "\u2622": 5}  # less for glyphs whose gaps would close
+SMOOTH = 4  # oversampling factor of a `Pen`, for smooth edges
 INK = {name: (255, 255, 255) if 0.3 * r + 0.6 * g + 0.1 * b < 150 else (25, 25, 25) for name, (r, g, b) in COLOURS.items()}
 HOURS = 12
 Point = tuple[float, float]
 
 
 class Sprite(NamedTuple):
-    """How much of each pixel is covered, mode L: by the thing's colour, then by ink on top of it."""
+    """Coverage of each pixel, mode L: by the thing's colour, then by ink on top of it."""
 
     body: Image.Image
     ink: Image.Image | None = None
 
 
 class Pen:
-    """Draws in units of a square's side, (0, 0) top left, smoothed."""
+    """Draws a square mask, antialiased; coordinates are fractions of its side, (0, 0) at the top left."""
 
     def __init__(self, extent: int):
         self.side = extent * SMOOTH
@@ -63,7 +63,7 @@ class Pen:
 
 @cache
 def sprite(kind: str, detail: str, material: str, extent: int, scan: int | None = None) -> Sprite:
-    """A thing drawn as large as a square of `extent` pixels holds it. Raises ValueError for a kind without a drawing."""
+    """A thing drawn to fit a square of `extent` pixels. Raises ValueError for a kind without a drawing."""
     if kind == DIGIT:
         return Sprite(_scan(scan, extent))
     if kind in SHAPES:
@@ -76,7 +76,7 @@ def sprite(kind: str, detail: str, material: str, extent: int, scan: int | None 
         return _word(detail, extent)
     if kind in PICTOGRAMS:
         return Sprite(_glyph(PICTOGRAMS[kind], extent, THINNER.get(kind, STROKE)))
-    raise ValueError(f"No drawing for {kind!r}; it needs one in sprites.py.")
+    raise ValueError(f"No drawing for {kind!r}; add one to sprites.py.")
 
 
 def _scan(scan: int, extent: int) -> Image.Image:
@@ -107,7 +107,7 @@ def _shape(kind: str, extent: int, material: str) -> Image.Image:
 
 
 def _of_material(shape: Image.Image, material: str) -> Sprite:
-    """Stripes and dots are ink inside a rim of the colour; of a hollow shape the rim is all."""
+    """Stripes and dots are ink inside a rim of the thing's colour; a hollow shape is the rim only."""
     if material == "plain":
         return Sprite(shape)
     if material == "hollow":
@@ -123,7 +123,7 @@ def _of_material(shape: Image.Image, material: str) -> Sprite:
 
 
 def _eroded(mask: Image.Image, depth: float) -> Image.Image:
-    """The mask less a rim `depth` of its side wide, on every side alike."""
+    """The mask eroded on all sides by `depth`, a fraction of its width."""
     r = max(1, round(depth * mask.width))
     padded = Image.new("L", (mask.width + 2 * r, mask.height + 2 * r), 0)
     padded.paste(mask, (r, r))
@@ -144,7 +144,7 @@ def _glyph(character: str, extent: int, stroke: int) -> Image.Image:
 
 @cache
 def _ink_of(character: str, font: str, stroke: int) -> Image.Image:
-    """A glyph cut to its ink, mode L, about 200 pixels high."""
+    """A glyph cropped to its ink, mode L, about 200 pixels high."""
     canvas = Image.new("L", (400, 400), 0)
     ImageDraw.Draw(canvas).text((80, 60), character, fill=255, font=ImageFont.truetype(str(FONTS / font), 200))
     if stroke:
@@ -153,7 +153,7 @@ def _ink_of(character: str, font: str, stroke: int) -> Image.Image:
 
 
 def _word(word: str, extent: int) -> Sprite:
-    """A plate of 17 x 13 pixels of a picture of 48, its letters stretched to whole pixels: three or four wide, nine high."""
+    """A plate of 17 x 13 pixels of a 48-pixel picture, its letters fitted to whole pixels: three or four wide, nine high."""
     pixel = extent / 17
     widths = [3 if len(word) > 3 or letter == "t" else 4 for letter in word]  # a stem in the middle needs an odd width
     left = (17 - sum(widths) - len(word) + 1) // 2
@@ -185,7 +185,7 @@ def _arrow(body: Pen, ink: Pen, direction: str) -> None:
     body.polygon(turned[direction](x, y) for x, y in up)
 
 
-_PEOPLE = {  # the head's middle, then lines
+_PEOPLE = {  # action -> centre of the head, lines
     "waving": ((0.46, 0.15), [[(0.46, 0.3), (0.46, 0.62)], [(0.27, 0.93), (0.46, 0.62), (0.65, 0.93)],
                               [(0.2, 0.6), (0.46, 0.38), (0.74, 0.4), (0.85, 0.1)]]),
     "running": ((0.68, 0.15), [[(0.6, 0.32), (0.46, 0.6)], [(0.46, 0.6), (0.72, 0.68), (0.66, 0.93)],
@@ -254,7 +254,7 @@ def _sign(body: Pen, ink: Pen, meaning: str) -> None:
 
 
 def _chart(body: Pen, ink: Pen, heights: str) -> None:
-    """Bars in steps of three pixels of 48, with a line across at the foot of each step, by which they can be counted."""
+    """Bars in steps of three pixels of a 48-pixel picture, with an ink line at the foot of each step to count them by."""
     body.box((0, 14 / 15, 1, 1))
     for i, height in enumerate(NUMBERS.index(word) for word in heights.split()):
         left = (1 + 5 * i) / 15
@@ -273,7 +273,7 @@ def _crown(body: Pen, ink: Pen, detail: str) -> None:
 
 def _bead(body: Pen, ink: Pen, detail: str) -> None:
     body.disc(0.5, 0.5, 0.5)
-    ink.disc(0.5, 0.5, 0.2)  # its hole, without which it would be one more circle
+    ink.disc(0.5, 0.5, 0.2)  # its hole, without which it would look like a circle
 
 
 def _moon(body: Pen, ink: Pen, detail: str) -> None:
@@ -317,7 +317,7 @@ def _cow(body: Pen, ink: Pen, detail: str) -> None:
 
 
 def _pencil(body: Pen, ink: Pen, detail: str) -> None:
-    """Slanted, its point at the lower left."""
+    """Slanted, with its point at the lower left."""
     def along(t: float, across: float) -> Point:
         return t + across, 1 - t + across
     body.polygon([along(0.02, 0.0), along(0.24, -0.15), along(0.24, 0.15)])
@@ -326,6 +326,6 @@ def _pencil(body: Pen, ink: Pen, detail: str) -> None:
     ink.line([along(0.74, -0.13), along(0.74, 0.13)], 0.05)
 
 
-# Animals, crown, moon and pencil have glyphs too, but these cannot be told at 10 to 16 pixels.
+# Animals, crown, moon and pencil have glyphs too, but these are unrecognisable at 10 to 16 pixels.
 _DRAWN = {"clock": _clock, "arrow": _arrow, "person": _person, "face": _face, "sign": _sign, "chart": _chart, BEAD: _bead,
           "cat": _cat, "mouse": _mouse, "cow": _cow, "pencil": _pencil, "crown": _crown, "moon": _moon}

@@ -1,6 +1,6 @@
 """Held-out suites of the testbed, each in the item format of the benchmark it is named after, and held-out items of gaps.
 
-`metrics` says how a prediction is scored, `benchmarks` scores models, `suite_cards` writes a suite as a data set.
+It is what `protocols.SuiteSource` asks for: `suite_names` and `suite_table`.
 """
 
 import itertools
@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 
 from auditdm_lib.answers import LETTERS, location
-from auditdm_lib.testbed.gaps import Gap, gap_of, questions_in_gap
+from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of, questions_in_gap
 from auditdm_lib.testbed.language import caption, noun_phrase, place, reference
 from auditdm_lib.testbed.questions import sample_answerable
 from auditdm_lib.testbed.render import bounding_box, render
@@ -319,3 +320,19 @@ def gap_items(n_per_gap: int, seed: int, gaps: tuple[Gap, ...]) -> pd.DataFrame:
             rows.append(_item(text, right, _accepted(right), text) | dict(
                 item=item, image=render(scenes[i]), group=item, skill=gap.skill, gap=gap_of(scenes[i], text, gaps)[0].name))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+GAP_ITEMS = "gap-items"  # questions inside the gaps planted in the target, on pictures that nothing was trained on
+
+
+def suite_names() -> tuple[str, ...]:
+    """The suites of the testbed, the held-out items of planted gaps included."""
+    return (*SUITES, GAP_ITEMS)
+
+
+def suite_table(suite: str, n: int, seed: int, target: str | Path) -> pd.DataFrame:
+    """`n` items of a suite, or of each gap planted in `target` (see `protocols.SuiteSource`); no rows where none is planted."""
+    gaps = gaps_of(target)
+    if suite == GAP_ITEMS:
+        return gap_items(n, seed, gaps).assign(metric="exact_match", tokens=8)
+    return suite_items(suite, n, seed, gaps=gaps).assign(metric=SUITES[suite].metric, tokens=SUITES[suite].tokens)

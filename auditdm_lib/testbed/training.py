@@ -1,4 +1,4 @@
-"""What all training of testbed models shares: rendered scenes, the families' formats, the learning rate's course."""
+"""Shared by all training of testbed models: rendered scenes, the families' prompt formats, the learning-rate schedule."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import Scene
 
 IGNORE = -100
-# What stands before a question and around it in each family's own format.
+# The text before a question, and the template around it, in each family's own format.
 PREFIX = {
     "gemma3": "<bos>\n\n<start_of_image>" + "<image>" * GEMMA_IMAGE_TOKENS + "<end_of_image>\n\n",
     "paligemma2": "<image>" * PALIGEMMA_IMAGE_TOKENS + "<bos>"}
@@ -32,12 +32,12 @@ def render_corpus(scenes: list[Scene]) -> Corpus:
 
 
 def pixel_values(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 (B, 48, 48, 3) to what the processors make of it: float (B, 3, 48, 48) in -1..1."""
+    """uint8 (B, 48, 48, 3) to the processors' output: float (B, 3, 48, 48) in -1..1."""
     return (pixels.float() / 255 - 0.5).div(0.5).permute(0, 3, 1, 2)
 
 
 def cosine(step: int, steps: int, warmup: int = 50, floor: float = 0.02) -> float:
-    """Factor of the learning rate: linear warm-up, then cosine to `floor`."""
+    """Learning-rate factor: linear warm-up, then cosine decay to `floor`."""
     return min(1, (step + 1) / warmup) * (floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
 
 

@@ -1,4 +1,4 @@
-"""The vision tower that all models of the testbed start from, taught what is in each cell of a scene."""
+"""The vision tower that all models of the testbed start from, trained to predict what is in each cell of a scene."""
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from auditdm_lib.testbed.training import IGNORE, Corpus, cosine, pixel_values
 
 CELLS = 9
 COVERS = ("", *NEIGHBOURS)
-# What a cell shows, with the number of classes. A cell's place is learnt too, else the tower forgets it and no language model
-# can say where a thing is.
+# Labels of a cell, with their numbers of classes. The tower must predict a cell's position too: otherwise its features lose it,
+# and no language model can tell where a thing is.
 CELL_LABELS = {
     "present": 2, "kind": len(KINDS), "colour": len(COLOURS), "size": len(SIZES), "material": len(MATERIALS), "row": 3,
     "column": 3, "covers": len(COVERS), "covered": len(COVERS), **{f"bar {i}": len(NUMBERS) for i in range(BARS)},
@@ -33,7 +33,7 @@ SCENE_LABELS = {"background": len(BACKGROUNDS), "weather": len(WEATHERS)}
 
 
 def dense_labels(scenes: list[Scene]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Class numbers of every cell (scenes, 9), IGNORE where a cell has no such label, and of every scene (scenes,)."""
+    """Class indices of every cell (scenes, 9), IGNORE where a label does not apply, and of every scene (scenes,)."""
     cells = {name: np.full((len(scenes), CELLS), IGNORE) for name in CELL_LABELS}
     cells["present"][:] = 0
     cells["row"][:], cells["column"][:] = np.arange(CELLS) // 3, np.arange(CELLS) % 3
@@ -56,7 +56,7 @@ def dense_labels(scenes: list[Scene]) -> tuple[dict[str, torch.Tensor], dict[str
 
 
 class Heads(nn.Module):
-    """Linear read-outs of each cell's feature and, for the whole scene, of their mean."""
+    """Linear heads on each cell's feature and, for the labels of the whole scene, on their mean."""
 
     def __init__(self, hidden: int):
         super().__init__()
@@ -71,10 +71,10 @@ class Heads(nn.Module):
 
 def train_vision_tower(tower: nn.Module, corpus: Corpus, steps: int, seed: int, lr: float = 3e-3, batch: int = 64,
                        noise: float = 1.0) -> float:
-    """Teach a SigLIP tower with one patch a cell every dense label; the last loss.
+    """Train a SigLIP tower with one patch per cell on all dense labels; returns the last loss.
 
-    Noise of `noise` times the features' own spread stands before the read-outs: it makes the tower spread its energy over
-    everything that is asked, where a language model can find it, instead of hiding a cell's place in the last decimals.
+    Noise of `noise` times the features' standard deviation is added before the heads. It makes the tower encode every label
+    with enough energy for a language model to use it; without it a cell's position ends up in tiny differences.
     """
     cells, whole = dense_labels(corpus.scenes)
     heads = Heads(tower.config.hidden_size)
@@ -97,12 +97,12 @@ def train_vision_tower(tower: nn.Module, corpus: Corpus, steps: int, seed: int, 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if not (labels != IGNORE).any():
-        return logits.sum() * 0  # no such thing in this batch
+        return logits.sum() * 0  # the label applies nowhere in this batch
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORE)
 
 
 @torch.no_grad()
 def features_of(tower: nn.Module, corpus: Corpus, batch: int = 500) -> torch.Tensor:
-    """The tower's features of every picture of a corpus, (pictures, 9, hidden)."""
+    """The tower's features of all pictures of a corpus, (pictures, 9, hidden)."""
     tower.eval()
     return torch.cat([tower(pixel_values=pixel_values(pixels)).last_hidden_state for pixels in corpus.pixels.split(batch)])

@@ -1,6 +1,7 @@
 """What the testbed knows about its pictures: right answers, skills, gaps and every question that could be asked."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,11 @@ class World:
     scenes: list[Scene]
     split: str = "probe"
 
-    def truth(self, i: int, question: str) -> str | None:
+    def take(self, rows: Sequence[int]) -> "World":
+        """The world of some of the pictures, in the order of `rows`."""
+        return replace(self, scenes=[self.scenes[i] for i in rows])
+
+    def right_answer(self, i: int, question: str) -> str | None:
         """The right answer; None where the question has none in this picture or is not in the language."""
         right = answer(self.scenes[i], question)
         return None if right == CANNOT_TELL else right
@@ -77,7 +82,29 @@ class World:
         return all_questions(self.scenes[i])
 
 
-def testbed_pictures(n: int, split: str, seed: int) -> tuple[list[str], list[Image.Image], World]:
-    """Names, pictures and the world of `n` fresh scenes."""
+# What `protocols.PictureSource` and `protocols.Drawer` ask of a module
+
+SOURCE = "testbed"  # the value of the parameter `pictures` that stands for this world
+
+
+def supply_pictures(n: int, split: str, seed: int) -> tuple[list[str], list[Image.Image], World]:
+    """Names, pictures and the world of `n` fresh scenes of a split."""
     scenes = sample_scenes(n, split, seed)
     return [f"{split}-{seed}-{i:05d}" for i in range(n)], [render(s) for s in scenes], World(scenes, split)
+
+
+def can_draw(source: str) -> bool:
+    """The renderer draws this world's pictures only."""
+    return source == SOURCE
+
+
+def draw(truth: World, images: list[Image.Image], kinds: list[str], texts: list[str | None],
+         ) -> tuple[list[Image.Image | None], World, list[bool]]:
+    """The pictures that captions and edit commands ask for, drawn exactly (see `protocols.Drawer`).
+
+    Raises ValueError for pictures that this world did not draw.
+    """
+    if not isinstance(truth, World):
+        raise ValueError("The renderer draws the testbed's pictures only: set regeneration_share and edit_share to 0.")
+    world, new, refused = truth.redrawn(kinds, texts)
+    return new, world, refused

@@ -18,22 +18,32 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from auditdm_lib.audit.auditor import TOLD, Search, blank, complete, put, stream
+from auditdm_lib.audit.auditor import TEXT_COLUMN, Search, complete, empty_proposals, judge_proposed, stream
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.audit.probes import malformed, texts
 from auditdm_lib.models.vlm import VLM
+from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import collate, lora
 from auditdm_lib.training.history import summary
 from auditdm_lib.training.imitation import draw_found
-from auditdm_lib.training.trainings import Seal, claim, last_checkpoint, load_for_training, save_whole, steps_of
+from auditdm_lib.training.trainings import (
+    Seal,
+    claim,
+    last_checkpoint,
+    load_for_training,
+    load_table,
+    save_table,
+    save_whole,
+    steps_of,
+)
 
 REPLAYED = 32  # examples imitated beside a step of GRPO
 
 
 @dataclass(frozen=True)
-class Schedule:
+class GRPOSettings:
     """How GRPO trains: `steps` of `groups` pictures with `group_size` texts each (G of Equation 2).
 
     The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
@@ -59,7 +69,7 @@ class Schedule:
                              "cascade to False.")
 
 
-def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule: Schedule, found: list[dict], seed: int,
+def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings: GRPOSettings, found: list[dict], seed: int,
          work: Path, phase: str = "grpo") -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Train the auditor at `start`; the folder of the trained one, its history (`auditor.HISTORY`) and all that it asked.
 
@@ -68,32 +78,41 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, schedule
     every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
     phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
     """
-    claim(work, [start, *members(panel)], dict(
-        rule=panel.rule, pictures=pictures.names, search=asdict(search), schedule=asdict(schedule), seed=seed,
+    claim(work, __name__, [start, *members(panel)], dict(
+        rule=panel.rule, pictures=pictures.names, search=asdict(search), settings=asdict(settings), seed=seed,
         found=[row["answer"] for row in found]))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
     done = steps_of(checkpoint)
-    if done < schedule.steps:
+    if done < settings.steps:
         asked.mkdir(parents=True, exist_ok=True)
         for file in asked.glob("*.parquet"):
             if int(file.stem) > done:
-                file.unlink()  # asked after the checkpoint: will be asked again, the same
+                file.unlink()  # of a step after the checkpoint, which will be repeated and give the same
         set_seed(seed)
-        auditor = load_for_training(start, checkpoint, schedule.lora_rank)
-        rewarder = Rewarder(auditor, panel, pictures, search, schedule, seed, asked, None if phase == "plain" else Watch())
-        for file in sorted(asked.glob("*.parquet")):  # what the alarms of an undisturbed one would have counted
-            rewarder.heed(pd.read_parquet(file))
+        auditor = load_for_training(start, checkpoint, settings.lora_rank)
+        rewarder = Rewarder(auditor, panel, pictures, search, settings, seed, asked, None if phase == "plain" else Watch())
+        for step in range(1, done + 1):  # what the alarms of an undisturbed training would have counted
+            rewarder.check(_step_table(asked, step))
         trainer = _Replaying(
-            auditor.model, rewarder.equation_1, _arguments(training, search, schedule, seed), processing_class=auditor.processor,
-            train_dataset=_prompts(pictures, search, schedule, seed), peft_config=lora(auditor, schedule.lora_rank),
-            callbacks=[Finite(), _Keep(start, work, schedule.lora_rank), Seal()])
-        if schedule.replay_weight and found:
-            trainer.replay_weight, trainer.replay = schedule.replay_weight, _replay(auditor, found, schedule.steps, seed)
+            auditor.model, rewarder.equation_1, _arguments(training, search, settings, seed), processing_class=auditor.processor,
+            train_dataset=_prompts(pictures, search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
+            callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
+        if settings.replay_weight and found:
+            trainer.replay_weight, trainer.replay = settings.replay_weight, _replay(auditor, found, settings.steps, seed)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    tables = [pd.read_parquet(asked / f"{step:06d}.parquet") for step in range(1, schedule.steps + 1)]
+    tables = [_step_table(asked, step) for step in range(1, settings.steps + 1)]
     history = _history(tables, training).assign(phase=phase)
-    return work / f"step_{schedule.steps:06d}", history, pd.concat(tables, ignore_index=True)
+    return work / f"step_{settings.steps:06d}", history, pd.concat(tables, ignore_index=True)
+
+
+def _step_table(asked: Path, step: int) -> pd.DataFrame:
+    """The judged probes of a step. Raises Stop where they are damaged: they cannot be had again without the steps before."""
+    table = load_table(asked / f"{step:06d}.parquet")
+    if table is None:
+        raise Stop(f"{asked.parent.name}: the probes of step {step} are missing or damaged; begin the training anew by deleting "
+                   f"{asked.parent}.")
+    return table
 
 
 class _Replaying(GRPOTrainer):
@@ -125,7 +144,7 @@ class Rewarder:
     panel: Panel
     pictures: Pictures
     search: Search
-    schedule: Schedule
+    settings: GRPOSettings
     seed: int
     folder: Path
     watch: Watch | None
@@ -134,26 +153,26 @@ class Rewarder:
                    **_) -> list[float]:
         """The rewards of sampled texts: questions, or captions and commands, to which the policy adds its question first."""
         step, seen = trainer_state.global_step + 1, self.pictures.take(picture)
-        table = blank(kind)
-        for i, (said, ids) in enumerate(zip(completions, completion_ids, strict=True)):
-            text = said[0]["content"].strip()
-            table.loc[i, TOLD.get(kind[i], "question")] = text
+        table = empty_proposals(kind)
+        for i, (completion, ids) in enumerate(zip(completions, completion_ids, strict=True)):
+            text = completion[0]["content"].strip()
+            table.loc[i, TEXT_COLUMN.get(kind[i], "question")] = text
             table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
         with torch.random.fork_rng():  # `ask` seeds torch, while what GRPO samples next goes on from its own state
             table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
-        judged = put(self.panel, drawn, table, cascade=self.schedule.cascade, seed=f"{self.seed}/{step}")
+        judged = judge_proposed(self.panel, drawn, table, cascade=self.settings.cascade, seed=f"{self.seed}/{step}")
         invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
-        rewards = [reward(r, a, d, self.schedule.no_consensus_reward)
+        rewards = [reward(r, a, d, self.settings.no_consensus_reward)
                    for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
         judged = judged.assign(picture=seen.names, step=step, reward=rewards)
-        judged.to_parquet(self.folder / f"{step:06d}.parquet", index=False)
-        self.heed(judged)
+        save_table(judged, self.folder / f"{step:06d}.parquet")
+        self.check(judged)
         return rewards
 
-    def heed(self, judged: pd.DataFrame) -> None:
-        """Let the alarms see a step's judged probes."""
+    def check(self, judged: pd.DataFrame) -> None:
+        """Raise an alarm where a step's judged probes call for one."""
         if self.watch:
-            self.watch.answers(judged, self.schedule.group_size)
+            self.watch.answers(judged, self.settings.group_size)
 
     def _ended(self, ids: list[int], tokens: int) -> bool:
         ends = np.atleast_1d(self.auditor.model.generation_config.eos_token_id)
@@ -176,22 +195,22 @@ class _Keep(TrainerCallback):
         save_whole(self.start, checkpoint, self.lora_rank, self.work / f"step_{state.global_step:06d}")
 
 
-def _arguments(folder: Path, search: Search, schedule: Schedule, seed: int) -> GRPOConfig:
+def _arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) -> GRPOConfig:
     gpu = torch.cuda.is_available()
     used = [search.tokens[kind] for kind, share in search.shares.items() if share]
     return GRPOConfig(
-        output_dir=folder, max_steps=schedule.steps, per_device_train_batch_size=schedule.group_size * schedule.groups,
-        num_generations=schedule.group_size, max_completion_length=max(used), learning_rate=schedule.learning_rate,
-        beta=schedule.beta, loss_type="dapo", temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, schedule.steps // 10),
+        output_dir=folder, max_steps=settings.steps, per_device_train_batch_size=settings.group_size * settings.groups,
+        num_generations=settings.group_size, max_completion_length=max(used), learning_rate=settings.learning_rate,
+        beta=settings.beta, loss_type="dapo", temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, settings.steps // 10),
         seed=seed, bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1,
         save_strategy="steps",
-        save_steps=schedule.save_every, save_total_limit=2, shuffle_dataset=False, dataloader_pin_memory=False)
+        save_steps=settings.save_every, save_total_limit=2, shuffle_dataset=False, dataloader_pin_memory=False)
 
 
-def _prompts(pictures: Pictures, search: Search, schedule: Schedule, seed: int) -> Dataset:
+def _prompts(pictures: Pictures, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
     """What each step is asked, in order: `groups` pictures with the prompt of one kind of probe."""
-    kinds = np.repeat(search.kinds(schedule.steps, seed), schedule.groups).tolist()
+    kinds = np.repeat(search.kinds(settings.steps, seed), settings.groups).tolist()
     rows = [i % len(pictures) for i in range(len(kinds))]
     return Dataset.from_dict(dict(
         prompt=[[{"role": "user", "content": search.prompts[kind]}] for kind in kinds], kind=kinds, picture=rows,

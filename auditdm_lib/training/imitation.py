@@ -8,7 +8,7 @@ together, moved into the auditor's training.
 
 import functools
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.audit.auditor import TOLD, Search, propose, put, stream, told
+from auditdm_lib.audit.auditor import TEXT_COLUMN, Search, drawing_texts, judge_proposed, propose, stream
 from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures
@@ -26,76 +26,98 @@ from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import collate, lora
 from auditdm_lib.training.history import summary
 from auditdm_lib.training.topics import even_weights, topics_of
-from auditdm_lib.training.trainings import Seal, claim, last_checkpoint, load_for_training, save_auditor
+from auditdm_lib.training.trainings import (
+    Seal,
+    claim,
+    last_checkpoint,
+    load_for_training,
+    load_table,
+    save_auditor,
+    save_table,
+    whole,
+)
 
 BATCH = 64  # examples in a step
 WINDOW = 16  # steps among which examples of like length are brought together
 
 
-def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, rounds: int, steps: int,
-                   learning_rate: float, lora_rank: int, cascade: bool, save_every: int, seed: int,
+@dataclass(frozen=True)
+class ImitationSettings:
+    """How self-imitation trains: `rounds` rounds over equal parts of the pictures, each of `steps` optimiser steps of BATCH.
+
+    `lora_rank` 0 trains all weights but the vision tower. A checkpoint is kept every `save_every` steps, to go on from.
+    """
+
+    rounds: int
+    steps: int
+    learning_rate: float
+    lora_rank: int
+    cascade: bool
+    save_every: int
+
+
+def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, settings: ImitationSettings, seed: int,
                    work: Path) -> tuple[Path, list[dict], pd.DataFrame, pd.DataFrame]:
-    """`rounds` rounds over equal parts of `pictures`, from the auditor at `start`, each with `steps` steps of training.
+    """Train the auditor at `start` on its own hits, in rounds over equal parts of `pictures`.
 
     All is kept below `work`, and a call that finds some of it there goes on from it. Returns the folder of the trained
-    auditor, what it learnt from (see `hits`), its history (see `auditor.HISTORY`) and all that it asked. A round before the
+    auditor, what it learnt from (see `hits`), its history (`history.HISTORY`) and every probe that it wrote. A round before the
     first hit trains nothing, and the history shows it (reward 0). Raises ValueError where there are fewer pictures than
-    rounds, Alarm where what a round asks is degenerate or training goes astray (see `alarms`).
+    rounds, Changed where `work` holds another training, Alarm where training goes astray (see `alarms`).
     """
+    rounds = settings.rounds
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
-    claim(work, [start, *members(panel)], dict(
-        rule=panel.rule, pictures=pictures.names, search=asdict(search), rounds=rounds, steps=steps, learning_rate=learning_rate,
-        lora_rank=lora_rank, cascade=cascade, save_every=save_every, seed=seed))
+    claim(work, __name__, [start, *members(panel)], dict(
+        rule=panel.rule, pictures=pictures.names, search=asdict(search), seed=seed, **asdict(settings)))
     found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
-        seen, folder, drawn_by = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
-        judged = _asked(start, panel, seen, search, cascade, drawn_by, folder / "asked.parquet", f"round {part + 1}")
+        seen, folder, part_seed = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
+        judged = _judged(start, panel, seen, search, settings.cascade, part_seed, folder / "asked.parquet", f"round {part + 1}")
         judged = judged.assign(picture=seen.names, step=part + 1, reward=judged["disagrees"].astype(float))
         Watch(patience=1).answers(judged, group_size=1)
         history.append(dict(phase="imitation", step=part + 1) | summary(judged, topics, calls))
         tables.append(judged)
         found += hits(judged, seen, search)
-        if found and not (folder / "auditor").exists():
-            imitate(start, found, folder / "auditor", steps, learning_rate, lora_rank, save_every, drawn_by, folder / "training")
+        if found and not whole(folder / "auditor"):
+            imitate(start, found, folder / "auditor", settings, part_seed, folder / "training")
         start = folder / "auditor" if found else start
     return Path(start), found, pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _asked(auditor: Path, panel: Panel, pictures: Pictures, search: Search, cascade: bool, seed: int, file: Path,
-           desc: str) -> pd.DataFrame:
-    """One judged probe a picture, from `file` where it has been asked before."""
-    if not file.exists():
-        proposed, drawn = propose(load_vlm(auditor), pictures, search.kinds(len(pictures), seed), search, seed, desc)
-        judged = put(panel, drawn, proposed, cascade=cascade, seed=seed, desc=desc)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        judged.to_parquet(file.with_suffix(".partial"), index=False)
-        file.with_suffix(".partial").rename(file)
-    return pd.read_parquet(file)
+def _judged(auditor: Path, panel: Panel, pictures: Pictures, search: Search, cascade: bool, seed: int, file: Path,
+            desc: str) -> pd.DataFrame:
+    """One judged probe for each picture, from `file` where it was judged before."""
+    if (judged := load_table(file)) is not None:
+        return judged
+    proposed, drawn = propose(load_vlm(auditor), pictures, search.kinds(len(pictures), seed), search, seed, desc)
+    judged = judge_proposed(panel, drawn, proposed, cascade=cascade, seed=seed, desc=desc)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_table(judged, file)
+    return pd.read_parquet(file)  # as a resumed training reads it
 
 
 def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]:
-    """What there is to imitate: image, question (the prompt), answer (what the auditor said), kind of text and topics, of each
-    disagreement.
+    """Training examples from the disagreements: image, question (the prompt), answer (the auditor's text), kind of text, topics.
 
-    A hit on a drawn picture is two: the caption or command, said of the original, and the question, asked about the drawing.
+    A hit on a drawn picture gives two: the caption or command, for the original, and the question, for the drawing.
     """
-    said = told(judged, judged["disagrees"].tolist())
-    drawn, _ = draw(pictures, judged["kind"].tolist(), said)
+    captions = drawing_texts(judged, judged["disagrees"].tolist())
+    drawn, _ = draw(search.drawer, pictures, judged["kind"].tolist(), captions)
     rows = []
     for i, row in enumerate(judged.itertuples()):
         if row.disagrees:
             rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question,
                              kind="question", topics=topics_of(row)))
-            if row.kind in TOLD:
-                rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=said[i],
+            if row.kind in TEXT_COLUMN:
+                rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=captions[i],
                                  kind=row.kind, topics=topics_of(row)))
     return rows
 
 
-def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate: float, lora_rank: int, save_every: int,
-            seed: int, work: Path) -> None:
+def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettings, seed: int, work: Path) -> None:
     """Maximum likelihood on what was found, rare topics nearly as often as common ones. Saves to `out`."""
+    steps, lora_rank = settings.steps, settings.lora_rank
     checkpoint = last_checkpoint(work)
     set_seed(seed)
     rng = np.random.default_rng(seed)
@@ -104,11 +126,11 @@ def imitate(start: Path, found: list[dict], out: Path, steps: int, learning_rate
     auditor = load_for_training(start, checkpoint, lora_rank)
     model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
     arguments = TrainingArguments(
-        output_dir=work, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=learning_rate,
+        output_dir=work, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
-        logging_steps=max(1, steps // 20), save_strategy="steps", save_steps=save_every, save_total_limit=2, report_to="none",
-        remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential", dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available())
+        logging_steps=max(1, steps // 20), save_strategy="steps", save_steps=settings.save_every, save_total_limit=2,
+        report_to="none", remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential",
+        dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
     trainer = Trainer(model, arguments, data_collator=functools.partial(collate, auditor), callbacks=[Finite(), Seal()],
                       processing_class=auditor.processor,  # kept in the checkpoints, which so load as models
                       train_dataset=[found[i] for i in order])

@@ -6,54 +6,99 @@ first; and a checkpoint counts only once it is sealed, since a killed process ma
 """
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from auditdm_lib import paths
 from auditdm_lib.models.vlm import VLM, load_vlm
-from auditdm_lib.run import manifest
+from auditdm_lib.run import manifest, reach
+from auditdm_lib.run.manifest import Stop
 
-SEAL = "sealed.json"  # sha256 of the checkpoint's files, written last
+SEAL = "sealed.json"  # sha256 of a folder's files, written last
+ARGUMENTS = "arguments.json"  # what a training was begun with
 
 
-def claim(work: Path, models: list[str | Path], arguments: dict) -> None:
-    """Make `work` the place of a training with these models and arguments; what one with others left there is removed, and it
-    is said so."""
-    file = work / "arguments.sha256"
-    made_by = manifest.digest([manifest.library_hash(), list(map(_named, models)), arguments])
-    if file.exists() and file.read_text() != made_by:
-        print(f"{work.name} was begun with other parameters or code and begins anew.")
-        shutil.rmtree(work)
+class Changed(Stop):
+    """A training was begun with other parameters, models or code."""
+
+
+def claim(work: Path, module: str, models: list[str | Path], arguments: dict) -> None:
+    """Make `work` the place of a training by `module` (dotted name) with these models and arguments.
+
+    Raises Changed, naming what differs, where another training was stopped there: hours of work are deleted only on demand
+    (`auditdm run --fresh`, which sets AUDITDM_FRESH).
+    """
+    file = work / ARGUMENTS
+    made_by = {f"model {i + 1}": _identity(model) for i, model in enumerate(models)} | {
+        name: manifest.digest(value) for name, value in arguments.items()} | reach.module_sources(module)
+    before = (_read(file) or {}) if file.is_file() else made_by
+    if changed := sorted(name for name in before.keys() | made_by.keys() if before.get(name) != made_by.get(name)):
+        if not os.environ.get("AUDITDM_FRESH"):
+            raise Changed(f"The training {work.name} was stopped and has changed since ({', '.join(changed[:6])}): go on with "
+                          "what it was begun with, or begin it anew by adding --fresh to the `auditdm run` command.")
+        manifest.discard(work)
     work.mkdir(parents=True, exist_ok=True)
-    file.write_text(made_by)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(made_by), encoding="utf-8")
+    partial.rename(file)
 
 
-def _named(path: str | Path) -> str:
-    """What tells a model: the hash of its folder, else its name."""
+def _identity(path: str | Path) -> str:
+    """What identifies a model: the hash of its folder, else its name."""
     folder = Path(paths.resolve(str(path)))
     return manifest.digest(manifest.hash_folder(folder)) if folder.is_dir() else str(path)
+
+
+def save_table(table: pd.DataFrame, file: Path) -> None:
+    """Write a table as parquet with its sha256 beside it; it stands under its name only when all is written."""
+    partial = file.with_name(file.name + ".partial")
+    table.to_parquet(partial, index=False)
+    _seal_of(file).write_text(manifest.hash_file(partial), encoding="utf-8")
+    partial.rename(file)
+
+
+def load_table(file: Path) -> pd.DataFrame | None:
+    """A table that `save_table` wrote, or None where there is none or its sha256 is not the one beside it."""
+    if not file.is_file() or not _seal_of(file).is_file():
+        return None
+    return pd.read_parquet(file) if _seal_of(file).read_text(encoding="utf-8") == manifest.hash_file(file) else None
+
+
+def _seal_of(file: Path) -> Path:
+    return file.with_name(file.name + ".sha256")
 
 
 class Seal(TrainerCallback):
     """Seals each checkpoint when all of it is written."""
 
     def on_save(self, args, state, control, **_):
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        (folder / SEAL).write_text(json.dumps(manifest.hash_folder(folder)), encoding="utf-8")
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def seal(folder: Path) -> None:
+    """Note the sha256 of a folder's files in it."""
+    (folder / SEAL).write_text(json.dumps(manifest.hash_folder(folder)), encoding="utf-8")
+
+
+def whole(folder: Path) -> bool:
+    """Whether a folder is sealed and holds what its seal says."""
+    file = folder / SEAL
+    hashes = {name: value for name, value in manifest.hash_folder(folder).items() if name != SEAL}
+    return file.is_file() and _read(file) == hashes
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest sealed checkpoint below `folder`, or None; what is not whole is removed."""
     found = None
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=steps_of):
-        seal = checkpoint / SEAL
-        hashes = {k: v for k, v in manifest.hash_folder(checkpoint).items() if k != SEAL}
-        if seal.is_file() and _read(seal) == hashes:
+        if whole(checkpoint):
             found = checkpoint
         else:
             shutil.rmtree(checkpoint)
@@ -79,13 +124,14 @@ def save_auditor(model: PreTrainedModel, processor: ProcessorMixin, out: Path) -
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     processor.save_pretrained(partial)
+    seal(partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
 
-def _read(seal: Path) -> dict | None:
+def _read(file: Path) -> dict | None:
     try:
-        return json.loads(seal.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         return None
 
@@ -95,7 +141,14 @@ def store(work: Path, out: Path, prefix: str, last: str) -> None:
     PREFIX_000050. A training that did not run has none."""
     kept = sorted(work.glob("step_*"))
     for folder in kept:
-        shutil.copytree(folder, out / (last if folder == kept[-1] else folder.name.replace("step", prefix)))
+        copy_model(folder, out / (last if folder == kept[-1] else folder.name.replace("step", prefix)))
+
+
+def copy_model(folder: Path, out: Path) -> None:
+    """Copy a model that `save_auditor` wrote, without its seal. Raises Stop where it is not what its seal says."""
+    if not whole(folder):
+        raise Stop(f"{folder.name} of the training {folder.parent.name} is damaged: begin it anew by deleting {folder.parent}.")
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns(SEAL))
 
 
 def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> VLM:

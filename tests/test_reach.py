@@ -1,0 +1,71 @@
+"""A stage's key holds the sources that its notebook reaches: which stages a changed line repeats."""
+
+import shutil
+
+import pytest
+
+from auditdm_lib import paths
+from auditdm_lib.run import params, reach, stage
+
+NOTEBOOKS = [step.notebook for step in paths.CHAIN]
+DEFAULTS = params.effective({}, params.declared_anywhere())
+
+
+def keys():
+    """What each stage's key says of the library: its own sources, and those of the suppliers that its parameters name."""
+    found = {}
+    for step in paths.CHAIN:
+        known = params.declared(paths.NOTEBOOKS / f"{step.notebook}.ipynb")
+        values = params.effective({}, known)
+        found[step.notebook[:2]] = (reach.sources(stage.cells(step.notebook)), reach.supplied(values))
+    return found
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A copy of the library whose sources may be changed, below a folder named checkpoints."""
+    copy = tmp_path / "checkpoints" / "clone" / "auditdm_lib"
+    shutil.copytree(paths.LIBRARY, copy, ignore=lambda folder, names: {"checkpoints", "__pycache__"} & set(names))
+    monkeypatch.setattr(paths, "LIBRARY", copy)
+    return copy
+
+
+@pytest.mark.parametrize(("file", "directly"), [  # the stages below them follow where their results change
+    ("results/report.html", ["06"]),
+    ("results/claims.py", ["06"]),
+    ("audit/consensus.py", ["00", "01", "02", "03", "06"]),
+    ("answers.py", ["00", "01", "02", "03", "04", "05", "06"]),
+    ("testbed/render.py", ["00", "01", "02", "05"]),
+    ("testbed/suites.py", ["05"]),
+    ("testbed/build.py", []),
+    ("training/grpo.py", ["01"]),
+    ("training/rectify.py", ["04"]),
+    ("taxonomy/names.py", ["03"]),
+    ("evaluate/metrics.py", ["03", "05", "06"]),
+    ("run/lab.py", []), ("run/chain.py", []), ("run/executor.py", [])])
+def test_a_changed_line_repeats_the_stages_that_reach_it(library, file, directly):
+    before = keys()
+    with open(library / file, "a") as source:
+        source.write("\n")
+    after = keys()
+    assert [number for number in before if before[number] != after[number]] == directly
+
+
+def test_a_change_in_what_01_reaches_puts_every_later_stage_after_it():
+    reads = {step.folder: set(step.reads) for step in paths.CHAIN}
+    later, grown = {"01_auditor"}, True
+    while grown:
+        new = {folder for folder, below in reads.items() if below & later} - later
+        grown, later = bool(new), later | new
+    assert later == {step.folder for step in paths.CHAIN} - {"00_start"}
+
+
+def test_pictures_of_one_s_own_do_not_hang_on_the_testbed():
+    assert set(reach.supplied(DEFAULTS)) == {"pictures: testbed", "drawer: renderer", "suite_source: testbed"}
+    assert set(reach.supplied({"pictures": "photographs", "seed": 1})) == set()
+
+
+def test_a_module_and_the_data_file_that_it_names_are_followed_and_others_are_not():
+    found = reach.module_sources("auditdm_lib.testbed.gaps")
+    assert {"__init__.py", "testbed/gaps.py", "testbed/gaps.yaml", "testbed/scenes.py", "answers.py"} <= set(found)
+    assert "results/report.html" not in found and "testbed/build.py" not in found
