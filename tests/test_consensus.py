@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditdm_lib.answers import abstains, normalise, same_answer
-from auditdm_lib.audit.consensus import RULES, consensus, disagrees, open_still
+from auditdm_lib.audit.consensus import RULES, consensus, disagrees, still_open
 
 WORDS = st.sampled_from(["red", "Red.", "the red", "blue", "two", "2", "cannot tell", "", "yes", None])
 
@@ -68,7 +68,7 @@ def test_nothing_disagrees_that_was_not_said():
     assert not disagrees(None, "red") and not disagrees(None, None)
 
 
-@pytest.mark.parametrize("ask", [lambda: consensus(["red"], "most"), lambda: open_still("red", ["red"], 1, "most")])
+@pytest.mark.parametrize("ask", [lambda: consensus(["red"], "most"), lambda: still_open("red", ["red"], 1, "most")])
 def test_an_unknown_rule_is_refused_with_the_known_ones(ask):
     with pytest.raises(ValueError, match="'most': give one of unanimity, majority"):
         ask()
@@ -102,7 +102,7 @@ def test_a_disagreement_is_open_just_where_some_further_answers_make_it(rule, me
         for answers in product(said, repeat=asked):
             possible = any(disagrees(target, consensus([*answers, *rest], rule))
                            for rest in product(further, repeat=members - asked))
-            assert open_still(target, list(answers), members - asked, rule) == possible, (target, answers)
+            assert still_open(target, list(answers), members - asked, rule) == possible, (target, answers)
 
 
 @given(st.lists(WORDS, min_size=1, max_size=4))

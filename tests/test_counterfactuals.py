@@ -54,7 +54,7 @@ def test_pictures_without_a_world_cannot_be_drawn_anew():
         draw("renderer", photographs, ["edit"] * 60, ["make the star red"] * 60)
 
 
-@pytest.mark.parametrize(("source", "edit", "problem"), [("testbed", 1.2, "more than 1 together"), ("photographs", 0.2, "to 0")])
+@pytest.mark.parametrize(("source", "edit", "problem"), [("testbed", 1.2, "add up to more than 1"), ("photographs", 0.2, "to 0")])
 def test_shares_that_make_no_sense_are_refused(source, edit, problem):
     check_kinds("renderer", "testbed", dict(question=0.8, regeneration=0.0, edit=0.2))
     check_kinds("renderer", "photographs", dict(question=1.0, regeneration=0.0, edit=0.0))

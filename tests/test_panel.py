@@ -176,7 +176,7 @@ def test_an_error_costs_the_one_answer_and_is_counted_and_told_once():
     with pytest.warns(UserWarning) as told:
         judged = judge(Panel(models[0], models[1:]), [None] * 9, [str(i) for i in range(9)], [None] * 9)
     assert [str(w.message) for w in told] == [
-        "4 answers are missing because a model raised an error; the first was of the target (t): "
+        "4 answers are missing because a model raised an error; the first was raised by the target (t): "
         "RuntimeError: cannot read question 3"]
     assert judged["errors"].tolist() == [0, 0, 0, 1, 2, 0, 0, 0, 1]
     assert judged["target_answer"].tolist() == ["red"] * 3 + [None] + ["red"] * 5

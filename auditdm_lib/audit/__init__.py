@@ -1,1 +1,1 @@
-"""The audit: pictures, probes, the panel that judges them, and who writes them."""
+"""The audit: the pictures, the auditors that write probes, and the panel of target and references that judges them."""

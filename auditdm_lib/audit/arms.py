@@ -1,6 +1,6 @@
-"""The arms of the search experiment: who writes the probes, on the same pictures and with as many calls of the target.
+"""The arms of the search experiment. They differ in who writes the probes; pictures and number of target calls are equal.
 
-Each arm returns the pictures that its probes are about and the probe table (`probes.make_probes`).
+Each arm returns the pictures that its probes ask about and the probe table (`probes.make_probes`).
 """
 
 import random
@@ -17,7 +17,7 @@ from auditdm_lib.models.vlm import load_vlm
 
 
 def random_arm(panel: Panel, pictures: Pictures, seed: int, names: list[str]) -> tuple[Pictures, pd.DataFrame]:
-    """No auditor: a random question a picture (an answerable one where the world supplies them)."""
+    """Without an auditor: one random question per picture, an answerable one where the truth supplies such questions."""
     rng, table = random.Random(f"random questions/{seed}"), empty_proposals(["question"] * len(pictures))
     table.loc[:, "question"] = [pictures.random_question(i, rng) for i in range(len(pictures))]
     return pictures, make_probes(panel, pictures, "random", table, seed, names, names)
@@ -25,7 +25,7 @@ def random_arm(panel: Panel, pictures: Pictures, seed: int, names: list[str]) ->
 
 def auditor_arm(path: Path | str, name: str, panel: Panel, pictures: Pictures, search: Search, seed: int, names: list[str],
                 folder: Path) -> tuple[Pictures, pd.DataFrame]:
-    """One probe a picture by the auditor at `path`; what it draws is stored in `folder`."""
+    """One probe per picture by the auditor at `path`. Pictures generated from its captions and edits are saved in `folder`."""
     table, drawn = propose(load_vlm(path), pictures, search.kinds(len(pictures), seed), search, seed, desc=name)
     images = save_drawn(drawn, pictures, names, folder, name)
     return drawn, make_probes(panel, drawn, name, table, seed, names, images)
@@ -33,7 +33,7 @@ def auditor_arm(path: Path | str, name: str, panel: Panel, pictures: Pictures, s
 
 def best_of_arm(path: Path | str, n: int, panel: Panel, pictures: Pictures, search: Search, seed: int,
                 names: list[str]) -> tuple[Pictures, pd.DataFrame]:
-    """`n` questions about each of the first pictures, so many that no more calls are made than by one about each of all."""
+    """`n` questions about each of the first len(pictures) // n pictures: at most as many calls as one question per picture."""
     rows = np.repeat(np.arange(len(pictures) // n), n)
     seen, files, name = pictures.take(rows), [names[i] for i in rows], f"best_of_{n}"
     table, _ = propose(load_vlm(path), seen, ["question"] * len(rows), search, seed, desc=name)
@@ -41,9 +41,9 @@ def best_of_arm(path: Path | str, n: int, panel: Panel, pictures: Pictures, sear
 
 
 def union(probes: pd.DataFrame, auditors: list[str]) -> pd.DataFrame:
-    """The probes of several auditors that wrote one for each picture, taken in turns: as many as of one of them.
+    """The union of several auditors at the number of probes of one: picture i takes the probe of auditor i modulo their number.
 
-    Fewer than two auditors have no union.
+    Each of these auditors must have written one probe per picture. Empty for fewer than two auditors.
     """
     rows = [probes[probes["auditor"] == name].reset_index(drop=True) for name in auditors]
     if len(rows) < 2:
@@ -53,7 +53,7 @@ def union(probes: pd.DataFrame, auditors: list[str]) -> pd.DataFrame:
 
 
 def training_calls(history: pd.DataFrame) -> dict[str, int]:
-    """Calls of the target before each auditor of stage 01 was what it is, by its name in the probe table."""
+    """How many target calls the training of each auditor had used (stage 01), by its name in the probe table."""
     imitation, grpo, plain = (history[history["phase"] == phase] for phase in ("imitation", "grpo", "plain"))
     before = int(imitation["target_calls"].max()) if len(imitation) else 0
     calls = {"imitation": before}

@@ -1,8 +1,8 @@
 """The auditor: a vision-language model that writes questions, captions and edit commands on which the target fails.
 
-One auditor has three prompts: p_q asks a question about a picture, p_c describes it with something added (the caption is
-drawn), p_e commands an edit of it (the edit is drawn). A probe of kind `question` asks about the picture itself; one of kind
-`regeneration` or `edit` asks about what was drawn. How it is trained: `imitation` and `grpo`.
+One auditor has three prompts: p_q for a question about a picture, p_c for a caption with something added, from which a new
+picture is generated, and p_e for a command that edits the picture. A probe of kind `question` asks about the original picture,
+one of kind `regeneration` or `edit` about the generated or edited one. The modules `imitation` and `grpo` train the auditor.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,15 @@ from auditdm_lib.models.vlm import VLM, load_vlm, sample
 from auditdm_lib.run import manifest
 
 KINDS = ("question", "regeneration", "edit")
-TEXT_COLUMN = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> column of the text that its picture is drawn from
+TEXT_COLUMN = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> column of the text that generates its picture
 
 
 @dataclass(frozen=True)
 class Search:
-    """How an auditor searches: by kind of probe its prompts, the most tokens of its texts, and each kind's share of the pictures
-    (the shares add up to 1); the sampling temperature, and the drawer of its captions and edits (a value of that parameter).
+    """How an auditor searches.
+
+    By kind of probe: its prompt, the maximum number of tokens of its text, and its share of the pictures (shares sum to 1).
+    For all kinds: the sampling temperature and the drawer of captions and edits (a value of the parameter `drawer`).
     """
 
     prompts: dict[str, str]
@@ -35,23 +37,23 @@ class Search:
     drawer: str = "renderer"
 
     def kinds(self, n: int, seed: int) -> list[str]:
-        """The kind of each of `n` probes: shares kept to the nearest one, in random order."""
+        """The kind of each of `n` probes: shares rounded to whole probes, in random order."""
         edges = np.cumsum([self.shares.get(kind, 0) for kind in KINDS])
         kinds = np.array(KINDS)[np.searchsorted(edges - 1e-9, (np.arange(n) + 0.5) / max(n, 1))]
         return np.random.default_rng([seed, n]).permutation(kinds).tolist()
 
 
 def stream(*names) -> int:
-    """A seed for one use of randomness, named by `names`, so that no two uses (steps, rounds, seeds of runs) share draws."""
+    """A seed derived from `names`, so that no two uses of randomness (steps, rounds, run seeds) share a random stream."""
     return int(manifest.digest("/".join(map(str, names)).encode())[:8], 16)
 
 
 def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, seed: int,
             desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
-    """One probe of kind `kinds[i]` for picture i: what the auditor says, and the pictures that it is about.
+    """One probe of kind `kinds[i]` for picture i: the auditor's texts, and the pictures that the questions are about.
 
-    The table has a row for each picture: kind, caption, edit, question, invalid_reason (None where the panel can be asked).
-    Where no picture could be drawn, the original stands in its place.
+    The table has one row per picture: kind, caption, edit, question, invalid_reason (None where the probe can be put to the
+    panel). Where no picture could be generated, the original is returned in its place.
     """
     table = empty_proposals(kinds)
     for kind in TEXT_COLUMN:
@@ -61,13 +63,13 @@ def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, 
 
 
 def empty_proposals(kinds: list[str]) -> pd.DataFrame:
-    """A table of probes without texts yet."""
+    """A table of probes of the given kinds, whose texts are still to be written."""
     return pd.DataFrame(dict(kind=kinds, caption=None, edit=None, question=None, invalid_reason=None), dtype=object)
 
 
 def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Search, seed: int,
              desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
-    """Draw what the captions and commands in `table` say, then write a question for each valid probe that has none yet."""
+    """Generate the pictures of the captions and edit commands in `table`, then add the missing questions of valid probes."""
     invalid = texts(table["invalid_reason"])
     drawn, undrawn = draw(search.drawer, pictures, table["kind"].tolist(), drawing_texts(table, [r is None for r in invalid]))
     table["invalid_reason"] = pd.Series([r or u for r, u in zip(invalid, undrawn, strict=True)], dtype=object)
@@ -77,14 +79,14 @@ def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Sear
 
 
 def drawing_texts(table: pd.DataFrame, wanted: list[bool]) -> list[str | None]:
-    """The caption or edit command of each probe that is `wanted` and has one, else None."""
+    """The caption or edit command of each probe selected by `wanted`; None for the others and for plain questions."""
     rows = zip(wanted, table["kind"], texts(table["caption"]), texts(table["edit"]), strict=True)
     return [dict(regeneration=caption, edit=edit).get(kind) if w else None for w, kind, caption, edit in rows]
 
 
 def _write_texts(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np.ndarray, kind: str, search: Search, seed: int,
          desc: str | None) -> None:
-    """For these rows, sample the text that the prompt of `kind` asks for into its column, and note where it is malformed."""
+    """Sample the texts of these rows with the prompt of `kind` into their column, and set invalid_reason for malformed ones."""
     if not len(rows):
         return
     column = TEXT_COLUMN.get(kind, "question")
@@ -95,15 +97,15 @@ def _write_texts(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np
 
 
 def judge_proposed(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:
-    """Proposed probes with the columns of `panel.judge`, which takes `how`, beside them."""
+    """The proposed probes joined with the columns of `panel.judge`, to which the keyword arguments `how` are passed."""
     judged = judge(panel, drawn.images, proposed["question"].fillna("").tolist(), texts(proposed["invalid_reason"]), **how)
     return proposed.join(judged)
 
 
 def load_auditor(path: Path | str) -> VLM:
-    """Load a model that can be trained as an auditor. Raises ValueError for one without a chat template."""
+    """Load a model to train as an auditor. Raises ValueError if it has no chat template."""
     auditor = load_vlm(path)
     if auditor.processor.chat_template is None:
-        raise ValueError(f"The auditor {path} has no chat template (TRL trains PaliGemma wrongly by GRPO): give a chat model "
-                         "that sees pictures, such as a Gemma3.")
+        raise ValueError(f"The auditor {path} has no chat template (TRL's GRPO does not train PaliGemma correctly): use a "
+                         "vision-language chat model, such as Gemma3.")
     return auditor

@@ -1,4 +1,4 @@
-"""The oracle of the audit: the judge D of Equation 1, and the consensus of the reference models."""
+"""The oracle of the audit: the consensus of the references, and Equation 1, which compares the target's answer with it."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,18 @@ RULES = ("unanimity", "majority")
 
 
 def check_rule(rule: str) -> None:
-    """Raises ValueError where `rule` is none of RULES."""
+    """Raise ValueError if `rule` is not in RULES."""
     if rule not in RULES:
         raise ValueError(f"There is no consensus rule {rule!r}: give one of {', '.join(RULES)}.")
 
 
 def consensus(answers: list[str | None], rule: str = "unanimity",
               same: Callable[[str, str], bool] = same_answer) -> str | None:
-    """What the references agree on, or None. Members that abstain or erred (None) do not vote.
+    """The answer that the references agree on, or None. References that abstain or raised an error (None) do not vote.
 
-    `unanimity`: all voters say the same; `majority`: more than half of the voters do, so a tie is none. Both ask for two
-    votes, except of a single reference (the paper's two-model mode), whose vote is the consensus. Returned as the first
-    voter of that answer put it. Raises ValueError on an unknown rule.
+    `unanimity`: all voters give the same answer. `majority`: more than half of the voters do, so a tie is no consensus. Both
+    rules need at least two votes, unless there is only one reference (the paper's two-model mode), whose vote is the
+    consensus. The answer is returned in the wording of the first voter who gave it. Raises ValueError on an unknown rule.
     """
     check_rule(rule)
     votes = [a for a in answers if not abstains(a)]
@@ -28,24 +28,24 @@ def consensus(answers: list[str | None], rule: str = "unanimity",
     held = [sum(same(v, w) for w in votes) for v in votes]
     if min(held) < len(votes) if rule == "unanimity" else 2 * max(held) <= len(votes):
         return None
-    # Where `same` is no equivalence relation several answers can qualify: the one held by most, then the first by the
-    # alphabet, so that the order of the references decides on spelling only.
+    # If `same` is not an equivalence relation, several answers can qualify. Take the one with the most votes, then the first
+    # in alphabetical order, so that the order of the references affects the wording only.
     return min(zip(held, votes, strict=True), key=lambda pair: (-pair[0], normalise(pair[1])))[1]
 
 
 def disagrees(target_answer: str | None, agreed: str | None, same: Callable[[str, str], bool] = same_answer) -> bool:
-    """Equation 1: there is a consensus and the target's answer differs from it.
+    """Equation 1: whether there is a consensus and the target's answer differs from it.
 
-    An abstaining target disagrees; one that erred or was not asked (None) does not.
+    A target that abstains disagrees; one that raised an error or was not asked (None) does not.
     """
     return target_answer is not None and agreed is not None and not same(target_answer, agreed)
 
 
-def open_still(target_answer: str | None, answers: list[str | None], waiting: int, rule: str = "unanimity") -> bool:
-    """Whether Equation 1 can still come out as a disagreement when `waiting` more references answer after `answers`.
+def still_open(target_answer: str | None, answers: list[str | None], waiting: int, rule: str = "unanimity") -> bool:
+    """Whether the target may still disagree with the consensus once `waiting` more references have answered after `answers`.
 
-    Exact for the normalised match: in the best case all that wait vote for the answer that is held most and is not the
-    target's, so n votes, h of them for it, become n + w and h + w (or, with h = 0, for one that nobody gave yet).
+    Exact for the normalised match. The best case is that all w waiting references vote for the most frequent answer that
+    differs from the target's, which turns h of n votes for it into h + w of n + w (if h = 0, for an answer not given so far).
     Raises ValueError on an unknown rule.
     """
     check_rule(rule)
@@ -57,5 +57,5 @@ def open_still(target_answer: str | None, answers: list[str | None], waiting: in
 
 
 def _needed(members: int) -> int:
-    """How many of so many references must vote for a consensus: two, or the only one."""
+    """How many votes a consensus of this many references needs: two, or one if there is a single reference."""
     return 1 if members <= 1 else 2

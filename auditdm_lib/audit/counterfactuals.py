@@ -1,31 +1,31 @@
-"""Counterfactual pictures: what an auditor's captions and edit commands say, drawn by the drawer that a parameter names.
+"""Counterfactual pictures, generated from an auditor's captions and edit commands by the drawer that a parameter names.
 
-`draw` is the one place where pictures are made; `protocols.Drawer` says what a drawer is.
+All generated pictures come from `draw`; `protocols.Drawer` defines the interface of a drawer.
 """
 
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.protocols import supplier
 
-UNDRAWN = "not drawn"  # why a probe is invalid whose caption or command made no new picture
+UNDRAWN = "not drawn"  # invalid_reason of a probe whose caption or edit command gave no new picture
 
 
 def check_kinds(drawer: str, source: str, shares: dict[str, float]) -> None:
-    """Raise ValueError where the shares of the kinds of probe are negative, or ask for pictures that the drawer cannot draw.
+    """Raise ValueError if a kind of probe has a negative share, or if the drawer cannot work on pictures from `source`.
 
-    `source` is where the pictures come from, as in `load_pictures`.
+    `source` is a picture source as in `load_pictures`. The drawer is checked only if some probes need generated pictures.
     """
     if min(shares.values()) < -1e-9:
-        raise ValueError("regeneration_share and edit_share are more than 1 together; make one of them smaller.")
+        raise ValueError("regeneration_share and edit_share add up to more than 1; lower one of them.")
     if shares["regeneration"] + shares["edit"] > 0 and not supplier("drawer", drawer).can_draw(source):
-        raise ValueError(f"The drawer {drawer!r} cannot draw new versions of the pictures {source!r}: set regeneration_share and "
+        raise ValueError(f"The drawer {drawer!r} cannot redraw or edit the pictures {source!r}: set regeneration_share and "
                          "edit_share to 0.")
 
 
 def draw(drawer: str, pictures: Pictures, kinds: list[str], texts: list[str | None]) -> tuple[Pictures, list[str | None]]:
-    """Picture i as `texts[i]` says: a caption (kind `regeneration`) or a command to edit it (`edit`); else the original.
+    """Picture i redrawn from the caption `texts[i]` (kind `regeneration`) or edited by the command `texts[i]` (kind `edit`).
 
-    Returns the pictures and, for each, why there is no new one (`UNDRAWN`, or None): the text could not be followed, or
-    describes what is there already. A text None asks for nothing.
+    Where `texts[i]` is None or gave no new picture, the original is returned. The second value is, for each picture, UNDRAWN
+    if its text could not be followed or describes what the picture already shows, else None.
     """
     if all(text is None for text in texts):
         return pictures, [None] * len(texts)

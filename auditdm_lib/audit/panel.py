@@ -1,6 +1,6 @@
-"""The panel: the audited model and its references, asked together, and Equation 1 on what they say.
+"""The panel: the target and the references, asked the same questions, and Equation 1 applied to their answers.
 
-Nothing here knows the right answers: a panel judges by its members' answers alone.
+No ground truth is used here: a panel judges by the answers of its members alone.
 """
 
 import random
@@ -13,16 +13,16 @@ import pandas as pd
 from PIL import Image
 
 from auditdm_lib.answers import abstains, normalise, same_answer
-from auditdm_lib.audit.consensus import check_rule, consensus, disagrees, open_still
+from auditdm_lib.audit.consensus import check_rule, consensus, disagrees, still_open
 from auditdm_lib.models.llm import LLM, same_meaning
 from auditdm_lib.models.vlm import VLM, answer
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Who answers a probe: the audited model and the models whose consensus is the oracle; and by which rule and judge D.
+    """The target, the references whose consensus is the oracle, the consensus rule, and the judge D that compares answers.
 
-    `llm` None: answers are compared by the normalised match. Raises ValueError on an unknown rule.
+    `llm` is the judge; None compares answers by the normalised match. Raises ValueError on an unknown rule.
     """
 
     target: VLM
@@ -31,45 +31,45 @@ class Panel:
     llm: LLM | None = None
 
     def __post_init__(self):
-        check_rule(self.rule)  # before any model is asked
+        check_rule(self.rule)  # so that a typo is reported before any model is run
 
 
 def members(panel: Panel) -> list[str]:
-    """The folders or hub ids of a panel's models: target, references and, where there is one, the LLM judge."""
+    """The folders or hub ids of a panel's models: target, references and the LLM judge, if there is one."""
     return [model.name for model in (panel.target, *panel.references, panel.llm) if model]
 
 
 def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid: list[str | None], cascade: bool = False,
           full_share: float = 0.05, seed: int | str = 0, desc: str | None = None) -> pd.DataFrame:
-    """Put question i about image i to the panel, except where `invalid[i]` names a reason not to.
+    """Ask the panel question i about image i, unless `invalid[i]` gives a reason not to.
 
-    Returns one row a question:
-      target_answer      None where not asked, or where the target raised an error
-      reference_answers  list, one a reference; None for a member that was not asked or raised an error
-      consensus          by the panel's rule; known where every reference was asked, else None
+    Returns one row per question:
+      target_answer      None if the target was not asked or raised an error
+      reference_answers  list with one entry per reference; None if it was not asked or raised an error
+      consensus          by the panel's rule; None where there is none or not every reference was asked
       disagrees          Equation 1
-      in_full            every member was asked whatever the others said (with `cascade` only the rows drawn for it)
-      errors             how many members raised an error on this row
+      in_full            every member was asked, whatever the others answered (with `cascade`: a random sample of the rows)
+      errors             number of members that raised an error on this row
 
-    With `cascade` a reference is asked only where those before it leave open whether the target disagrees: `disagrees` is
-    that of asking all, at fewer calls. But the rows whose consensus is then known are no fair sample, so a random share
-    `full_share` of the rows is asked in full: take rates over the rows with `in_full`.
+    With `cascade` a reference is asked only while the earlier answers leave open whether the target disagrees. This gives the
+    same `disagrees` as asking all references, with fewer calls. The rows whose consensus is then known are a biased sample, so
+    a random share `full_share` of the rows is asked in full: compute rates over the rows with `in_full`.
 
-    A question on which a member raises RuntimeError, ValueError or OSError goes without its answer; one warning says how
-    many did. Raises RuntimeError where a member raises on every one of several questions, and ValueError for `cascade`
+    If a member raises RuntimeError, ValueError or OSError on a question, its answer is missing; one warning gives the number
+    of missing answers. Raises RuntimeError if a member fails on every one of several questions, and ValueError for `cascade`
     with an LLM judge.
     """
     if cascade and panel.llm is not None:
-        raise ValueError("The cascade needs answers that fall into classes, which the verdicts of an LLM judge do not: "
+        raise ValueError("The cascade needs an equivalence relation between answers, which an LLM judge does not give: "
                          "ask all members (cascade=False) or compare answers by the normalised match (llm=None).")
     n, others = len(questions), len(panel.references)
-    cascade = cascade and others > 1  # with one reference there is nothing to spare
+    cascade = cascade and others > 1  # with one reference no call can be saved
     rng = random.Random(f"asked in full/{seed}")
-    drawn = [not cascade or rng.random() < full_share for _ in range(n)]  # for all rows: the draw does not hang on `invalid`
+    drawn = [not cascade or rng.random() < full_share for _ in range(n)]  # for all rows: independent of `invalid`
     rows = [i for i, reason in enumerate(invalid) if reason is None]
     target, votes, errors, failures = [None] * n, [[None] * others for _ in range(n)], [0] * n, []
 
-    def put(member: VLM, name: str) -> list[str | None]:
+    def collect_answers(member: VLM, name: str) -> list[str | None]:
         given, failure = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
         for i, text in zip(rows, given, strict=True):
             errors[i] += text is None
@@ -77,16 +77,16 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
             failures.append(f"{name} ({member.name}): {failure}")
         return given
 
-    for i, text in zip(rows, put(panel.target, "target"), strict=True):
+    for i, text in zip(rows, collect_answers(panel.target, "target"), strict=True):
         target[i] = text
     for k, reference in enumerate(panel.references):
-        rows = [i for i in rows if drawn[i] or open_still(target[i], votes[i][:k], others - k, panel.rule)]
-        for i, text in zip(rows, put(reference, f"reference {k + 1}"), strict=True):
+        rows = [i for i in rows if drawn[i] or still_open(target[i], votes[i][:k], others - k, panel.rule)]
+        for i, text in zip(rows, collect_answers(reference, f"reference {k + 1}"), strict=True):
             votes[i][k] = text
     if failures:
-        warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was of the {failures[0]}",
+        warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was raised by the {failures[0]}",
                       stacklevel=2)
-    # `rows` are now those whose every reference was asked
+    # `rows` are now the rows on which every reference was asked
     same = _same_by(panel.llm, {i: (questions[i], [target[i], *votes[i]]) for i in rows})
     agreed = {i: consensus(votes[i], panel.rule, same(i)) for i in rows}
     return pd.DataFrame(dict(
@@ -99,10 +99,10 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
 
 def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str,
          desc: str | None) -> tuple[list[str | None], str | None]:
-    """A member's answers, None where it raised an error, and its first error in words.
+    """A member's answers (None where it raised an error) and its first error message.
 
-    A list that raises is halved until the single questions that do are found. Raises RuntimeError where all of at least
-    two do.
+    A batch that raises an error is halved until the single questions at fault are found. Raises RuntimeError if all
+    questions, and at least two, are at fault.
     """
     n, failed, first = len(questions), 0, None
     texts, todo = [None] * n, [range(n)] if n else []
@@ -112,7 +112,7 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
             given = answer(member, [images[i] for i in part], [questions[i] for i in part],
                            desc=f"{desc}: {name}" if desc and len(part) == n else None)
         except (RuntimeError, ValueError, OSError) as error:
-            # tried again after this block, not in it, where the error would still hold the batch's memory
+            # the retry runs outside this block, in which the exception would keep the batch's memory alive
             if len(part) > 1:
                 todo += [part[len(part) // 2:], part[:len(part) // 2]]
             else:
@@ -120,23 +120,23 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
             continue
         for i, text in zip(part, given, strict=True):
             texts[i] = text
-    said = first and f"{type(first).__name__}: {first}".splitlines()[0]
+    reason = first and f"{type(first).__name__}: {first}".splitlines()[0]
     if failed == n > 1:
-        raise RuntimeError(f"The {name} ({member.name}) raised an error on every one of {n} questions ({said}): it is broken, "
-                           "so check that this model answers a single question, or give another.") from first
-    return texts, said
+        raise RuntimeError(f"The {name} ({member.name}) raised an error on every one of {n} questions ({reason}): it is broken, "
+                           "so check that it can answer a single question, or use another model.") from first
+    return texts, reason
 
 
 def _same_by(llm: LLM | None, rows: dict[int, tuple[str, list[str | None]]]) -> Callable[[int], Callable[[str, str], bool]]:
-    """The judge D on each row, of `rows` {row: (question, answers)}; an LLM is asked once, about all pairs that differ."""
+    """The judge D for each row of `rows` {row: (question, answers)}; an LLM judges all pairs of different answers in one call."""
     if llm is None:
         return lambda i: same_answer
     asked = {}
     for question, answers in rows.values():
-        # one spelling for what is equal when normalised, the same in any order of the references
+        # one spelling for each normalised answer, independent of the order of the references
         spelled = {normalise(a): a for a in sorted((a for a in answers if not abstains(a)), reverse=True)}
         for a, b in combinations(sorted(spelled), 2):
             asked.setdefault((question, a, b), (question, spelled[a], spelled[b]))
-    said = dict(zip(asked, same_meaning(llm, list(asked.values())), strict=True))
-    # a pair that is not among them has an abstention in it, which is the same as no answer
-    return lambda i: lambda a, b: same_answer(a, b) or said.get((rows[i][0], *sorted((normalise(a), normalise(b)))), False)
+    verdicts = dict(zip(asked, same_meaning(llm, list(asked.values())), strict=True))
+    # a pair without a verdict contains an abstention, which equals no other answer
+    return lambda i: lambda a, b: same_answer(a, b) or verdicts.get((rows[i][0], *sorted((normalise(a), normalise(b)))), False)

@@ -1,4 +1,4 @@
-"""Pictures by the name of their source: one that brings its truth, a folder of image files, or a data set."""
+"""Loading and saving pictures. A source is a supplier that knows the truth, a folder of image files, or a data set."""
 
 import random
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from auditdm_lib.protocols import SUPPLIERS, Truth, supplier
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
-GENERIC_QUESTIONS = (  # what the random arm asks where nothing supplies questions
+GENERIC_QUESTIONS = (  # asked by the random arm where the truth of the pictures is unknown
     "what is in the picture?", "what colour is the largest object?", "how many objects are there?", "is there a person?",
     "is there any text?", "what is in the background?", "where is the main object?", "is it day or night?",
     "what is the main object made of?", "is there an animal?", "what is on the left?", "what is on the right?")
@@ -22,7 +22,7 @@ GENERIC_QUESTIONS = (  # what the random arm asks where nothing supplies questio
 
 @dataclass(frozen=True)
 class Pictures:
-    """A list of RGB pictures with names, and what knows the truth about them, or None where nothing does."""
+    """A list of RGB pictures with names, and an object that knows the truth about them (None if it is unknown)."""
 
     names: list[str]
     images: list[Image.Image]
@@ -44,8 +44,8 @@ class Pictures:
 def load_pictures(source: str, n: int, seed: int, split: str = "audit") -> Pictures:
     """`n` pictures from a supplier ("testbed"), a folder, or "datasets:NAME" (a hub id or folder that `datasets` loads).
 
-    Folders and data sets are shuffled by `seed`; where they hold fewer than `n`, pictures come again, so that one probe
-    for each of the `n` stays possible. Different splits of a folder share its files.
+    Folders and data sets are shuffled by `seed`. If they hold fewer than `n` pictures, pictures are repeated, so that there
+    are still `n` probes. Different splits of a folder share its files.
     Raises FileNotFoundError or ValueError with the remedy.
     """
     if source in SUPPLIERS["pictures"]:
@@ -95,7 +95,7 @@ def save_pictures(pictures: Pictures, folder: Path) -> list[str]:
 
 
 def save_drawn(drawn: Pictures, pictures: Pictures, names: list[str], folder: Path, auditor: str) -> list[str]:
-    """Write those of `drawn` that are not the picture of their place in `pictures`, whose files are `names`; all files."""
+    """Save the pictures of `drawn` that differ from their original in `pictures`, stored at `names`; the paths of all."""
     files = list(names)
     for i, (new, old) in enumerate(zip(drawn.images, pictures.images, strict=True)):
         if new is not old:

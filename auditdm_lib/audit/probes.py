@@ -1,4 +1,4 @@
-"""Probes: questions put to the target and the references, judged by their answers, verified where truth is known."""
+"""Probes: questions to the target and the references, judged by their answers and verified where the truth is known."""
 
 from pathlib import Path
 
@@ -9,26 +9,26 @@ from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.stats import wilson
 
-COUNTED = ("unfinished", "empty")  # reasons for which a text is no question, for any auditor and any picture
+COUNTED = ("unfinished", "empty")  # values of invalid_reason that depend on the text alone
 
 
 def malformed(text: str, ended: bool) -> str | None:
-    """Why a text counts as no question: it did not end by itself within the allowed length, or is empty; else None."""
+    """Why a text is invalid: it reached the token limit before its end token, or it is empty. None for a valid text."""
     return COUNTED[0] if not ended else None if text.strip() else COUNTED[1]
 
 
 def texts(column: pd.Series) -> list[str | None]:
-    """A column of texts with None, and not pandas' NaN, where there is none."""
+    """A column of texts as a list, with None instead of pandas' NaN for missing ones."""
     return [text if isinstance(text, str) else None for text in column]
 
 
 def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFrame, seed: int, sources: list[str],
                 images: list[str]) -> pd.DataFrame:
-    """The probe table, one row a proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
+    """The probe table, one row per proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
 
-    Row i is about picture i of `drawn`, stored at `images[i]` and made from the one at `sources[i]`. Where the
-    pictures' truth is known: truth, `valid` also asks that the question has an answer, and `verified_failure` that the target is
-    wrong; elsewhere truth and verification are null. A question on which the target raised an error is no valid probe.
+    Row i asks about picture i of `drawn`, which is stored at `images[i]` and derived from the one at `sources[i]`. Where the
+    truth is known, a probe is `valid` only if its question has an answer (`truth`), and `verified_failure` is a disagreement
+    in which the target is wrong; elsewhere both columns are null. A probe on which the target raised an error is invalid.
     """
     probes = pd.DataFrame(dict(
         probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], auditor=auditor,
@@ -53,9 +53,9 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
 
 
 def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.DataFrame:
-    """For grading only: each probe's skill, and the gap planted in `target` (a folder or hub id) that it meets.
+    """For grading only: each probe's skill, and the gap planted in `target` (a folder or hub id) in which it lies.
 
-    Row i of `probes` is about picture i.
+    Row i of `probes` asks about picture i.
     """
     truth = pictures.truth
     gaps = truth.gaps_in(target)
@@ -65,7 +65,7 @@ def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.
 
 
 def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
-    """Share of the first `n` pictures on which at least one question would be a verified failure (asks every one)."""
+    """Share of the first `n` pictures with at least one question that is a verified failure. Asks every possible question."""
     truth = pictures.truth
     pairs = [(i, q) for i in range(min(n, len(pictures))) for q in truth.all_questions(i)]
     judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
@@ -77,14 +77,15 @@ def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
 
 def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: float | None,
                  training_calls: dict[str, int]) -> pd.DataFrame:
-    """Search success by auditor and kind: verified failures over attempts with Wilson's 95 % interval, and what else
-    an attempt can come to. Where no truth is known, the columns that need it are null.
+    """Search success by auditor and kind of probe: verified failures per attempt with Wilson's 95 % interval, and the counts
+    of the other outcomes. Columns that need the truth are null where it is unknown.
 
-    An attempt is a picture; of several probes of one picture (best of n) it is the first that disagrees, if any does, and
-    all of them count as calls. no_consensus is of the consensus_asked attempts that were put to every member.
-    label_noise counts probes whose consensus is wrong while the target is right (that these are rare is the paper's second
-    assumption), consensus_answerable those with a consensus that have an answer (its first). `ceiling` is that of questions.
-    An auditor of several kinds of probes has a row of kind `all`, its first. Auditors stand in the order of their probes.
+    One picture is one attempt. Of several probes on a picture (best of n), the first that disagrees counts as the attempt, or
+    else the first; all of them count as calls. no_consensus is out of the consensus_asked attempts on which every member was
+    asked. label_noise counts attempts whose consensus is wrong while the target is right (their rarity is the paper's second
+    assumption), consensus_answerable those with a consensus whose question has an answer (the first assumption). `ceiling` is
+    the ceiling of plain questions. An auditor with several kinds of probe has a first row of kind `all`. Auditors keep the
+    order of `probes`.
     """
     rows = []
     several = probes.groupby("auditor")["kind"].transform("nunique") > 1
@@ -116,10 +117,13 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
 
 
 def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures, names: list[str]) -> pd.DataFrame:
-    """How often each auditor found each planted gap, zeros included: auditor, gap, hits (verified failures), found_in (about so
-    many pictures, as they were or drawn anew), can_show (so many of those that it was given let one ask for it as they were).
+    """How often each auditor's probes found each planted gap. One row per auditor and gap, also where there is no hit:
 
-    `names` are the probes' source images, in the order of `pictures`.
+      hits      verified failures inside the gap
+      found_in  number of source pictures of these hits; the question may be about a redrawn or edited version
+      can_show  number of the auditor's source pictures about which, unchanged, some question lies in the gap
+
+    `names` are the paths of the source pictures, in the order of `pictures`.
     """
     failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
     hits, found = failed.size(), failed["source_image"].nunique()
@@ -131,5 +135,5 @@ def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: 
 
 
 def overall(search: pd.DataFrame) -> pd.DataFrame:
-    """One row an auditor of search.csv: that of all kinds of probes together, or of the only kind."""
+    """One row of search.csv per auditor: the row of kind `all`, or the only row of an auditor with one kind of probe."""
     return search[(search["kind"] == "all") | ~search["auditor"].duplicated(keep=False)].reset_index(drop=True)
