@@ -84,8 +84,8 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
         for i, text in zip(rows, collect_answers(reference, f"reference {k + 1}"), strict=True):
             votes[i][k] = text
     if failures:
-        warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was raised by the {failures[0]}",
-                      stacklevel=2)
+        warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was raised by the "
+                      f"{failures[0]}", stacklevel=2)
     # `rows` are now the rows on which every reference was asked
     same = _same_by(panel.llm, {i: (questions[i], [target[i], *votes[i]]) for i in rows})
     agreed = {i: consensus(votes[i], panel.rule, same(i)) for i in rows}

@@ -1,1 +1,1 @@
-"""Trainings: of the auditor, and of the target that is rectified."""
+"""Training of the auditor (self-imitation, GRPO) and rectification of the target."""

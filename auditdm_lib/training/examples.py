@@ -1,4 +1,4 @@
-"""Training examples as a model reads them, and the layers that adapters change."""
+"""Training examples as model inputs with labels, and the layers that LoRA adapts."""
 
 import torch
 from peft import LoraConfig
@@ -7,13 +7,13 @@ from auditdm_lib.models.vlm import VLM, encode, prompt
 
 
 def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
-    """One training batch; labels (B, T) are -100 except on the answer and its end token.
+    """One training batch of image, question and answer; labels (B, T) are -100 except on the answer and its end token.
 
-    Raises ValueError where the tokenizer merges the answer with the prompt before it.
+    Raises ValueError if the tokenizer merges the answer with the prompt before it.
     """
     images, answers = [row["image"] for row in rows], [row["answer"] for row in rows]
     prompts = [prompt(vlm, row["question"]) for row in rows]
-    if vlm.processor.chat_template is None:  # PaliGemma's `suffix` is causal, and brings <eos> and labels
+    if vlm.processor.chat_template is None:  # PaliGemma's `suffix` is causal, and adds <eos> and labels
         return encode(vlm, images, prompts, "right", suffix=answers)
     tokenizer = vlm.processor.tokenizer
     answers = [answer + tokenizer.eos_token for answer in answers]
@@ -31,11 +31,11 @@ def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def language_layers(model: torch.nn.Module) -> list[str]:
-    """Names of all linear layers of the language model, which LoRA adapts; the vision tower stays."""
+    """Names of all linear layers of the language model, which LoRA adapts; the vision tower is left out."""
     inside = {id(module) for module in model.get_decoder().modules() if isinstance(module, torch.nn.Linear)}
     return [name for name, module in model.named_modules() if id(module) in inside]
 
 
 def lora(vlm: VLM, rank: int) -> LoraConfig | None:
-    """Adapters of a rank for all linear layers of the language model; None for rank 0 (no adapters)."""
+    """LoRA adapters of rank `rank` for all linear layers of the language model; None for rank 0 (no adapters)."""
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model)) if rank else None

@@ -1,9 +1,9 @@
-"""GRPO: policy gradients on Equation 1 (TRL's `GRPOTrainer`; Equation 2 is its advantage), for all kinds of probe.
+"""GRPO: policy gradients with Equation 1 as reward and Equation 2 as advantage (TRL's `GRPOTrainer`), for all kinds of probe.
 
-Its loss is TRL's usual one ("dapo"): the mean over all tokens of a step. Which one the paper takes is not stated.
+The loss is TRL's default ("dapo"), the mean over all tokens of a step. The paper does not state which loss it uses.
 
-Alone it is the paper's method: it reaches its success on few kinds of failure. After self-imitation it sharpens what imitation
-leaves blurred, and keeps what is rare by imitating on the side what was found before.
+Used alone, this is the paper's method, whose success concentrates on few kinds of failure. After self-imitation, GRPO raises
+the success of the policy further, while the replay of earlier hits in each step keeps it from forgetting rare failures.
 """
 
 import json
@@ -39,17 +39,18 @@ from auditdm_lib.training.trainings import (
     steps_of,
 )
 
-REPLAYED = 32  # examples imitated beside a step of GRPO
+REPLAYED = 32  # replayed examples per step of GRPO
 
 
 @dataclass(frozen=True)
 class GRPOSettings:
-    """How GRPO trains: `steps` of `groups` pictures with `group_size` texts each (G of Equation 2).
+    """How GRPO trains: `steps` steps of `groups` pictures with `group_size` completions each (G of Equation 2).
 
-    The learning rate warms up over a tenth of the steps and falls by a cosine to a third, as in the paper (3e-6 to 1e-6).
-    `beta` weighs the KL divergence from the start, `replay_weight` the imitation of what was found before. Probes that no
-    consensus judges score `no_consensus_reward`. The paper names none of the three, and 0 is plain GRPO.
-    `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps an auditor is kept, to go on from too.
+    The learning rate warms up over a tenth of the steps and then decays by a cosine to a third, as in the paper (3e-6 to 1e-6).
+    `beta` is the weight of the KL divergence from the initial policy, `replay_weight` that of the loss on replayed hits, and
+    `no_consensus_reward` the reward of invalid probes and of those without a consensus. The paper states none of the three;
+    plain GRPO sets them to 0. `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps a checkpoint is
+    written, from which training can be resumed, and the auditor is kept.
     """
 
     steps: int
@@ -65,18 +66,19 @@ class GRPOSettings:
 
     def __post_init__(self):
         if self.cascade and self.no_consensus_reward:
-            raise ValueError("With the cascade it is not known where a consensus is missing: set no_consensus_reward to 0 or "
+            raise ValueError("The cascade does not show which probes lack a consensus: set no_consensus_reward to 0 or "
                              "cascade to False.")
 
 
 def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings: GRPOSettings, found: list[dict], seed: int,
          work: Path, phase: str = "grpo") -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """Train the auditor at `start`; the folder of the trained one, its history (`auditor.HISTORY`) and all that it asked.
+    """Train the auditor at `start`. Returns the folder of the trained auditor, its history (`history.HISTORY`) and all probes.
 
-    `found` is what self-imitation learnt from (see `imitation.hits`); with a `replay_weight` some of it is imitated in each step.
-    All is kept below `work`: a call that finds some of it there goes on from it, and ends in the same weights. Auditors of
-    every `save_every` steps are work/step_000100 and so on. Raises Alarm where training goes astray (see `alarms`); in the
-    phase "plain" only over what is not finite, since that it collapses is what this baseline is there to show.
+    `found` are the training examples of self-imitation (see `imitation.hits`), of which a batch is replayed in each step if
+    `replay_weight` is above 0. Everything is stored below `work`; a call that finds an unfinished training there resumes it and
+    ends in the same weights. The auditor of every `save_every` steps is kept as work/step_000100 and so on. Raises Changed if
+    `work` holds another training, and Alarm if the training degenerates (see `alarms`); in the phase "plain" only if numbers
+    are not finite, since a collapse of the policy is a result of that baseline.
     """
     claim(work, __name__, [start, *members(panel)], dict(
         rule=panel.rule, pictures=pictures.names, search=asdict(search), settings=asdict(settings), seed=seed,
@@ -88,11 +90,11 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
         asked.mkdir(parents=True, exist_ok=True)
         for file in asked.glob("*.parquet"):
             if int(file.stem) > done:
-                file.unlink()  # of a step after the checkpoint, which will be repeated and give the same
+                file.unlink()  # a step after the checkpoint: it is repeated, with the same result
         set_seed(seed)
         auditor = load_for_training(start, checkpoint, settings.lora_rank)
         rewarder = Rewarder(auditor, panel, pictures, search, settings, seed, asked, None if phase == "plain" else Watch())
-        for step in range(1, done + 1):  # what the alarms of an undisturbed training would have counted
+        for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
             rewarder.check(_step_table(asked, step))
         trainer = _Replaying(
             auditor.model, rewarder.equation_1, _arguments(training, search, settings, seed), processing_class=auditor.processor,
@@ -107,22 +109,22 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
 
 
 def _step_table(asked: Path, step: int) -> pd.DataFrame:
-    """The judged probes of a step. Raises Stop where they are damaged: they cannot be had again without the steps before."""
+    """The judged probes of a step. Raises Stop if they are damaged: only repeating the training would bring them back."""
     table = load_table(asked / f"{step:06d}.parquet")
     if table is None:
-        raise Stop(f"{asked.parent.name}: the probes of step {step} are missing or damaged; begin the training anew by deleting "
-                   f"{asked.parent}.")
+        raise Stop(f"{asked.parent.name}: the probes of step {step} are missing or damaged; delete {asked.parent} to restart the "
+                   "training.")
     return table
 
 
 class _Replaying(GRPOTrainer):
-    """GRPO that goes on imitating what was found before: to its loss comes `replay_weight` times that of a batch of it.
+    """GRPO with replay: `replay_weight` times the likelihood loss on a batch of earlier hits is added to GRPO's loss.
 
-    The KL divergence is taken over what the policy says, and does not see what it has ceased to say; replayed texts do, as
-    pretraining texts in RLHF (PPO-ptx of Ouyang et al. 2022).
+    The KL divergence is estimated on the policy's own completions, so it does not penalise the loss of completions that the
+    policy no longer samples. Replayed texts do, like the pretraining texts of PPO-ptx (Ouyang et al. 2022).
     """
 
-    replay: Callable[[int], dict] | None = None  # the batch of a step
+    replay: Callable[[int], dict] | None = None  # step -> its batch
     replay_weight = 0.0
 
     def compute_loss(self, model, inputs, **how):
@@ -131,14 +133,14 @@ class _Replaying(GRPOTrainer):
 
 
 def _replay(auditor: VLM, found: list[dict], steps: int, seed: int) -> Callable[[int], dict]:
-    """What to imitate in each of `steps` steps: batches of what was found, rare topics nearly as often as common ones."""
+    """The replayed batch of each of `steps` steps: hits drawn with `even_weights`, rare topics nearly as often as common ones."""
     drawn = draw_found(found, steps * REPLAYED, np.random.default_rng([seed, steps])).reshape(steps, REPLAYED)
     return lambda step: collate(auditor, [found[i] for i in drawn[step]])
 
 
 @dataclass
 class Rewarder:
-    """Scores what GRPO samples by Equation 1, and keeps each step's judged probes in `folder`, one file a step."""
+    """Scores GRPO's completions by Equation 1 and stores the judged probes of each step in `folder`, one file per step."""
 
     auditor: VLM
     panel: Panel
@@ -151,14 +153,14 @@ class Rewarder:
 
     def equation_1(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
                    **_) -> list[float]:
-        """The rewards of sampled texts: questions, or captions and commands, to which the policy adds its question first."""
+        """The rewards of completions. For captions and edit commands, the policy first adds a question about the new picture."""
         step, seen = trainer_state.global_step + 1, self.pictures.take(picture)
         table = empty_proposals(kind)
         for i, (completion, ids) in enumerate(zip(completions, completion_ids, strict=True)):
             text = completion[0]["content"].strip()
             table.loc[i, TEXT_COLUMN.get(kind[i], "question")] = text
             table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
-        with torch.random.fork_rng():  # `ask` seeds torch, while what GRPO samples next goes on from its own state
+        with torch.random.fork_rng():  # `complete` reseeds torch; GRPO's own random stream must not be affected
             table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
         judged = judge_proposed(self.panel, drawn, table, cascade=self.settings.cascade, seed=f"{self.seed}/{step}")
         invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
@@ -170,7 +172,7 @@ class Rewarder:
         return rewards
 
     def check(self, judged: pd.DataFrame) -> None:
-        """Raise an alarm where a step's judged probes call for one."""
+        """Raise Alarm if the judged probes of a step show that the training has degenerated."""
         if self.watch:
             self.watch.answers(judged, self.settings.group_size)
 
@@ -180,12 +182,15 @@ class Rewarder:
 
 
 def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward: float) -> float:
-    """Equation 1, with a choice for probes that no consensus judges: 0 is the paper's, below 0 discourages nonsense."""
+    """Equation 1, with `no_consensus_reward` for invalid probes and those without a consensus.
+
+    0 is the paper's reward; a value below 0 discourages questions that make no sense.
+    """
     return 1.0 if differs else 0.0 if invalid is None and agreed else no_consensus_reward
 
 
 class _Keep(TrainerCallback):
-    """Keeps the auditor of each checkpoint as a model of its own."""
+    """Saves the auditor of each checkpoint as a separate model folder."""
 
     def __init__(self, start: Path, work: Path, lora_rank: int):
         self.start, self.work, self.lora_rank = start, work, lora_rank
@@ -209,7 +214,7 @@ def _arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) 
 
 
 def _prompts(pictures: Pictures, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
-    """What each step is asked, in order: `groups` pictures with the prompt of one kind of probe."""
+    """The prompts of all steps in order; each step has `groups` pictures and one kind of probe."""
     kinds = np.repeat(search.kinds(settings.steps, seed), settings.groups).tolist()
     rows = [i % len(pictures) for i in range(len(kinds))]
     return Dataset.from_dict(dict(
@@ -218,7 +223,7 @@ def _prompts(pictures: Pictures, search: Search, settings: GRPOSettings, seed: i
 
 
 def _history(tables: list[pd.DataFrame], training: Path) -> pd.DataFrame:
-    """A row a step: what the probes of the step say, and what the Trainer logged of the policy."""
+    """One row per step: a summary of its judged probes, and the policy statistics that the Trainer logged."""
     state = json.loads((last_checkpoint(training) / "trainer_state.json").read_text(encoding="utf-8"))
     logged = {log["step"]: log for log in state["log_history"] if "reward_std" in log}
     topics, calls, rows = set(), [0, 0], []

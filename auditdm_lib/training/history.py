@@ -1,4 +1,4 @@
-"""The history of an auditor's training, a row a round or step."""
+"""The history of an auditor's training, one row per round or step."""
 
 import pandas as pd
 
@@ -9,20 +9,20 @@ HISTORY = ["phase", "step", "kind", "reward", "disagrees", "reward_std", "frac_r
 
 
 def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
-    """A row of the history from judged probes with their rewards: kind of probe (or `all`), mean reward, share of
-    disagreements, of invalid probes, of those without consensus (where all were asked), of distinct ones.
+    """A row of the history from judged probes with rewards: the kind of probe (or `all`), the mean reward, and the shares of
+    disagreements, invalid probes, probes without consensus (among those put to all members) and distinct texts.
 
-    `found` gathers the topics of all disagreements so far in this phase and `calls` counts those of the target and of the
-    references; both are added to.
+    `found` collects the topics of all disagreements of this phase so far, `calls` the numbers of calls of the target and of
+    the references. Both are updated in place.
     """
     found |= {topics_of(row) for row in judged[judged["disagrees"]].itertuples()}
     calls[0] += int(judged["target_answer"].notna().sum())
     calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
     full = judged[judged["in_full"]]
-    said = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
+    written = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
     return dict(
         kind=judged["kind"].iloc[0] if judged["kind"].nunique() == 1 else "all",
         reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
         invalid=float(judged["invalid_reason"].notna().mean()),
         no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
-        distinct=said.nunique() / len(said), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
+        distinct=written.nunique() / len(written), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])

@@ -1,9 +1,9 @@
-"""Self-imitation: the auditor learns from its own hits, rare kinds of failure nearly as often as frequent ones.
+"""Self-imitation: the auditor is fine-tuned on its own hits, rare kinds of failure nearly as often as frequent ones.
 
-One probe of each of many pictures is put to the panel; those on which the references agree against the target are what the
-auditor learns to say next; and so on, in rounds. Maximum likelihood on one's own hits keeps nearly every kind of failure that
-was found once, where policy gradients sharpen a few. It is the paper's use of an untrained auditor and its checkpoints
-together, moved into the auditor's training.
+In each round the auditor writes one probe for each of many pictures, the panel judges them, and the auditor learns to write the
+probes on which the target disagreed with the consensus. Maximum likelihood on its own hits preserves nearly every kind of
+failure found once, whereas policy gradients concentrate on a few. The paper uses an untrained auditor and its checkpoints
+together; here this idea is part of the auditor's training.
 """
 
 import functools
@@ -37,15 +37,15 @@ from auditdm_lib.training.trainings import (
     whole,
 )
 
-BATCH = 64  # examples in a step
-WINDOW = 16  # steps among which examples of like length are brought together
+BATCH = 64  # examples per optimiser step
+WINDOW = 16  # batches within which examples are sorted by length
 
 
 @dataclass(frozen=True)
 class ImitationSettings:
-    """How self-imitation trains: `rounds` rounds over equal parts of the pictures, each of `steps` optimiser steps of BATCH.
+    """How self-imitation trains: `rounds` rounds over equal parts of the pictures, each with `steps` optimiser steps of BATCH.
 
-    `lora_rank` 0 trains all weights but the vision tower. A checkpoint is kept every `save_every` steps, to go on from.
+    `lora_rank` 0 trains all weights but the vision tower. A checkpoint to resume from is written every `save_every` steps.
     """
 
     rounds: int
@@ -60,10 +60,10 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
                    work: Path) -> tuple[Path, list[dict], pd.DataFrame, pd.DataFrame]:
     """Train the auditor at `start` on its own hits, in rounds over equal parts of `pictures`.
 
-    All is kept below `work`, and a call that finds some of it there goes on from it. Returns the folder of the trained
-    auditor, what it learnt from (see `hits`), its history (`history.HISTORY`) and every probe that it wrote. A round before the
-    first hit trains nothing, and the history shows it (reward 0). Raises ValueError where there are fewer pictures than
-    rounds, Changed where `work` holds another training, Alarm where training goes astray (see `alarms`).
+    Everything is stored below `work`; a call that finds an unfinished training there resumes it. Returns the folder of the
+    trained auditor, its training examples (see `hits`), its history (`history.HISTORY`) and every probe that it wrote. As long
+    as there is no hit, a round trains nothing, and its reward in the history is 0. Raises ValueError if there are fewer
+    pictures than rounds, Changed if `work` holds another training, Alarm if the training degenerates (see `alarms`).
     """
     rounds = settings.rounds
     if len(pictures) < rounds:
@@ -87,20 +87,21 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
 
 def _judged(auditor: Path, panel: Panel, pictures: Pictures, search: Search, cascade: bool, seed: int, file: Path,
             desc: str) -> pd.DataFrame:
-    """One judged probe for each picture, from `file` where it was judged before."""
+    """One judged probe per picture, read from `file` if they were judged before."""
     if (judged := load_table(file)) is not None:
         return judged
     proposed, drawn = propose(load_vlm(auditor), pictures, search.kinds(len(pictures), seed), search, seed, desc)
     judged = judge_proposed(panel, drawn, proposed, cascade=cascade, seed=seed, desc=desc)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_table(judged, file)
-    return pd.read_parquet(file)  # as a resumed training reads it
+    return pd.read_parquet(file)  # read back, so that an uninterrupted training sees the same types as a resumed one
 
 
 def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]:
     """Training examples from the disagreements: image, question (the prompt), answer (the auditor's text), kind of text, topics.
 
-    A hit on a drawn picture gives two: the caption or command, for the original, and the question, for the drawing.
+    A hit on a generated picture gives two examples: the caption or edit command with the original picture, and the question
+    with the generated one.
     """
     captions = drawing_texts(judged, judged["disagrees"].tolist())
     drawn, _ = draw(search.drawer, pictures, judged["kind"].tolist(), captions)
@@ -116,7 +117,7 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
 
 
 def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettings, seed: int, work: Path) -> None:
-    """Maximum likelihood on what was found, rare topics nearly as often as common ones. Saves to `out`."""
+    """Train on the hits `found` by maximum likelihood, rare topics nearly as often as common ones. Saves the auditor to `out`."""
     steps, lora_rank = settings.steps, settings.lora_rank
     checkpoint = last_checkpoint(work)
     set_seed(seed)
@@ -132,7 +133,7 @@ def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettin
         report_to="none", remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential",
         dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
     trainer = Trainer(model, arguments, data_collator=functools.partial(collate, auditor), callbacks=[Finite(), Seal()],
-                      processing_class=auditor.processor,  # kept in the checkpoints, which so load as models
+                      processing_class=auditor.processor,  # stored in the checkpoints, so that they load as models
                       train_dataset=[found[i] for i in order])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = model.merge_and_unload() if lora_rank else model
@@ -141,15 +142,16 @@ def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettin
 
 
 def draw_found(found: list[dict], n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` rows of what was found, drawn with `even_weights`: rare topics nearly as often as common ones."""
+    """`n` row numbers of `found`, drawn with `even_weights`: rare topics nearly as often as common ones."""
     weights = even_weights([row["topics"] for row in found], [row["kind"] for row in found])
     return rng.choice(len(found), n, p=weights / weights.sum())
 
 
 def by_length(order: np.ndarray, lengths: list[int], rng: np.random.Generator) -> np.ndarray:
-    """`order` (whole batches of `BATCH` examples) with examples of like length in one batch: one long caption pads all of it.
+    """Reorder `order` (whole batches of BATCH examples) so that a batch holds examples of similar length.
 
-    Within each `WINDOW` of batches examples change places by their `lengths`, and the batches come in random order.
+    This saves padding, since one long caption pads its whole batch. Examples are sorted by `lengths` within each window of
+    WINDOW batches, and the batches of a window are shuffled.
     """
     batches = []
     for start in range(0, len(order), WINDOW * BATCH):

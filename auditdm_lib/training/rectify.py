@@ -1,8 +1,8 @@
 """Rectification: fine-tune the target on what the audit found, with the consensus as the teacher.
 
-The paper labels nothing by hand (its "unlabelled data" case): the answer to learn is what the references
-agreed on. Beside the audited set stands a control of the same size that no audit chose, a comparison the
-paper lacks.
+No label is made by hand (the paper's "unlabelled data" case): the answer to learn is the consensus of the references. In
+addition to the audited set there is a control set of the same size that was not selected by an audit, a comparison that the
+paper does not make.
 """
 
 import functools
@@ -25,10 +25,10 @@ def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: 
                   seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The audited and the control examples, equally many: image (path), question, answer, failure (bool).
 
-    The answer is the consensus. Audited: disagreements of all auditors (`failure_share` of the rows) and, as
-    rehearsal, agreements, so that what was right stays right. Control: questions of `control_auditors`,
-    whatever the target answered. A pair of image and question enters a set once, a probe without consensus
-    never. The scarcest of the three pools sets the size. Raises ValueError where one of them is empty.
+    The answer is the consensus. The audited set holds disagreements of all auditors (`failure_share` of the rows) and, as
+    rehearsal, agreements, so that the target does not forget what it had right. The control set holds questions of
+    `control_auditors`, whatever the target answered. Each pair of image and question enters a set at most once, and a probe
+    without consensus never. The smallest of the three pools limits the size. Raises ValueError if one of them is empty.
     """
     labelled = probes[probes["consensus"].notna()]
     distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (
@@ -37,7 +37,7 @@ def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: 
     pools = {"failures": distinct[failed], "agreements": distinct[~failed], "un-audited questions": control}
     for name, pool in pools.items():
         if pool.empty:
-            raise ValueError(f"The probes hold no {name} with a consensus: ask more of them in stage 02.")
+            raise ValueError(f"The probes hold no {name} with a consensus: run stage 02 with more probes.")
     size = int(min(len(pools["failures"]) / failure_share, len(pools["agreements"]) / (1 - failure_share),
                    len(control)))
     found = round(size * failure_share)
@@ -49,7 +49,7 @@ def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: 
 
 
 def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
-    """Examples as a `datasets` table (image, question, answer) that carries the pictures' own bytes."""
+    """Examples as a `datasets.Dataset` (image, question, answer) that embeds the bytes of the picture files."""
     pictures = [{"bytes": (images / name).read_bytes(), "path": None} for name in examples["image"]]
     return Dataset.from_dict({"image": pictures, "question": examples["question"].tolist(),
                               "answer": examples["answer"].tolist()}, features=EXAMPLE)
@@ -57,15 +57,15 @@ def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
 
 def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int,
              learning_rate: float, rank: int, seed: int) -> pd.DataFrame:
-    """Fine-tune the model at `path` by LoRA on `examples`, merge, and save model and processor to `out`.
+    """Fine-tune the model at `path` on `examples` by LoRA, merge the adapters, and save model and processor to `out`.
 
-    Returns the history: step, loss (mean over the steps since the row before). Same seed, same bytes.
+    Returns the history: step, loss (mean over the steps since the previous row). The same seed gives the same bytes.
     """
-    set_seed(seed)  # before LoRA's matrices are drawn
+    set_seed(seed)  # before LoRA's matrices are initialised
     vlm = load_vlm(path)
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model))
     model = get_peft_model(vlm.model, lora)
-    with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; nothing is kept in it
+    with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder; nothing in it is kept
         arguments = TrainingArguments(
             output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, seed=seed,
             learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20),

@@ -1,8 +1,8 @@
-"""Stand-ins for the failure types while an auditor is trained: read from questions and answers alone, with no world's help.
+"""Topics, a proxy for failure types while an auditor is trained. They are computed from questions and answers alone.
 
-A disagreement has two topics: the question's first two words with what the references said, and with what the target said. A
-weakness shows in either ("the last thing" is always "star", whatever stands there; "what colour", where it is purple), so a
-disagreement is as common as the commoner of its two.
+A disagreement has two topics: the first two words of the question paired with the consensus, and paired with the target's
+answer. A weakness of the target shows in either: it may always answer "star" to "the last thing ...", or fail on "what colour
+..." when the right answer is purple. A disagreement therefore counts as common if one of its two topics is.
 """
 
 from collections import Counter
@@ -22,9 +22,9 @@ def topics_of(row) -> Topics:
 
 
 def even_weights(topics: list[Topics], kinds: list[str]) -> np.ndarray:
-    """Weights for drawing disagreements, (size of the commoner topic)^-1/2, scaled so that each kind's add up to its number.
+    """Sampling weights of disagreements: (size of the more common topic)^-1/2, scaled to a mean of 1 within each kind of text.
 
-    Topics are counted within each kind of text, so that what is rare stays rare only among its like.
+    Topics are counted separately for each kind of text, so that a kind keeps its share of the sample.
     """
     sizes = [Counter(zip(kinds, side, strict=True)) for side in zip(*topics, strict=True)]
     common = [max(size[kind, t] for size, t in zip(sizes, pair, strict=True)) for pair, kind in zip(topics, kinds, strict=True)]
