@@ -1,1 +1,1 @@
-"""Models: asked for answers, sampled for texts, judging."""
+"""Loading models, and using them to answer questions, to sample probes, and to judge answers."""

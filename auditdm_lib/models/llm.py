@@ -1,7 +1,7 @@
-"""The judge D as a language model: whether two answers to a question mean the same, by a local text model.
+"""An LLM as the judge D: a local text model decides whether two answers to a question mean the same.
 
-The verdict depends on JUDGE_PROMPT, so a run with such a judge must record its hash among the prompts of its manifest. It is
-symmetric but not transitive, hence no equivalence relation: the panel's cascade needs the normalised match.
+The verdict depends on JUDGE_PROMPT, so a run with such a judge must record its hash among the prompts of its manifest. The
+verdict is symmetric but not transitive, hence not an equivalence relation; the panel's cascade needs the normalised match.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Answer:"""
 
 @dataclass(frozen=True)
 class LLM:
-    """A loaded text model in eval mode, its tokenizer, and the folder or hub id it came from."""
+    """A loaded text model in eval mode, its tokenizer, and the folder or hub id it was loaded from."""
 
     name: str
     model: PreTrainedModel
@@ -32,54 +32,54 @@ class LLM:
 def load_llm(path: str | Path) -> LLM:
     """Load a causal language model from a folder (relative to the repository's root) or a hub id.
 
-    fp32 on a CPU, the checkpoint's own precision on a GPU. Only safetensors are read and no code of the checkpoint is run.
-    Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not all of it.
+    fp32 on a CPU, the checkpoint's own precision on a GPU. Only safetensors are read, and no code of the checkpoint is run.
+    Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
     """
     source = find_checkpoint(path)
     gpu = torch.cuda.is_available()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if tokenizer.pad_token is None and tokenizer.eos_token is None:
-            raise ValueError("its tokenizer has neither a pad nor an end token")
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is masked: any token will do
+            raise ValueError("its tokenizer has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is masked, so any token will do
         _word_ids(tokenizer)
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype="auto" if gpu else torch.float32, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} does not load as a language model that can judge; give a checkpoint that AutoTokenizer and "
-                         f"AutoModelForCausalLM load ({reason})") from error
+        raise ValueError(f"{path} does not load as a language model that can judge; use a checkpoint that AutoTokenizer and "
+                         f"AutoModelForCausalLM can load ({reason})") from error
     return LLM(str(path), ready(path, model, info), tokenizer)
 
 
 def same_meaning(llm: LLM, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:
     """Whether the two answers of each (question, answer, answer) mean the same to `llm`.
 
-    Yes where the log-odds of "yes" against "no" as the next token, averaged over both orders of the answers, are above 0,
-    so the verdict does not depend on the order. Answers that are equal when normalised are the same without asking.
+    They do if the log-odds of "yes" against "no" as the next token, averaged over both orders of the answers, are above 0; so
+    the verdict does not depend on the order. Answers that are equal when normalised are the same without a model call.
     """
     asked = {(q, *pair) for q, a, b in triples if not same_answer(a, b) for pair in ((a, b), (b, a))}
     texts = {key: judge_prompt(llm, *key) for key in asked}
-    odds = _log_odds(llm, sorted(set(texts.values()), key=lambda t: (len(t), t)), batch_size)  # like lengths: little padding
+    odds = _log_odds(llm, sorted(set(texts.values()), key=lambda t: (len(t), t)), batch_size)  # by length, for less padding
     return [same_answer(a, b) or odds[texts[q, a, b]] + odds[texts[q, b, a]] > 0 for q, a, b in triples]
 
 
 def judge_prompt(llm: LLM, question: str, first: str, second: str) -> str:
-    """JUDGE_PROMPT about two answers, within the tokenizer's chat template if it has one.
+    """JUDGE_PROMPT with the two answers filled in, wrapped in the tokenizer's chat template if it has one.
 
-    The texts come from models and are data: each stands on one line, and special tokens in it are broken up.
+    The texts are model outputs and treated as data: each is put on one line, and special tokens in it are broken up.
     """
     question, first, second = (as_data(llm.tokenizer, " ".join(text.split())) for text in (question, first, second))
     text = JUDGE_PROMPT.format(question=question, first=first, second=second)
     if llm.tokenizer.chat_template is None:
         return text
     return llm.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True,
-                                             enable_thinking=False)  # for templates that know it: the verdict comes first
+                                             enable_thinking=False)  # where the template supports it: the verdict must come first
 
 
 def _word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The single tokens that say yes, and those that say no; ValueError where there is none for either."""
+    """The single tokens for "yes" and those for "no". Raises ValueError if there is none for one of them."""
     sides = []
     for word in ("yes", "no"):
         spelled = [tokenizer.encode(w, add_special_tokens=False) for w in (f" {word}", word, f" {word.title()}", word.title())]
@@ -98,7 +98,7 @@ def _log_odds(llm: LLM, texts: list[str], batch_size: int) -> dict[str, float]:
         batch = texts[i:i + batch_size]
         inputs = llm.tokenizer(batch, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False,
                                add_special_tokens=not (bos and batch[0].startswith(bos))).to(llm.model.device)
-        # `generate` and not `forward`: it counts positions from the first real token and keeps one row of logits a text
+        # `generate`, not `forward`: it counts positions from the first real token and keeps one row of logits per text
         logits = llm.model.generate(**inputs, max_new_tokens=1, output_logits=True, return_dict_in_generate=True,
                                     pad_token_id=llm.tokenizer.pad_token_id).logits[0].float()
         difference = logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)

@@ -1,7 +1,7 @@
-"""Vision-language models as the audit sees them: a folder or hub id goes in, short answers come out.
+"""Vision-language models: loaded from a folder or hub id, they answer questions about pictures or sample texts.
 
-Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load will do. What differs between
-families (chat template or PaliGemma's "answer en ..." prefix) is read from the processor, never from a name.
+Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load can be used. What differs between model families
+(a chat template, or PaliGemma's "answer en ..." prefix) is read from the processor, never from the model's name.
 """
 
 import copy
@@ -25,7 +25,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class VLM:
-    """A loaded model in eval mode, its processor, and the folder or hub id it came from."""
+    """A loaded model in eval mode, its processor, and the folder or hub id it was loaded from."""
 
     name: str
     model: PreTrainedModel
@@ -33,8 +33,8 @@ class VLM:
 
 
 def find_checkpoint(path: str | Path) -> str:
-    """The folder (relative to the repository's root) or hub id to load from. Raises FileNotFoundError where there is none."""
-    logging.disable_progress_bar()  # else a bar per model for a few milliseconds of loading
+    """The folder (relative to the repository's root) or hub id to load from. Raises FileNotFoundError if it is neither."""
+    logging.disable_progress_bar()  # otherwise each model shows a bar for a few milliseconds
     source = paths.resolve(str(path))
     if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
         raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
@@ -42,8 +42,11 @@ def find_checkpoint(path: str | Path) -> str:
 
 
 def ready(path: str | Path, model: PreTrainedModel, info: dict) -> PreTrainedModel:
-    """A model just loaded, in eval mode, greedy, on the GPU if there is one. Raises ValueError where tensors were missing."""
-    if info["missing_keys"] or info["mismatched_keys"]:  # the library would fill these with random numbers
+    """A newly loaded model in eval mode, set to greedy decoding, on the GPU if there is one.
+
+    Raises ValueError if tensors were missing from the checkpoint.
+    """
+    if info["missing_keys"] or info["mismatched_keys"]:  # transformers would initialise these at random
         faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
         raise ValueError(f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete or of "
                          "another architecture; save it again with save_pretrained.")
@@ -56,8 +59,7 @@ def load_vlm(path: str | Path) -> VLM:
     """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id.
 
     fp32 on a CPU, where bf16 is slower; the checkpoint's own precision on a GPU. Only safetensors are read.
-    Raises FileNotFoundError where there is no such folder, ValueError where it holds no such model, or not
-    all of it.
+    Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
     """
     source = find_checkpoint(path)
     gpu = torch.cuda.is_available()
@@ -70,22 +72,22 @@ def load_vlm(path: str | Path) -> VLM:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"{path} does not load as an image-text-to-text model with its processor; give a checkpoint that "
-            f"AutoProcessor and AutoModelForImageTextToText load ({reason})") from error
+            f"{path} does not load as an image-text-to-text model with its processor; use a checkpoint that "
+            f"AutoProcessor and AutoModelForImageTextToText can load ({reason})") from error
     return VLM(str(path), ready(path, model, info), processor)
 
 
 def as_data(tokenizer, text: str) -> str:
-    """`text` with what looks like the tokenizer's special tokens broken up, and lone surrogates replaced."""
+    """`text` with the strings of special tokens broken up by spaces, and lone surrogates replaced."""
     for token in tokenizer.all_special_tokens:
         text = text.replace(token, " ".join(token))
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def prompt(vlm: VLM, question: str) -> str:
-    """The text that puts `question` to the model: its chat template, else PaliGemma's format.
+    """The model's input text for `question`: its chat template, or PaliGemma's format if it has none.
 
-    Any text is a question: it is put as data (`as_data`).
+    The question may be any text; it is treated as data (`as_data`).
     """
     question = as_data(vlm.processor.tokenizer, question)
     if vlm.processor.chat_template is None:
@@ -96,12 +98,12 @@ def prompt(vlm: VLM, question: str) -> str:
 
 
 def encode(vlm: VLM, images: list[Image.Image], texts: list[str], padding_side: str, **kwargs):
-    """Model inputs for one image and one text a row, padded: input_ids (B, T), pixel_values, ..."""
+    """Model inputs with one image and one text per row, padded: input_ids (B, T), pixel_values, ..."""
     bos = vlm.processor.tokenizer.bos_token
     batch = vlm.processor(
         images=[[image.convert("RGB")] for image in images], text=texts, padding=True,
         padding_side=padding_side, return_tensors="pt",
-        add_special_tokens=not (bos and texts[0].startswith(bos)),  # a template's own <bos> is enough
+        add_special_tokens=not (bos and texts[0].startswith(bos)),  # not twice, if the template adds <bos>
         **kwargs)
     return batch.to(vlm.model.device, vlm.model.dtype)
 
@@ -109,7 +111,7 @@ def encode(vlm: VLM, images: list[Image.Image], texts: list[str], padding_side: 
 @torch.inference_mode()
 def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_tokens: int = 8,
            batch_size: int = 128, desc: str | None = None) -> list[str]:
-    """The model's greedy answer to question i about image i, in order; a bar named `desc` if given.
+    """The model's greedy answers to question i about image i, in order, with a progress bar named `desc` if given.
 
     Identical pairs are answered once. Rows are left-padded, so an answer does not depend on its batch.
     Raises ValueError if the two lists differ in length.
@@ -118,7 +120,7 @@ def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_to
         raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
     pairs = list(zip(_fingerprints(images), questions, strict=True))
     distinct = dict(zip(pairs, images, strict=True))  # (fingerprint, question) -> image
-    todo = sorted(distinct, key=lambda pair: len(pair[1]))  # neighbours of like length need little padding
+    todo = sorted(distinct, key=lambda pair: len(pair[1]))  # sorted by length, for less padding
     answers = {}
     for i in tqdm(range(0, len(todo), batch_size), desc=desc, disable=desc is None):
         batch = todo[i:i + batch_size]
@@ -131,7 +133,7 @@ def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_to
 
 
 def _fingerprints(images: list[Image.Image]) -> list[bytes]:
-    """A digest of each picture's pixels; one that stands in the list many times is read once."""
+    """The sha256 of each picture's pixels; an object that occurs several times in the list is hashed once."""
     seen = {id(image): image for image in images}
     digest = {key: hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
               for key, image in seen.items()}
@@ -141,7 +143,7 @@ def _fingerprints(images: list[Image.Image]) -> list[bytes]:
 @torch.no_grad()
 def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
         batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
-    """One sampled text for each image: text, ended (whether it came to its end token by itself)."""
+    """One sampled text per image: text, ended (whether it reached its end token within `max_new_tokens`)."""
     torch.manual_seed(seed)
     tokenizer, text = auditor.processor.tokenizer, prompt(auditor, instruction)
     config = copy.deepcopy(auditor.model.generation_config)
@@ -153,6 +155,7 @@ def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperatur
         inputs = encode(auditor, batch, [text] * len(batch), "left")
         inputs.pop("labels", None)
         tokens = auditor.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1]:]
-        said = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids))) for t, ids in zip(said, tokens.tolist(), strict=True)]
+        sampled = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids)))
+                 for t, ids in zip(sampled, tokens.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=["text", "ended"])
