@@ -1,6 +1,7 @@
-"""Intervals and tests, all at 95 % unless told otherwise. Proportions are in 0-1, counts are whole numbers.
+"""Confidence intervals (all at 95 %) and tests. Proportions are in 0-1, counts are whole numbers.
 
-Intervals of proportions keep their width at 0 and at 1 (Wilson, Newcombe, Agresti-Min), where a bootstrap would vanish.
+The intervals of proportions (Wilson, Newcombe, Agresti-Min) have a width above 0 also at proportions of 0 and 1, where a
+bootstrap interval would have none.
 """
 
 from collections.abc import Callable
@@ -22,16 +23,16 @@ class Estimate(NamedTuple):
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson interval of a proportion: (low, high); NaN where n is 0."""
+    """Wilson interval of a proportion: (low, high); NaN if n is 0."""
     if n == 0:
         return np.nan, np.nan
     low, high = proportion_confint(successes, n, method="wilson")
-    # at 0 and at 1 rounding puts the bound a hair inside the proportion, and a plot would refuse the negative error bar
+    # at 0 and 1, rounding can put the bound slightly inside the proportion; matplotlib rejects negative error bars
     return min(float(low), successes / n), max(float(high), successes / n)
 
 
 def proportion(successes: int, n: int) -> Estimate:
-    """A proportion with its Wilson interval; NaN where n is 0."""
+    """A proportion with its Wilson interval; NaN if n is 0."""
     return Estimate(successes / n if n else np.nan, *wilson(successes, n))
 
 
@@ -42,8 +43,8 @@ def difference(successes: int, n: int, successes_0: int, n_0: int) -> Estimate:
 
 
 def ratio(successes: int, n: int, successes_0: int, n_0: int) -> Estimate:
-    """Ratio of two independent proportions with its adjusted log interval; infinite where successes_0 is 0, NaN where
-    both are."""
+    """Ratio of two independent proportions with its adjusted log interval; infinite if successes_0 is 0, NaN if both
+    numbers of successes are."""
     low, high = confint_proportions_2indep(successes, n, successes_0, n_0, method="log-adjusted", compare="ratio")
     value = successes / n / (successes_0 / n_0) if successes_0 else np.inf if successes else np.nan
     return Estimate(value, float(low), float(high))
@@ -52,8 +53,8 @@ def ratio(successes: int, n: int, successes_0: int, n_0: int) -> Estimate:
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Estimate:
     """mean(a) - mean(b) of two boolean arrays over the same n items, with the interval of Agresti and Min (2005).
 
-    Half an item is added to each cell of the 2 x 2 table, so the interval keeps its width where no item differs.
-    Raises ValueError where the arrays differ in length or are empty.
+    Half an item is added to each cell of the 2 x 2 table, so that the interval has a width above 0 even if no item differs.
+    Raises ValueError if the arrays differ in length or are empty.
     """
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     if len(a) != len(b) or len(a) == 0:
@@ -65,14 +66,14 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Estimate:
 
 
 def average(parts: list[Estimate]) -> Estimate:
-    """The mean of independent estimates, their intervals squared and added (Zou and Donner 2008, MOVER)."""
+    """The mean of independent estimates; its interval combines theirs in quadrature (MOVER, Zou and Donner 2008)."""
     value, low, high = np.array(parts, float).T
     return Estimate(float(value.mean()), float(value.mean() - np.sqrt(((value - low) ** 2).sum()) / len(parts)),
                     float(value.mean() + np.sqrt(((high - value) ** 2).sum()) / len(parts)))
 
 
 def mcnemar_p(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided exact McNemar test that two boolean arrays over the same items have the same mean."""
+    """p-value of the two-sided exact McNemar test that two boolean arrays over the same items have the same mean."""
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
     return float(mcnemar(table, exact=True).pvalue)
@@ -80,7 +81,7 @@ def mcnemar_p(a: np.ndarray, b: np.ndarray) -> float:
 
 def bootstrap(frame: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], cluster: str, seed: int,
               rounds: int = 500) -> tuple[float, float]:
-    """Percentile interval of a statistic of the rows, drawing whole clusters (questions about one image) with return."""
+    """Percentile bootstrap interval of a statistic, resampling whole clusters (questions about one image) with replacement."""
     rng = np.random.default_rng(seed)
     groups = list(frame.groupby(cluster, sort=True).indices.values())
     values = [statistic(frame.iloc[np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])])

@@ -1,7 +1,8 @@
-"""Several models' answers to the same held-out items and the score of each; `scores` adds them up and compares models.
+"""The answers of several models to the same held-out items, and the score of each; `scores` aggregates and compares them.
 
-Each suite is scored as the benchmark that it stands in for. All scores lie in 0-1, so that suites can be averaged: MME's
-score of 0-200 is divided by 200, and CIDEr-D of 0-10 by 10. The paper averages CIDEr points, 100 x CIDEr-D, with percentages.
+Each suite is scored by the metric of the benchmark it is named after. All scores lie in 0-1, so that suites can be averaged:
+MME's score of 0-200 is divided by 200, and CIDEr-D of 0-10 by 10. The paper averages CIDEr points (100 x CIDEr-D) with
+percentages.
 """
 
 from pathlib import Path
@@ -13,20 +14,20 @@ from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.models.vlm import answer, load_vlm
 from auditdm_lib.protocols import supplier
 
-GRADED = {  # metrics of one prediction and its answers; the others are exact matches, added up in their own ways
+GRADED = {  # metrics of one prediction and its accepted answers; the other suites use exact match and aggregate differently
     "vqa_accuracy": metrics.vqa_accuracy, "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou,
     "accuracy": metrics.polled, "mme": metrics.polled}
-CIDER_BEST = 10  # of CIDEr-D
-RIGHT, RIGHT_CAPTION = 0.5, 0.1  # the score above which an item counts as correct: half, and for a caption 100 CIDEr points
+CIDER_BEST = 10  # maximum of CIDEr-D
+RIGHT, RIGHT_CAPTION = 0.5, 0.1  # an item is correct above this score: a half, and for captions 100 CIDEr points
 
 
 def load_items(suite_source: str, names: list[str], per_suite: int, per_gap: int, seed: int, target: str | Path) -> pd.DataFrame:
     """The items of the named suites: suite, item, image (PIL RGB), question, expected, answers, options, group, skill, gap,
     metric, tokens.
 
-    `suite_source` names what supplies the suites (`protocols.SuiteSource`), `target` the audited model: `gap` names the gap
-    planted in it that the question meets, null outside. Where none is planted, the gap items are left out, and a line says so.
-    Raises ValueError for a name that is no suite, and where no suite is left.
+    `suite_source` names the supplier of the suites (`protocols.SuiteSource`), `target` the audited model. `gap` is the gap
+    planted in the target in which the question lies, null outside. If none was planted, the gap items are left out with a
+    message. Raises ValueError for an unknown suite, and if no suite is left.
     """
     source = supplier("suite_source", suite_source)
     if unknown := [name for name in names if name not in source.suite_names()]:
@@ -47,8 +48,8 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
     """Every model's answer to every item: model, suite, item, group, metric, score, correct, question, expected, answer, skill,
     gap.
 
-    `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id. One model is in memory at a time.
-    `score` is 0-1 by the suite's metric; `correct` is a score above a half (as RefCOCO's accuracy at an IoU of 0.5 is), for
+    `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id. Only one model is in memory at a time.
+    `score` is 0-1 by the suite's metric. `correct` is a score above a half (like RefCOCO's accuracy at an IoU of 0.5), for
     captions above a tenth (100 CIDEr points).
     """
     tables = []

@@ -1,7 +1,7 @@
-"""The metrics of the benchmarks: what a prediction earns, 0 to 1, against the answers that an item accepts.
+"""The metrics of the benchmarks: the score of a prediction, 0 to 1, given the accepted answers of an item.
 
-Short answers are compared as `consensus.same_answer` does, which is the normalisation of the official VQA script (case,
-punctuation, articles, number words) less its contractions and its "none" for 0, plus a few spellings ("grey" is "gray").
+Short answers are compared by `answers.same_answer`. It uses the normalisation of the official VQA script (case, punctuation,
+articles, number words) without its contractions and its rule that "none" is 0, plus a few spellings ("grey" is "gray").
 """
 
 import math
@@ -18,29 +18,29 @@ CIDER_N, CIDER_SIGMA = 4, 6.0  # longest n-gram and width of the length penalty,
 
 
 def exact_match(prediction: str, answers: list[str]) -> float:
-    """1 where the prediction is one of the accepted answers, else 0 (GQA, RealWorldQA)."""
+    """1 if the prediction is one of the accepted answers, else 0 (GQA, RealWorldQA)."""
     return float(any(same_answer(prediction, answer) for answer in answers))
 
 
 def vqa_accuracy(prediction: str, answers: list[str]) -> float:
-    """VQA accuracy: min(1, n / 3), n the annotators who agree, averaged over leaving each annotator out (Antol et al. 2015).
+    """VQA accuracy: min(1, n / 3) with n agreeing annotators, averaged over leaving each annotator out (Antol et al. 2015).
 
-    Of ten annotators, one who agrees is worth 0.3, two 0.6, three 0.9, four or more 1.
+    With ten annotators, one that agrees gives 0.3, two give 0.6, three 0.9, four or more 1.
     """
     agree = [same_answer(prediction, answer) for answer in answers]
     return sum(min(1.0, (sum(agree) - mine) / 3) for mine in agree) / len(agree)
 
 
 def anls(prediction: str, answers: list[str]) -> float:
-    """Normalised Levenshtein similarity to the nearest answer, 0 where it is below 0.5 (Biten et al. 2019; DocVQA).
+    """Normalised Levenshtein similarity to the nearest answer, 0 if it is below 0.5 (Biten et al. 2019; DocVQA).
 
-    Exactly 0.5 counts, as in the challenge's script; the paper's formula has 0 there.
+    A similarity of exactly 0.5 counts, as in the challenge's script; the formula of Biten et al. gives 0 there.
     """
     return float(anls_score(tuple(answers), prediction))
 
 
 def number(text: str) -> float | None:
-    """The number that a text says in digits ("4", "4.0", "40 %": 40) or as a word ("four"); None where it says none."""
+    """The number in a text, in digits ("4", "4.0", "40 %": 40) or as a word ("four"); None if the text is not a number."""
     text = text.strip().lower().rstrip(".%").strip()
     if text in NUMBER_WORDS:
         return float(NUMBER_WORDS.index(text))
@@ -48,21 +48,21 @@ def number(text: str) -> float | None:
 
 
 def relaxed_accuracy(prediction: str, answers: list[str]) -> float:
-    """1 where a number is within 5 % of an answer's, or where anything else matches exactly (Methani et al. 2020; ChartQA)."""
-    said = number(prediction)
+    """1 if a number is within 5 % of an answer, or if any other text matches exactly (Methani et al. 2020; ChartQA)."""
+    predicted = number(prediction)
     for answer in answers:
         right = number(answer)
-        if said is None or right is None:
+        if predicted is None or right is None:
             near = same_answer(prediction, answer)
         else:
-            near = abs(said - right) <= TOLERANCE * abs(right) + 1e-9  # the last for the rounding of floats
+            near = abs(predicted - right) <= TOLERANCE * abs(right) + 1e-9  # 1e-9 for floating-point rounding
         if near:
             return 1.0
     return 0.0
 
 
 def choice(prediction: str, options: list[str]) -> str | None:
-    """The letter of the option that a prediction names; None where it names none, or a letter and another option's text.
+    """The letter of the option that a prediction names; None if it names none, or a letter with another option's text.
 
     With the options red and blue, "B", "b.", "(B)", "B. blue" and "blue" all name B.
     """
@@ -72,27 +72,27 @@ def choice(prediction: str, options: list[str]) -> str | None:
         letter = letter.upper()
         if not rest or same_answer(rest, options[letters.index(letter)]):
             return letter
-        if opened or marked:  # without a mark, "a star" may be the article
+        if opened or marked:  # without punctuation, the "a" of "a star" may be an article
             return None
     named = [letter for letter, option in zip(letters, options, strict=True) if same_answer(prediction, option)]
     return named[0] if len(named) == 1 else None
 
 
 def yes_no(text: str) -> str:
-    """What a free answer to a yes/no question says, as POPE's script reads it: "no" where its first sentence has the word no
-    or not, else "yes". Unlike there, an answer that declines ("cannot tell", nothing at all) says neither: ""."""
+    """A free answer to a yes/no question reduced to "yes" or "no", as in POPE's script: "no" if its first sentence contains
+    the word no or not, else "yes". Unlike there, an answer that abstains ("cannot tell", an empty text) is neither: ""."""
     if abstains(text):
         return ""
     return "no" if {"no", "not"} & set(re.findall(r"\w+", text.lower().split(".")[0])) else "yes"
 
 
 def polled(prediction: str, answers: list[str]) -> float:
-    """1 where a free answer to a yes/no question says what the item's answer says (POPE, MME)."""
+    """1 if a free answer to a yes/no question, read by `yes_no`, equals the item's answer (POPE, MME)."""
     return float(yes_no(prediction) == answers[0])
 
 
 def iou(prediction: str, answers: list[str]) -> float:
-    """Intersection over union of the predicted box and the answer's, 0 where no box can be read (RefCOCO)."""
+    """Intersection over union of the predicted and the right box, 0 if no box can be read (RefCOCO)."""
     a, b = located(prediction), located(answers[0])
     if a is None or b is None:
         return 0.0
@@ -111,15 +111,15 @@ def cider_d(predictions: list[str], references: list[list[str]]) -> np.ndarray:
 
     Vedantam et al. 2015: for n-grams of 1 to 4 words, the clipped cosine of TF-IDF vectors, times a Gaussian penalty
     (sigma 6) on the difference in length, averaged over n and over the references, times 10. Document frequencies are over
-    the pictures of `references`, so one picture alone scores 0. Words are runs of letters and digits in lower case, where
-    coco-caption runs the Penn Treebank's tokenizer. Raises ValueError where the two lists differ in length.
+    the pictures of `references`, so a single picture scores 0. Words are runs of letters and digits in lower case, whereas
+    coco-caption uses the Penn Treebank tokenizer. Raises ValueError if the two lists differ in length.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} captions but {len(references)} lists of references: give one for each.")
     counted = [[_ngrams(text) for text in texts] for texts in references]
     frequency = Counter(gram for texts in counted for gram in set().union(*texts))
     weight = {gram: math.log(len(references) / pictures) for gram, pictures in frequency.items()}
-    unseen = math.log(max(1, len(references)))  # an n-gram of no reference counts as if one picture had it
+    unseen = math.log(max(1, len(references)))  # an n-gram without a reference counts as if one picture had it
     scores = []
     for prediction, texts in zip(predictions, counted, strict=True):
         mine = _vectors(_ngrams(prediction), weight, unseen)
@@ -133,7 +133,7 @@ def _ngrams(text: str) -> Counter:
 
 
 def _vectors(counts: Counter, weight: dict, unseen: float) -> tuple[list[dict], list[float], int]:
-    """TF-IDF vectors by n, their norms, and the length, which coco-caption counts in bigrams."""
+    """TF-IDF vectors by n, their norms, and the length of the text, counted in bigrams as in coco-caption."""
     vectors = [{} for _ in range(CIDER_N)]
     for gram, count in counts.items():
         vectors[len(gram) - 1][gram] = count * weight.get(gram, unseen)
@@ -142,7 +142,7 @@ def _vectors(counts: Counter, weight: dict, unseen: float) -> tuple[list[dict], 
 
 
 def _similarity(mine: tuple, reference: tuple) -> float:
-    """The mean over n of the clipped cosine, times the penalty on length."""
+    """The mean over n of the clipped cosine, times the length penalty."""
     cosines = []
     for a, b, norm_a, norm_b in zip(mine[0], reference[0], mine[1], reference[1], strict=True):
         shared = sum(min(value, b[gram]) * b[gram] for gram, value in a.items() if gram in b)

@@ -1,6 +1,6 @@
-"""What a table of scored items says: each suite's score, and models compared on the same items.
+"""Scores by suite, and comparisons of models on the same items, computed from a table of scored items.
 
-The items are those of `benchmarks.score`: model, suite, item, group, metric, score, correct, answer, expected, skill, gap.
+The items come from `benchmarks.score`: model, suite, item, group, metric, score, correct, answer, expected, skill, gap.
 """
 
 import pandas as pd
@@ -8,8 +8,8 @@ import pandas as pd
 from auditdm_lib import stats
 from auditdm_lib.evaluate.metrics import yes_no
 
-GAP_ITEMS = "gap-items"  # questions inside the planted gaps, on pictures that nothing was trained on
-ROUNDS = 500  # of the bootstrap
+GAP_ITEMS = "gap-items"  # questions inside the planted gaps, on pictures that were not used in training
+ROUNDS = 500  # bootstrap resamples
 
 
 def headlines(items: pd.DataFrame, model: str) -> dict[str, stats.Estimate]:
@@ -19,15 +19,15 @@ def headlines(items: pd.DataFrame, model: str) -> dict[str, stats.Estimate]:
 
 
 def average(items: pd.DataFrame, model: str) -> stats.Estimate:
-    """The mean of a model's headlines (0-1), gap items left out, as in Figure 2 of the paper."""
+    """The mean of a model's headline scores (0-1) without the gap items, as in Figure 2 of the paper."""
     return stats.average([estimate for suite, estimate in headlines(items, model).items() if suite != GAP_ITEMS])
 
 
 def summary(items: pd.DataFrame) -> pd.DataFrame:
     """Scores by model and suite: model, suite, metric, n (groups of items), score, ci_low, ci_high (all in 0-1).
 
-    The first row of a suite is its headline. The row `average` is the mean of the headlines, gap items left out, as in
-    Figure 2 of the paper. Intervals are Wilson's where every group earns all or nothing, else a bootstrap over the groups.
+    The first row of a suite is its headline metric. The row `average` is the mean of the headline scores without the gap
+    items, as in Figure 2 of the paper. Intervals are Wilson's if every group scores 0 or 1, else a bootstrap over the groups.
     """
     rows = [(role, suite, metric, n, *estimate) for (role, suite), part in items.groupby(["model", "suite"], sort=False)
             for metric, n, estimate in _measures(part)]
@@ -37,7 +37,7 @@ def summary(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measures(part: pd.DataFrame) -> list[tuple[str, int, stats.Estimate]]:
-    """Each measure of a suite, the headline first: its name, how many groups it is over, and its value with interval."""
+    """The metrics of a suite, the headline first: name, number of groups, and value with its interval."""
     metric, groups = part["metric"].iloc[0], part.groupby("group", sort=True)["score"]
     singly, whole = groups.mean(), groups.min()
     if metric == "circular":
@@ -48,13 +48,13 @@ def _measures(part: pd.DataFrame) -> list[tuple[str, int, stats.Estimate]]:
         measured = {metric: singly}
     table = [(name, len(scores), _mean(scores)) for name, scores in measured.items()]
     if metric == "accuracy":
-        said = part["answer"].map(lambda text: yes_no(text) == "yes")
-        table += [("f1", len(part), _f1(part)), ("yes_ratio", len(part), stats.proportion(int(said.sum()), len(part)))]
+        yes = part["answer"].map(lambda text: yes_no(text) == "yes")
+        table += [("f1", len(part), _f1(part)), ("yes_ratio", len(part), stats.proportion(int(yes.sum()), len(part)))]
     return table
 
 
 def _mean(scores: pd.Series) -> stats.Estimate:
-    """The mean of one score a group."""
+    """The mean of the groups' scores with its interval."""
     if scores.isin([0, 1]).all():
         return stats.proportion(int(scores.sum()), len(scores))
     frame = pd.DataFrame({"score": scores.to_numpy(), "group": range(len(scores))})
@@ -64,9 +64,9 @@ def _mean(scores: pd.Series) -> stats.Estimate:
 def comparisons(items: pd.DataFrame, baseline: str = "target") -> pd.DataFrame:
     """Each other model against the baseline on the same items: model, items, n, before, after, difference.
 
-    The interval of the difference is paired (ci_low, ci_high) and of the marks `correct`. `items` names the subset: the gap
-    items, all suites, the suites' items outside any planted gap, and of all items those that the baseline had right
-    (there `before` is 1 by construction, so chance alone makes it fall a little).
+    The difference in accuracy (column `correct`) has a paired interval (ci_low, ci_high). `items` names the subset: the gap
+    items, all suites, the suites' items outside any planted gap, and, of all items, those that the baseline had right
+    (`before` is 1 there by construction, so the accuracy falls a little by chance alone).
     """
     table = items.pivot(index=["suite", "item"], columns="model", values="correct").astype(bool)
     gap = items.drop_duplicates(["suite", "item"]).set_index(["suite", "item"])["gap"].reindex(table.index)
@@ -87,7 +87,7 @@ def comparisons(items: pd.DataFrame, baseline: str = "target") -> pd.DataFrame:
 
 def _f1(group: pd.DataFrame) -> stats.Estimate:
     # F1 = 2J / (1 + J), where J = tp / (tp + fp + fn) is a proportion and so has a Wilson interval.
-    said = group["answer"].map(lambda text: yes_no(text) == "yes")
+    yes = group["answer"].map(lambda text: yes_no(text) == "yes")
     true = group["expected"].map(lambda text: yes_no(text) == "yes")
-    jaccard = stats.proportion(int((said & true).sum()), int((said | true).sum()))
+    jaccard = stats.proportion(int((yes & true).sum()), int((yes | true).sum()))
     return stats.Estimate(*(2 * j / (1 + j) for j in jaccard))
