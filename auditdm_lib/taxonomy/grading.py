@@ -1,4 +1,4 @@
-"""How well failure types match the planted gaps: for grading only, in the testbed."""
+"""How well the failure types match the planted gaps (testbed only, for grading)."""
 
 import numpy as np
 import pandas as pd
@@ -6,20 +6,20 @@ from sklearn.metrics import adjusted_rand_score
 
 from auditdm_lib.stats import bootstrap
 
-ROUNDS = 300  # draws of the bootstrap and of the shuffled labels
+ROUNDS = 300  # bootstrap resamples, and shuffles of the labels
 
 
 def grade(clustered: pd.DataFrame, grading: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How well the failure types match the planted gaps (testbed only; nothing of this reaches the clustering).
+    """Grade the failure types against the planted gaps (testbed only; the clustering never sees the result).
 
-    `grading` has probe_id and gap (null outside any). Returns
+    `grading` has probe_id and gap (null outside all gaps). Returns
 
-    - gaps: gap, failures, category, precision, recall, own_category. The category is the one with the best smaller of
-      precision and recall; it is the gap's own if both are at least 0.7. Failures outside any gap count against
+    - gaps: gap, failures, category, precision, recall, own_category. The category is the one for which the smaller of
+      precision and recall is largest; it is the gap's own if both are at least 0.7. Failures outside all gaps lower the
       precision.
-    - agreement (one row): failures, ari, ari_low, ari_high, shuffled_low, shuffled_high: the adjusted Rand index over
-      the failures inside planted gaps, unclustered ones each on their own; its bootstrap interval over pictures; and
-      the interval of the index when the same labels are shuffled.
+    - agreement (one row): failures, ari, ari_low, ari_high, shuffled_low, shuffled_high. This is the adjusted Rand index over
+      the failures inside planted gaps, each unclustered failure being a cluster of its own, its bootstrap interval over
+      pictures, and the interval of the index for shuffled labels.
     """
     rows = clustered[["probe_id", "category", "source_image"]].merge(
         grading[["probe_id", "gap"]], on="probe_id", validate="one_to_one")
@@ -38,7 +38,7 @@ def grade(clustered: pd.DataFrame, grading: pd.DataFrame, seed: int = 0) -> tupl
     if inside["gap"].nunique() < 2:
         nothing = dict(ari=np.nan, ari_low=np.nan, ari_high=np.nan, shuffled_low=np.nan, shuffled_high=np.nan)
         return gaps, pd.DataFrame([dict(failures=len(inside)) | nothing])
-    inside["truth"] = pd.factorize(inside["gap"])[0]  # whole numbers: the index of strings is slow
+    inside["truth"] = pd.factorize(inside["gap"])[0]  # integers, since the index is slow on strings
     rng = np.random.default_rng(seed)
     shuffled = [adjusted_rand_score(inside["truth"], rng.permutation(inside["label"])) for _ in range(ROUNDS)]
     low, high = bootstrap(inside[["truth", "label", "source_image"]],

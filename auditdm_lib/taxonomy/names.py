@@ -1,4 +1,4 @@
-"""Names and descriptions of failure types, in plain words, by counting the texts of their members."""
+"""Names and descriptions of failure types in plain words, derived by counting the texts of their members."""
 
 import textwrap
 from collections import Counter
@@ -12,30 +12,30 @@ CATEGORY_COLUMNS = ["category", "name", "description", "size", "share", "example
 
 
 def categories(clustered: pd.DataFrame) -> pd.DataFrame:
-    """One row a failure type, largest first, columns CATEGORY_COLUMNS: a name in plain words, a description, size,
-    share of all failures (0-1), the ids of up to five examples (spread over auditors and pictures as they came,
-    separated by spaces) and the first example's texts."""
+    """One row per failure type, largest first, with CATEGORY_COLUMNS: a name in plain words, a description, size, share of
+    all failures (0-1), the ids of up to five examples (the first ones in the table, separated by spaces) and the texts of the
+    first example."""
     total, table = len(clustered), []
     for category, rows in clustered[clustered["category"] >= 0].groupby("category", sort=True):
         form, error = _common_form(rows["question"]), _error(rows)
         pairs = Counter(zip(rows["consensus"], rows["target_answer"], strict=True)).most_common(3)
         usual = rows[(rows["consensus"] == pairs[0][0][0]) & (rows["target_answer"] == pairs[0][0][1])]
         first = usual.iloc[0]
-        said = ", ".join(f"“{a}” answered “{b}” ({n})" for (a, b), n in pairs)
+        answers = ", ".join(f"“{a}” answered “{b}” ({n})" for (a, b), n in pairs)
         table.append((
             category, f"“{form}” {error}",
-            f"{len(rows)} of {total} failures ask “{form}” or the like; right and wrong answers: {said}. "
+            f"{len(rows)} of {total} failures ask “{form}” or the like; right and wrong answers: {answers}. "
             f"For instance “{first['question']}”.",
             len(rows), len(rows) / total, " ".join(usual["probe_id"].head(5)),
             first["question"], first["consensus"], first["target_answer"]))
     table = pd.DataFrame(table, columns=CATEGORY_COLUMNS)
-    repeated = table.groupby("name").cumcount()  # two types may read alike; a name is used once
+    repeated = table.groupby("name").cumcount()  # two types may get the same name; names are made unique
     table["name"] += [f" ({n + 1})" if n else "" for n in repeated]
     return table
 
 
 def _common_form(questions: pd.Series) -> str:
-    # The commonest length, word by word: kept where four questions in five agree, else "…" (never twice in a row).
+    # For the most common length, word by word: a word shared by 80 % of the questions is kept, others become one "…".
     split = [split_words(question) for question in questions]
     length = Counter(map(len, split)).most_common(1)[0][0]
     split = [words for words in split if len(words) == length]
@@ -45,13 +45,13 @@ def _common_form(questions: pd.Series) -> str:
         word = word if n >= 0.8 * len(split) else GAP_MARK
         if word != GAP_MARK or form[-1:] != [GAP_MARK]:
             form.append(word)
-    if set(form) <= {GAP_MARK}:  # nothing in common: the commonest question speaks for the rest
+    if set(form) <= {GAP_MARK}:  # nothing in common: use the most common question
         return textwrap.shorten(questions.mode().iloc[0], 80, placeholder=" …")
     return textwrap.shorten(" ".join(form), 80, placeholder=" …") + "?"
 
 
 def _error(rows: pd.DataFrame) -> str:
-    # "purple said as blue", "yes and no swapped", "four or five said as three"
+    # For example "purple said as blue", "yes and no swapped", "four or five said as three".
     right, wrong = ([textwrap.shorten(text.lower(), 40, placeholder=" …") or "(nothing)" for text in rows[name]]
                     for name in ("consensus", "target_answer"))
     pairs = Counter(zip(right, wrong, strict=True))
@@ -66,7 +66,7 @@ def _error(rows: pd.DataFrame) -> str:
 
 
 def report(clustered: pd.DataFrame, table: pd.DataFrame) -> str:
-    """The failure types in Markdown, for reading; it says so plainly when there is nothing to cluster."""
+    """The failure types as a Markdown report; it states if there is no failure or no type."""
     total, lone = len(clustered), int((clustered["category"] < 0).sum())
     found = f"{total} failure{'s' if total > 1 else ''}"
     lines = ["# Failure types", ""]
