@@ -1,5 +1,5 @@
 # make reproduce   install, run the seven notebooks, print the claims and where the report is
-# make test        install, run the test suite
+# make test        install, check the style, run the test suite
 # make lab         install, open the notebooks in JupyterLab
 # make clean       remove generated results (not .venv)
 PROFILE ?= testbed
@@ -7,7 +7,7 @@ PROFILE ?= testbed
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-STAMP := .venv/installed-$(shell cksum < requirements.lock | cut -d ' ' -f 1)
+STAMP := .venv/installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
 
 .PHONY: reproduce test lab clean
 
@@ -15,12 +15,13 @@ reproduce: $(STAMP)
 	$(BIN)/auditdm run params/$(PROFILE).yaml
 
 test: $(STAMP)
+	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
 lab: $(STAMP)
 	$(BIN)/auditdm lab
 
-# Installed again only when the lock's content changed: the stamp's name carries its checksum.
+# Installed again only when the lock or pyproject.toml changed: the stamp's name carries their checksum.
 $(STAMP):
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found; name one: make reproduce PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -66,10 +66,12 @@ def test_the_chain_ends_with_the_claims_and_the_report(finished):
 
 def test_the_command_line_reaches_the_kernel_with_seed_threads_and_hash_seed(tree):
     edit(tree, "00_first", lambda nb: nb["cells"][-2].update(
-        source="import os\nprint('hash seed', os.environ['PYTHONHASHSEED'])\n" + nb["cells"][-2]["source"]))
+        source="import os\nprint('hash seed', os.environ['PYTHONHASHSEED'])\nprint('spins', os.environ['GOMP_SPINCOUNT'])\n"
+               + nb["cells"][-2]["source"]))
     assert auditdm(tree, *RUN, "--only", "00", "--set", "seed=7", "--set", "threads=2").returncode == 0
     executed = (tree / "runs/toy/executed/00_first.ipynb").read_text()
     assert "seed set to 7" in executed and "threads set to 2" in executed and "hash seed 0" in executed
+    assert "spins 300" in executed
 
 
 def test_a_second_run_executes_nothing_and_says_so(tree):

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from auditdm_lib.answers import same_answer
-from auditdm_lib.models.vlm import as_data, find_checkpoint, ready
+from auditdm_lib.models.vlm import as_data, load
 
 JUDGE_PROMPT = """Question: {question}
 First answer: {first}
@@ -32,25 +32,14 @@ class LLM:
 def load_llm(path: str | Path) -> LLM:
     """Load a causal language model from a folder (relative to the repository's root) or a hub id.
 
-    fp32 on a CPU, the checkpoint's own precision on a GPU. Only safetensors are read, and no code of the checkpoint is run.
     Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
     """
-    source = find_checkpoint(path)
-    gpu = torch.cuda.is_available()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    def check(tokenizer: PreTrainedTokenizerBase) -> None:
         if tokenizer.pad_token is None and tokenizer.eos_token is None:
             raise ValueError("its tokenizer has neither a padding nor an end token")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is masked, so any token will do
         _word_ids(tokenizer)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype="auto" if gpu else torch.float32, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} does not load as a language model that can judge; use a checkpoint that AutoTokenizer and "
-                         f"AutoModelForCausalLM can load ({reason})") from error
-    return LLM(str(path), ready(path, model, info), tokenizer)
+    return LLM(str(path), *load(path, AutoModelForCausalLM, AutoTokenizer, check, "a language model that can judge"))
 
 
 def same_meaning(llm: LLM, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:

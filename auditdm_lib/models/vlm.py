@@ -7,8 +7,10 @@ Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load can b
 import copy
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,49 +34,46 @@ class VLM:
     processor: ProcessorMixin
 
 
-def find_checkpoint(path: str | Path) -> str:
-    """The folder (relative to the repository's root) or hub id to load from. Raises FileNotFoundError if it is neither."""
+def load_vlm(path: str | Path) -> VLM:
+    """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id.
+
+    Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
+    """
+    def check(processor: ProcessorMixin) -> None:
+        if getattr(processor, "image_processor", None) is None:
+            raise ValueError("it has no image processor")
+    return VLM(str(path), *load(path, AutoModelForImageTextToText, AutoProcessor, check, "an image-text-to-text model"))
+
+
+def load(path: str | Path, model_class: type, reader_class: type, check: Callable[[Any], None], kind: str,
+         ) -> tuple[PreTrainedModel, Any]:
+    """A model and what turns texts into its inputs (`reader_class`: a processor or tokenizer), checked by `check`.
+
+    The model is in eval mode, set to greedy decoding, on the GPU if there is one; fp32 on a CPU, where bf16 is slower, and the
+    checkpoint's own precision on a GPU. Only safetensors are read, and no code of the checkpoint is run. `kind` names what is
+    wanted in the messages. Raises as `load_vlm` does.
+    """
     logging.disable_progress_bar()  # otherwise each model shows a bar for a few milliseconds
-    source = paths.resolve(str(path))
+    source, gpu = paths.resolve(str(path)), torch.cuda.is_available()
     if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
         raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
-    return source
-
-
-def ready(path: str | Path, model: PreTrainedModel, info: dict) -> PreTrainedModel:
-    """A newly loaded model in eval mode, set to greedy decoding, on the GPU if there is one.
-
-    Raises ValueError if tensors were missing from the checkpoint.
-    """
+    try:
+        reader = reader_class.from_pretrained(source, trust_remote_code=False)
+        check(reader)
+        model, info = model_class.from_pretrained(
+            source, dtype="auto" if gpu else torch.float32, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} does not load as {kind}; use a checkpoint that {reader_class.__name__} and "
+                         f"{model_class.__name__} can load ({reason})") from error
     if info["missing_keys"] or info["mismatched_keys"]:  # transformers would initialise these at random
         faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
         raise ValueError(f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete or of "
                          "another architecture; save it again with save_pretrained.")
     generation = model.generation_config
     generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def load_vlm(path: str | Path) -> VLM:
-    """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id.
-
-    fp32 on a CPU, where bf16 is slower; the checkpoint's own precision on a GPU. Only safetensors are read.
-    Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
-    """
-    source = find_checkpoint(path)
-    gpu = torch.cuda.is_available()
-    try:
-        processor = AutoProcessor.from_pretrained(source)
-        if getattr(processor, "image_processor", None) is None:
-            raise ValueError("it has no image processor")
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            source, dtype="auto" if gpu else torch.float32, use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{path} does not load as an image-text-to-text model with its processor; use a checkpoint that "
-            f"AutoProcessor and AutoModelForImageTextToText can load ({reason})") from error
-    return VLM(str(path), ready(path, model, info), processor)
+    return model.eval().to("cuda" if gpu else "cpu"), reader
 
 
 def as_data(tokenizer, text: str) -> str:
