@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import Dataset, Features, Image, Value
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
 from auditdm_lib.models.vlm import load_vlm
-from auditdm_lib.training.examples import collate, language_layers
+from auditdm_lib.training.examples import collate, lora
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 
@@ -63,8 +63,7 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
     """
     set_seed(seed)  # before LoRA's matrices are initialised
     vlm = load_vlm(path)
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=language_layers(vlm.model))
-    model = get_peft_model(vlm.model, lora)
+    model = get_peft_model(vlm.model, lora(vlm, rank))
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder; nothing in it is kept
         arguments = TrainingArguments(
             output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, seed=seed,
