@@ -143,7 +143,7 @@ def test_kinds_of_probes_stand_side_by_side_untrained_and_trained(run):
     questions = run.artefacts.search[run.artefacts.search["kind"] == "question"]
     assert bar_heights(figures.fig_kinds(questions).axes[0]) == pytest.approx([22.0, 87.0])
     unknown = figures.fig_kinds(questions.assign(verified_failures=np.nan)).axes[0]
-    assert "disagrees" in unknown.get_ylabel()
+    assert "disagreements" in unknown.get_ylabel()
 
 
 def test_success_and_coverage_are_drawn_over_the_calls_of_the_training(run):
@@ -196,7 +196,7 @@ def test_cost_counts_the_calls_of_the_training_and_leaves_out_who_found_nothing(
     prompt_only, trained = figures.fig_cost(search).axes[0].lines
     assert np.allclose(trained.get_ydata(), 20000 + trained.get_xdata() / 0.85)
     assert np.allclose(prompt_only.get_ydata(), prompt_only.get_xdata() / 0.214)
-    assert "1.2 a failure, after 20,000" in trained.get_label()
+    assert "1.2 per failure after 20,000" in trained.get_label()
 
 
 def test_probes_show_one_failure_of_each_type_first(run):

@@ -1,1 +1,1 @@
-"""What a run holds, measured, claimed, drawn and reported."""
+"""The results of a run: its tables, measurements, claims, figures and report."""

@@ -1,4 +1,4 @@
-"""What a run holds: the tables of its stages, read once for figures, tables, claims and the report."""
+"""The tables that the stages of a run wrote, loaded once for figures, tables, claims and the report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,12 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Artefacts:
-    """The tables of a run that figures, tables, claims and the report read; null where the run has no such file."""
+    """The tables of a run that figures, tables, claims and the report use; None if the run has no such file."""
 
     history: pd.DataFrame  # 01_auditor/history.csv
     probes: pd.DataFrame  # 02_probes/probes.parquet
     search: pd.DataFrame  # 02_probes/search.csv
-    hits: pd.DataFrame | None  # 02_probes/gap_hits.csv, where gaps were planted
+    hits: pd.DataFrame | None  # 02_probes/gap_hits.csv, if gaps were planted
     failures: pd.DataFrame  # 03_taxonomy/failures.parquet (probe_id, category) with the probes' columns
     categories: pd.DataFrame  # 03_taxonomy/categories.csv
     gaps: pd.DataFrame | None  # 03_taxonomy/grading.csv, testbed only
@@ -22,7 +22,7 @@ class Artefacts:
 
 
 def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts:
-    """Read the artefacts from the folders of stages 01, 02, 03 and 05."""
+    """Load the artefacts from the folders of stages 01, 02, 03 and 05."""
     def testbed_only(path: Path) -> pd.DataFrame | None:
         return pd.read_csv(path) if path.exists() else None
 
@@ -32,6 +32,6 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
         history=pd.read_csv(auditor / "history.csv"), probes=asked,
         search=pd.read_csv(probes / "search.csv"), hits=testbed_only(probes / "gap_hits.csv"),
         failures=clustered.merge(asked, on="probe_id", validate="one_to_one"),
-        categories=pd.read_csv(taxonomy / "categories.csv", keep_default_na=False),  # "None" is an answer
+        categories=pd.read_csv(taxonomy / "categories.csv", keep_default_na=False),  # "None" can be an answer
         gaps=testbed_only(taxonomy / "grading.csv"), agreement=testbed_only(taxonomy / "agreement.csv"),
         items=pd.read_parquet(scores / "items.parquet"))

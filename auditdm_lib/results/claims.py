@@ -1,7 +1,7 @@
-"""Which claims of the paper this run reproduces: each a measurement with its interval and a predicate over it.
+"""Which claims of the paper this run reproduces. A claim is a measurement with an interval and a predicate on that interval.
 
-Shares and scores are in percent, differences in percentage points. Intervals are 95 %; a count has an interval of no
-width, except where a claim's text says otherwise.
+Shares and scores are in percent, differences in percentage points. Intervals are 95 % confidence intervals. A count has an
+interval of zero width, unless the text of the claim defines another.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ COLUMNS = ["claim", "paper_value", "run_value", "ci_low", "ci_high", "verdict", 
 
 @dataclass(frozen=True)
 class Claim:
-    """`measure` gives the run's value or raises NotTested; `holds` judges its interval; `paper` is the paper's value."""
+    """`measure` returns the run's value or raises NotTested, `holds` decides from its interval, `paper` is the paper's value."""
 
     text: str
     reads: str
@@ -32,9 +32,9 @@ class Claim:
 
 
 def evaluate(run: Artefacts, paper: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """The claims table (COLUMNS), one row a claim, rounded to three decimals.
+    """The claims table (COLUMNS), one row per claim, rounded to three decimals.
 
-    `paper` is figures/paper_values.csv. Raises RuntimeError where the profile must test a claim and the run cannot.
+    `paper` is figures/paper_values.csv. Raises RuntimeError if the profile must test a claim and the run cannot.
     """
     rows = []
     for name, claim in CLAIMS.items():
@@ -49,7 +49,7 @@ def evaluate(run: Artefacts, paper: pd.DataFrame, profile: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).round(3)
 
 
-# What the paper says
+# Values printed in the paper
 
 def _search(values: pd.DataFrame, series: str) -> float:
     return _printed(values, "search_success", series)
@@ -71,7 +71,7 @@ def _worse_of_fifteen(values: pd.DataFrame) -> float:
     return int((shares > 50).sum())
 
 
-# The claims. An interval must lie wholly where the claim says, unless the text says "no sign".
+# The claims. One holds if its whole interval satisfies it, unless its text is weaker ("no sign", "meets or passes").
 _AUDITED = "PaliGemma2-3B + AuditDM"
 CLAIMS = {
     "trained_above_prompt_only": Claim(
@@ -175,7 +175,7 @@ CLAIMS = {
         "Auditing the rectified model again raises the score further", "04_rectified", measures.untested("this run audits once")),
 }
 
-# Which claims each profile must test; there, "not tested" stops the run.
+# The claims that each profile must test: "not tested" is an error there.
 _LONE = {"lone_gap_found", "lone_gap_ratio"}
 _ALWAYS = {name for name in CLAIMS} - _LONE - {"sixteen_benchmarks", "gemma_above_12b", "shrinking_gap_over_rounds"}
 MUST_TEST = {

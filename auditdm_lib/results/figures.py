@@ -1,5 +1,5 @@
-"""One function a figure: data frames in, a matplotlib Figure out. `save` writes them; nothing here computes a result
-that is not drawn from the tables."""
+"""One function per figure: data frames in, a matplotlib Figure out; `save` writes it. Figures show only what is in the
+tables of a run."""
 
 import textwrap
 from io import BytesIO
@@ -25,24 +25,25 @@ LABEL = {"target": "target", "rectified": "target,\nrectified", "control": "targ
          "reference_1": "reference 1", "reference_2": "reference 2", "random": "random\nquestions",
          "prompt_only": "prompt-only\nauditor", "trained": "trained\nauditor", "plain_grpo": "plain GRPO\n(Equation 1)",
          "union": "union of\ncheckpoints"}
-MILESTONES = r"step_\d+|plain_\d+|imitation"  # auditors on the way: they have a figure of their own
-OFTEN = 5  # verified failures by which a planted gap counts as covered
+MILESTONES = r"step_\d+|plain_\d+|imitation"  # intermediate checkpoints, shown only in fig_coverage
+COUNTED = {"verified_failures": "verified failures", "disagrees": "disagreements"}  # columns of search.csv
+OFTEN = 5  # verified failures from which a planted gap counts as covered
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
     "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "text.parse_math": False}
-NOTE_INCHES = 0.3  # strip below the axes for the footer
+NOTE_INCHES = 0.3  # height of the strip for the footer below the axes
 
 
 def _figure(width: float, height: float) -> Figure:
-    # A bare Figure, since pyplot would keep each one alive and show it twice.
+    # Not a pyplot figure, since pyplot would keep each one in memory and show it twice.
     figure = Figure(figsize=(width, height))
     figure.get_layout_engine().set(rect=(0, NOTE_INCHES / height, 1, 1 - NOTE_INCHES / height), w_pad=0.1, h_pad=0.1)
     return figure
 
 
 def _styled(draw):
-    # Each figure is drawn under STYLE, whatever the notebook has set.
+    # Draws each figure with STYLE, whatever the settings of the notebook are.
     def inner(*args, **kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
             return draw(*args, **kwargs)
@@ -51,7 +52,7 @@ def _styled(draw):
 
 
 def save(figure: Figure, folder: Path, name: str, note: str) -> Figure:
-    """Draw the footer `note` and write `name`.pdf and `name`.png, the same bytes for the same figure."""
+    """Add the footer `note` and write `name`.pdf and `name`.png. The same figure gives the same bytes."""
     with matplotlib.rc_context(STYLE):
         if not figure.texts or figure.texts[-1].get_text() != note:
             figure.text(0.99, 0.06 / figure.get_figheight(), note, ha="right", va="bottom", fontsize=7, color="#666666")
@@ -61,7 +62,7 @@ def save(figure: Figure, folder: Path, name: str, note: str) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes, to show in a notebook without saving it."""
+    """The figure as the bytes of a PNG file, to show it in a notebook without saving it."""
     with matplotlib.rc_context(STYLE), BytesIO() as file:
         figure.savefig(file, metadata={"Software": None})
         return file.getvalue()
@@ -77,9 +78,9 @@ def _bars(axis, x, estimates: list[stats.Estimate], colours: list[str], width: f
 
 @_styled
 def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """Figure 2: average suite score of the models of this run, beside the averages that the paper prints.
+    """Figure 2: the average suite scores of this run's models, next to the averages printed in the paper.
 
-    `items` is items.parquet, `paper` is paper_values.csv. The two never share an axis: other models, other suites.
+    `items` is items.parquet, `paper` is paper_values.csv. They do not share an axis, as models and suites differ.
     """
     figure = _figure(12.5, 5.6)
     grid = figure.add_gridspec(2, 2, width_ratios=[1.35, 1], hspace=0.12)
@@ -111,15 +112,15 @@ def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 @_styled
 def fig4_failure_shares(items: pd.DataFrame) -> Figure:
-    """Figure 4: for each skill, how its failures are shared by the target and reference 1 (100 % a row).
+    """Figure 4: for each skill, the shares of its failures made by the target and by reference 1 (each row adds up to 100 %).
 
-    Both answer the same held-out suite items; the counts are printed, since a share of few failures says little.
+    Both answer the same held-out suite items. The counts are printed, since a share of few failures says little.
     """
     table = measures.failures_by_skill(items)
     total = table["target"] + table["reference_1"]
     silent = sorted(table.loc[total == 0, "skill"])
     table = table.assign(share=100 * table["target"] / total.where(total > 0))[total > 0]
-    table = table.sort_values(["share", "skill"], ascending=[True, False]).reset_index(drop=True)  # top row drawn last
+    table = table.sort_values(["share", "skill"], ascending=[True, False]).reset_index(drop=True)  # drawn bottom to top
     figure = _figure(8.5, 1.9 + 0.34 * max(len(table), 2))
     axis = figure.add_subplot()
     y = np.arange(len(table))
@@ -132,10 +133,10 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     axis.axvline(50, color="black", linewidth=0.8, linestyle=":")
     labels = [skill.replace("_", " ") + (" *" if p < 0.05 else "") for skill, p in zip(table["skill"], table["p"], strict=True)]
     axis.set(yticks=y, yticklabels=labels, xlim=(0, 106), ylim=(-0.6, max(len(table), 1) - 0.4),
-             xlabel="share of the skill's failures (%); the numbers are counts of failed items")
-    axis.set_title("Which model fails where, on the same held-out items", pad=26)
+             xlabel="share of the skill's failures (%); numbers: failed items")
+    axis.set_title("Failures of the two models by skill, on the same held-out items", pad=26)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    note = "* the two differ (exact McNemar test, p < 0.05)"
+    note = "* the models differ (exact McNemar test, p < 0.05)"
     if silent:
         note += "\n" + textwrap.fill("no failure of either: " + ", ".join(silent).replace("_", " "), 110)
     axis.annotate(note, (0, 0), (0, -34), xycoords="axes fraction", textcoords="offset points", fontsize=8, va="top")
@@ -144,9 +145,9 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
 
 @_styled
 def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """Search success of each auditor with Wilson intervals, the ceiling above it and the paper's values beside it.
+    """Search success of each auditor with Wilson intervals, its ceiling, and the paper's values.
 
-    Where nothing can be verified, the share of disagreements stands instead, and the axis says so.
+    If failures cannot be verified, the share of disagreements is shown instead, with a label that states it.
     """
     search = overall(search)
     search = search[~search["auditor"].str.fullmatch(MILESTONES)].reset_index(drop=True)
@@ -161,7 +162,7 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     if verified and search["ceiling"].notna().all():
         for place, ceiling in zip(x, search["ceiling"], strict=True):
             axis.hlines(100 * ceiling, place - 0.38, place + 0.38, color=OKABE["red"], linestyle="--", linewidth=1.5,
-                        label="ceiling: some question would fail" if place == 0 else None)
+                        label="ceiling: pictures with a failing question" if place == 0 else None)
     series = {"prompt_only": "prompt-only auditor", "trained": "AuditDM"}
     printed = paper[paper["item"] == "search_success"].set_index("series")["value"]
     for place, auditor in zip(x, search["auditor"], strict=True):
@@ -195,10 +196,10 @@ def fig_kinds(search: pd.DataFrame) -> Figure:
                      for k, n in zip(rows[counted], rows["attempts"], strict=True)]
         _bars(axis, np.arange(len(kinds)) + shift, estimates, [COLOUR[auditor]] * len(kinds), width=0.38)
         axis.containers[-2][0].set_label(LABEL[auditor].replace("\n", " "))
-    names = {"question": "question about\nthe picture", "regeneration": "question about one\ndrawn from a caption",
+    names = {"question": "question about\nthe picture", "regeneration": "question about one\nfrom a caption",
              "edit": "question about\nan edited picture"}
     axis.set(xticks=range(len(kinds)), xticklabels=[names[kind] for kind in kinds], ylim=(0, 112), yticks=range(0, 101, 20),
-             ylabel=f"{counted.replace('_', ' ')} per attempt (%)")
+             ylabel=f"{COUNTED[counted]} per attempt (%)")
     axis.set_title("Search success by kind of probe", pad=24)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     return figure
@@ -206,7 +207,7 @@ def fig_kinds(search: pd.DataFrame) -> Figure:
 
 @_styled
 def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
-    """Success and coverage over the training's calls of the target: the kit's auditor and plain GRPO, by checkpoint.
+    """Search success and coverage by checkpoint over the target calls used in training, for the kit's auditor and plain GRPO.
 
     Coverage is the share of planted gaps with at least OFTEN verified failures among an auditor's probes.
     """
@@ -228,7 +229,7 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
                 axis.fill_between(rows["calls"] / 1000, rows["low"], rows["high"], color=COLOUR[name], alpha=0.2, linewidth=0)
         if "union" in asked.index:
             axis.plot(asked.loc["union", "calls"] / 1000, asked.loc["union", column], "D", color=OKABE["yellow"],
-                      markeredgecolor="#333333", label="union of our checkpoints")
+                      markeredgecolor="#333333", label="union of the checkpoints")
         axis.set(title=title, xlabel="calls of the target in training (thousands)", ylim=(0, 105), yticks=range(0, 101, 20),
                  ylabel=f"{'verified failures per attempt' if column == 'success' else 'share of the planted gaps'} (%)")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
@@ -237,7 +238,7 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
 
 @_styled
 def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
-    """Sizes of the discovered failure types by name, with one example each; the `most` largest."""
+    """Sizes of the `most` largest failure types by name, with one example each."""
     table = categories.head(most).iloc[::-1].reset_index(drop=True)
     figure = _figure(10, 1.6 + 0.52 * max(len(table), 1))
     axis = figure.add_subplot()
@@ -249,7 +250,7 @@ def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
         labels.append(f"{textwrap.shorten(row['name'], 74, placeholder=' …')}\n{textwrap.shorten(example, 84, placeholder=' …')}")
     axis.set_yticks(range(len(table)), labels, fontsize=8)
     axis.set(xlabel="failures (probes)", xlim=(0, 1.1 * max([1, *table["size"]])), ylim=(-0.6, max(len(table), 1) - 0.4))
-    axis.set_title("Discovered failure types, each with an example below its name")
+    axis.set_title("Failure types found, each with an example below its name")
     if table.empty:
         axis.text(0.5, 0.5, "no failure type was found", ha="center", transform=axis.transAxes)
     left_out = len(categories) - len(table)
@@ -260,10 +261,11 @@ def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
 
 @_styled
 def fig_cost(search: pd.DataFrame) -> Figure:
-    """Calls of the target, those of the training included, over the failures that one wants: where training pays.
+    """Calls of the target, training included, that a given number of failures costs: shows when the training pays off.
 
-    A line an auditor that found any: training_calls, and for each failure its probing_calls over its failures. Where nothing
-    can be verified, disagreements stand for failures. Best of n has no line: its probes are prompt-only's, at the same cost.
+    Each auditor with failures has one line: training_calls plus, per failure, its probing_calls divided by its failures. If
+    failures cannot be verified, disagreements are counted. Best of n has no line, as it makes prompt-only probes at the same
+    cost.
     """
     search = overall(search)
     search = search[~search["auditor"].str.fullmatch(rf"{MILESTONES}|best_of_\d+")]
@@ -275,27 +277,28 @@ def fig_cost(search: pd.DataFrame) -> Figure:
         each = row.probing_calls / getattr(row, counted)
         name = LABEL.get(row.auditor, row.auditor.replace("_", " ")).replace("\n", " ")
         axis.plot(wanted, row.training_calls + each * wanted, color=COLOUR.get(row.auditor, OKABE["yellow"]),
-                  label=f"{name}: {each:.1f} a failure" + (f", after {row.training_calls:,.0f}" if row.training_calls else ""))
-    axis.set(xscale="log", yscale="log", xlabel=f"{counted.replace('_', ' ')} wanted", ylabel="calls of the target")
+                  label=f"{name}: {each:.1f} per failure" + (f" after {row.training_calls:,.0f}" if row.training_calls else ""))
+    axis.set(xscale="log", yscale="log", xlabel=f"number of {COUNTED[counted]}", ylabel="calls of the target")
     for ticks in (axis.xaxis, axis.yaxis):
         ticks.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axis.set_title("What a failure costs")
+    axis.set_title("Calls of the target for a number of failures")
     axis.legend(fontsize=8, loc="upper left")
     return figure
 
 
 @_styled
 def fig_training(history: pd.DataFrame) -> Figure:
-    """The auditor's training over calls of the target: shares of disagreements, of invalid and unjudged probes, variety.
+    """The auditor's training over calls of the target: shares of disagreements, of invalid probes, of probes without a
+    consensus, and of distinct probes.
 
-    A point is a round of self-imitation; a line is GRPO's steps of one kind of probe (each step has one), a running mean over
-    a tenth of them.
+    A point is a round of self-imitation. A line shows the GRPO steps of one kind of probe (each step has one kind) as a running
+    mean over a tenth of them.
     """
     history = history[history["phase"] != "plain"]
     spent = history.groupby("phase", sort=False)["target_calls"].max().shift(fill_value=0).cumsum()
     calls = (history["target_calls"] + history["phase"].map(spent)) / 1000
-    panels = dict(disagrees="The target stands alone", invalid="No question to put", no_consensus="Without consensus",
-                  distinct="Different from each other")
+    panels = dict(disagrees="Disagreements", invalid="Invalid probes", no_consensus="Probes without consensus",
+                  distinct="Distinct probes")
     colours = {"all": OKABE["black"], "question": OKABE["blue"], "regeneration": OKABE["purple"], "edit": OKABE["orange"]}
     figure = _figure(12.5, 3.6)
     axes = figure.subplots(1, len(panels))
@@ -313,16 +316,16 @@ def fig_training(history: pd.DataFrame) -> Figure:
 
 @_styled
 def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: int = 2) -> Figure:
-    """Example failures: the picture enlarged (nearest neighbour), the question, the references' and the target's answer.
+    """Example failures: the picture (enlarged by nearest neighbour), the question, the consensus and the target's answer.
 
-    One of each failure type, the largest types first, then more of them. `pictures` is the folder that `image` is
-    relative to.
+    First one example of each failure type, the largest types first, then further ones. `pictures` is the folder that the
+    column `image` is relative to.
     """
     typed = failures[failures["category"] >= 0]
     turn = typed.groupby("category").cumcount()
     shown = typed.assign(turn=turn).sort_values(["turn", "category"], kind="stable").head(columns * rows)
     figure = _figure(2.3 * columns, 3.35 * rows + 0.7)
-    figure.suptitle("What the audit found: the references agree, the target stands alone", fontweight="bold", fontsize=11)
+    figure.suptitle("Failures found by the audit: the references agree, the target disagrees", fontweight="bold", fontsize=11)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in grid:
         axis.axis("off")

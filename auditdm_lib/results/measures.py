@@ -1,6 +1,6 @@
-"""What is measured of a run: numbers with their 95 % intervals, from the tables in `artefacts`.
+"""The measurements of a run: numbers with their 95 % intervals, computed from the tables in `artefacts`.
 
-Shares and scores are in percent, differences in percentage points. What a run says nothing about raises NotTested.
+Shares and scores are in percent, differences in percentage points. NotTested is raised for what a run cannot measure.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from auditdm_lib.stats import Estimate
 
 
 class NotTested(Exception):
-    """Why this run says nothing about a claim."""
+    """The reason why this run cannot test a claim."""
 
 
 def percent(estimate: Estimate) -> Estimate:
@@ -102,7 +102,7 @@ def gaps_with_own_type(run: Artefacts) -> Estimate:
 
 
 def pairs(items: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
-    """Two models' marks on the same items: one row an item, columns suite, skill, gap and bool columns a and b."""
+    """The correctness of two models on the same items, one row per item: suite, skill, gap and bool columns a and b."""
     table = items[items["model"].isin([a, b])].pivot(index=["suite", "item"], columns="model", values="correct")
     if a not in table or b not in table:
         raise NotTested(f"{a} and {b} were not both scored")
@@ -112,12 +112,12 @@ def pairs(items: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 
 def suite_average(items: pd.DataFrame, model: str) -> Estimate:
-    """Mean over the suites of each one's own score, gap items left out (Figure 2), in percent."""
+    """The mean of the suites' headline scores without the gap items (Figure 2), in percent."""
     return percent(scores.average(items, model))
 
 
 def gap_score(items: pd.DataFrame, model: str) -> Estimate:
-    """Accuracy on the held-out items inside planted gaps, in percent; NaN where there are none."""
+    """Accuracy on the held-out items inside planted gaps, in percent; NaN if there are none."""
     marks = items[(items["model"] == model) & (items["suite"] == GAP_ITEMS)]["correct"]
     return percent(stats.proportion(int(marks.sum()), len(marks)))
 
@@ -155,7 +155,7 @@ def lost_share(run: Artefacts) -> Estimate:
 
 
 def failures_by_skill(items: pd.DataFrame) -> pd.DataFrame:
-    """Failures of the target and of reference_1 on the same suite items by skill: target, reference_1, p (McNemar)."""
+    """Failures of the target and of reference_1 on the same suite items: skill, target, reference_1, p (exact McNemar test)."""
     rows = pairs(items, "target", "reference_1")
     rows = rows[rows["suite"] != GAP_ITEMS]
     table = [(skill, int((~part["target"]).sum()), int((~part["reference_1"]).sum()),
@@ -164,6 +164,11 @@ def failures_by_skill(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def skills_where_sibling_is_worse(run: Artefacts) -> Estimate:
+    """Number of skills in which reference_1 fails on more items than the target.
+
+    The lower bound counts only the skills in which it fails significantly more often (McNemar, false discovery rate 5 %). The
+    upper bound counts all skills except those in which it fails significantly less often.
+    """
     table = failures_by_skill(run.items)
     if table.empty:
         raise NotTested("the items name no skills")

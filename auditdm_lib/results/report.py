@@ -1,4 +1,4 @@
-"""report.html: one self-contained page for people. Model text reaches it through an escaping template only."""
+"""report.html: a self-contained page for readers. The template escapes all text, since parts of it come from models."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -14,14 +14,14 @@ from auditdm_lib.results.tables import with_interval
 from auditdm_lib.stats import Estimate, wilson
 
 TEMPLATE = Path(__file__).with_name("report.html")
-STRONG = 0.9  # a skill is called strong where the target is surely right at least so often
-SHOWN = 24  # failure types with pictures; the table of all is table_categories.csv
+STRONG = 0.9  # a skill is called strong if the lower bound of the target's accuracy is at least this
+SHOWN = 24  # failure types shown with pictures; table_categories.csv lists all
 
 
 def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path, note: str) -> Path:
-    """Write report.html into `figures`, whose PNG files it embeds; `pictures` is the folder of 02_probes.
+    """Write report.html into the folder `figures`, whose PNG files it embeds; `pictures` is the folder of 02_probes.
 
-    `verdicts` is the claims table, `note` the line that says what kind of result this is.
+    `verdicts` is the claims table, `note` a line that states what kind of result this is.
     """
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
     table = verdicts.assign(tone=verdicts["verdict"].str.replace(" ", "-"))
@@ -36,12 +36,12 @@ def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path,
 
 
 def data_uri(picture: Path) -> str:
-    """A PNG file as the text of a `src` attribute."""
+    """A PNG file as a data URI, for a `src` attribute."""
     return "data:image/png;base64," + b64encode(picture.read_bytes()).decode()
 
 
 def headline(run: Artefacts) -> dict[str, list[str]]:
-    """What the target is strong and weak at, in words: skills (or suites) surely right, and the largest failure types."""
+    """The target's strengths (skills or suites with a lower bound of at least STRONG) and weaknesses (largest failure types)."""
     mine = run.items[(run.items["model"] == "target") & (run.items["suite"] != GAP_ITEMS)]
     by = "skill" if "skill" in mine and mine["skill"].notna().any() else "suite"
     marks = mine.groupby(by)["correct"].agg(["sum", "size"])
@@ -51,26 +51,26 @@ def headline(run: Artefacts) -> dict[str, list[str]]:
 
 
 def numbers(run: Artefacts) -> list[tuple[str, str]]:
-    """The few numbers of the page's head: (what, value with interval)."""
+    """The main numbers, for the top of the page: (what, value with interval)."""
     rows = []
     search = overall(run.search).set_index("auditor")
     for auditor, words in [("prompt_only", "untrained auditor"), ("trained", "trained auditor")]:
         if auditor in search.index and pd.notna(search.loc[auditor, "success"]):
             row = search.loc[auditor]
             success = Estimate(row["success"], row["ci_low"], row["ci_high"])
-            rows.append((f"probes of the {words} that expose the target", with_interval(measures.percent(success)) + " %"))
+            rows.append((f"search success of the {words}", with_interval(measures.percent(success)) + " %"))
     rows.append(("failure types found", f"{len(run.categories)}"))
     for model in ("target", "rectified", "control"):
         score = with_interval(measures.gap_score(run.items, model))
         if score:
-            rows.append((f"held-out items inside the planted gaps answered right by {model}", score + " %"))
+            rows.append((f"accuracy on held-out items inside the planted gaps, {model}", score + " %"))
     for model in ("target", "rectified", "control"):
-        rows.append((f"average of the suites, {model}", with_interval(measures.suite_average(run.items, model)) + " %"))
+        rows.append((f"average score of the suites, {model}", with_interval(measures.suite_average(run.items, model)) + " %"))
     return rows
 
 
 def cards(run: Artefacts, pictures: Path, examples: int = 3) -> list[dict]:
-    """The failure types for the page: name, description, size, and a few examples with their pictures."""
+    """The failure types shown on the page: name, description, size, share, and a few examples with their pictures."""
     probes = run.failures.set_index("probe_id")
     found = []
     for row in run.categories.head(SHOWN).itertuples():
@@ -82,22 +82,23 @@ def cards(run: Artefacts, pictures: Path, examples: int = 3) -> list[dict]:
 
 
 def caveats(run: Artefacts) -> list[str]:
-    """How this result can mislead, with this run's own numbers where it has them."""
-    words = ["One run with one seed. The intervals are over items and probes; they do not cover other seeds of the training.",
-             "“References agree” stands for the truth. A fault that all references share is taken for a fault of the target."]
+    """How this result can mislead, with the numbers of this run where they are known."""
+    words = ["This is one run with one seed. The intervals are over items and probes; they do not cover other training seeds.",
+             "The consensus of the references replaces the truth. An error that all references share counts as a "
+             "failure of the target."]
     search = overall(run.search).set_index("auditor")
     if "trained" in search.index and pd.notna(search.loc["trained", "label_noise"]):
         row = search.loc["trained"]
-        words.append(f"Here that happened in {int(row['label_noise'])} of {int(row['disagrees'])} disagreements of the trained "
-                     "auditor (the consensus wrong, the target right).")
+        words.append(f"In this run that happened in {int(row['label_noise'])} of {int(row['disagrees'])} disagreements of the "
+                     "trained auditor (the consensus wrong, the target right).")
     else:
-        words.append("No truth is known for these pictures, so a disagreement is a suspicion, not a verified failure.")
+        words.append("The truth about these pictures is unknown, so a disagreement is a suspicion, not a verified failure.")
     if "trained" in search.index:
-        words.append(f"The trained auditor has also used {int(search.loc['trained', 'training_calls']):,} calls of the target in "
-                     "its training; the untrained one has used none.")
-    words.append("Failure types are clusters of texts. They are named from their commonest question and answers, by counting, "
-                 "and not yet confirmed on fresh probes.")
+        words.append(f"The training of the trained auditor has used {int(search.loc['trained', 'training_calls']):,} calls of "
+                     "the target in addition; the untrained auditor has used none.")
+    words.append("Failure types are clusters of texts. They are named after their most common question and answers, and are "
+                 "not yet confirmed on fresh probes.")
     if run.hits is not None:
-        words.append("The target's gaps were planted, so they are systematic and separate. Those of a real model may be neither. "
-                     "The paper's values stand beside this run's for orientation: other models, other pictures.")
+        words.append("The target's gaps were planted, so they are systematic and separate. The weaknesses of a real model may be "
+                     "neither. The paper's values are shown for orientation only: they are for other models and pictures.")
     return words

@@ -1,4 +1,4 @@
-"""The tables of a run, as data frames and as csv + tex files."""
+"""The tables of a run, as data frames and as csv and tex files."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from auditdm_lib.stats import Estimate, proportion
 
 
 def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
-    """Every table of this run by file name; the one of planted gaps only where gaps were planted."""
+    """All tables of this run by file name; that of the planted gaps only if gaps were planted."""
     tables = {"table_scores": scores(run.items), "table_search": search(run.search), "table_assumptions": assumptions(run.search),
               "table_categories": categories(run.categories)}
     if run.gaps is not None and run.hits is not None:
@@ -21,20 +21,20 @@ def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
 
 
 def write(table: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write `name`.csv and `name`.tex, the same bytes for the same table."""
+    """Write `name`.csv and `name`.tex. The same table gives the same bytes."""
     table.to_csv(folder / f"{name}.csv", index=False)
     text = table.to_latex(index=False, escape=True, na_rep="--", float_format="%.2f")
     (folder / f"{name}.tex").write_text(text, encoding="utf-8")
 
 
 def with_interval(estimate: Estimate) -> str:
-    """'81.9 [80.1, 83.5]'; empty where there is no value."""
+    """'81.9 [80.1, 83.5]'; empty if there is no value."""
     return "" if pd.isna(estimate.value) else f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
 def scores(items: pd.DataFrame) -> pd.DataFrame:
-    """Each suite's own score in percent with its interval: one row a model, one column a suite, their average, the gap
-    items last."""
+    """The headline score of each suite in percent with its interval: one row per model, one column per suite, then their
+    average and the gap items."""
     rows = []
     for model in items["model"].unique():
         row = {"model": model}
@@ -48,7 +48,7 @@ def scores(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def search(table: pd.DataFrame) -> pd.DataFrame:
-    """Search success in percent, what else an attempt came to, and what it cost in calls of the target."""
+    """Search success in percent, the other outcomes of the attempts, and the cost in calls of the target."""
     out = table[["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures"]].copy()
     out["success % [95 % interval]"] = [
         "" if pd.isna(k) else with_interval(measures.percent(proportion(int(k), int(n))))
@@ -56,14 +56,14 @@ def search(table: pd.DataFrame) -> pd.DataFrame:
     out["ceiling %"] = (100 * table["ceiling"]).round(1)
     found = table["verified_failures"].where(table["verified_failures"] > 0)
     out["calls per failure"] = (table["probing_calls"] / found).round(1)
-    whole = table.index.isin(overall(table.reset_index())["index"])  # a training serves all kinds of probe
+    whole = table.index.isin(overall(table.reset_index())["index"])  # a training covers all kinds of probe
     out["with training"] = ((table["probing_calls"] + table["training_calls"]) / found).where(whole).round(1)
     return out.join(table[["gaps_found", "probing_calls", "training_calls"]])
 
 
 def assumptions(table: pd.DataFrame) -> pd.DataFrame:
-    """The paper's two assumptions, in percent: a probe with a consensus has an answer; where the target stands alone it is
-    seldom the one that is right. Without truth neither can be known, and the columns are empty."""
+    """The paper's two assumptions, in percent: a probe with a consensus has an answer; if the target disagrees with the
+    consensus, it is rarely right. The columns are empty where the truth is unknown."""
     out = table[["auditor", "kind", "consensus_probes", "disagrees"]].copy()
     for name, part, whole in [("answerable %", "consensus_answerable", "consensus_probes"),
                               ("target alone is right %", "label_noise", "disagrees")]:
@@ -74,7 +74,7 @@ def assumptions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def gaps(grading: pd.DataFrame, hits: pd.DataFrame, categories: pd.DataFrame) -> pd.DataFrame:
-    """Each planted gap: verified failures by auditor, failures clustered, and the failure type that matches it best."""
+    """Each planted gap: verified failures by auditor, clustered failures, and the failure type that matches it best."""
     counts = hits.pivot(index="gap", columns="auditor", values="hits")[list(hits["auditor"].unique())]
     table = counts.add_prefix("hits ").reset_index().merge(grading, on="gap", how="left")
     table["failures"] = table["failures"].fillna(0).astype(int)
