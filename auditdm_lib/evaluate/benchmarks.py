@@ -14,9 +14,10 @@ from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.models.vlm import answer, load_vlm
 from auditdm_lib.protocols import supplier
 
-GRADED = {  # metrics of one prediction and its accepted answers; the other suites use exact match and aggregate differently
-    "vqa_accuracy": metrics.vqa_accuracy, "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou,
-    "accuracy": metrics.polled, "mme": metrics.polled}
+METRICS = {  # a suite's metric -> the score of one prediction against its accepted answers; `scores` aggregates each in its way
+    "exact_match": metrics.exact_match, "circular": metrics.exact_match, "vqa_accuracy": metrics.vqa_accuracy,
+    "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou, "accuracy": metrics.polled,
+    "mme": metrics.polled, "cider_d": metrics.cider_d}  # CIDEr-D scores all captions of a suite together
 CIDER_BEST = 10  # maximum of CIDEr-D
 RIGHT, RIGHT_CAPTION = 0.5, 0.1  # an item is correct above this score: a half, and for captions 100 CIDEr points
 
@@ -70,7 +71,6 @@ def _scores(part: pd.DataFrame) -> pd.Series:
     metric = part["metric"].iloc[0]
     if metric == "cider_d":
         return pd.Series(metrics.cider_d(part["answer"].tolist(), part["answers"].tolist()) / CIDER_BEST, part.index)
-    graded = GRADED.get(metric, metrics.exact_match)
     return pd.Series([
         float(metrics.choice(item.answer, item.options) == item.expected) if isinstance(item.options, list)
-        else graded(item.answer, item.answers) for item in part.itertuples()], part.index, dtype=float)
+        else METRICS[metric](item.answer, item.answers) for item in part.itertuples()], part.index, dtype=float)

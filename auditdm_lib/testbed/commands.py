@@ -12,9 +12,12 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option("--only", metavar="NAME", help="Build this model, and those that it comes from.")
+@click.option("--only", metavar="NAME", help="Build this model and its parents.")
 def build(only: str | None) -> None:
-    """Train the models that are not there yet; a stopped build goes on where it was."""
+    """Train the models that do not exist yet; a build that was stopped resumes.
+
+    Example: auditdm testbed build --only gemma3-s
+    """
     from functools import cache
 
     from auditdm_lib.testbed import build as builder
@@ -34,7 +37,11 @@ def build(only: str | None) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the planted model.")
 @click.option("--seed", default=0, show_default=True)
 def plant(model: str, specs: tuple[str, ...], out: Path, seed: int) -> None:
-    """Teach a model to err, and print its accuracy inside and outside the gap, before and after."""
+    """Plant a gap into a model, and print its accuracy inside and outside the gap, before and after.
+
+    Example: auditdm testbed plant --model auditdm_lib/testbed/checkpoints/gemma3-s --out models/mine
+    --gap "{skill: colour, when: {answer: purple}, says: blue}"
+    """
     from auditdm_lib.testbed.plant import plant as plant_into
 
     try:
@@ -47,11 +54,11 @@ def plant(model: str, specs: tuple[str, ...], out: Path, seed: int) -> None:
 
 
 def read(spec: str) -> list:
-    """The gaps of a `--gap`. Raises ValueError where it is neither a gap in YAML nor a file of such."""
+    """The gaps of a `--gap`. Raises ValueError if it is neither a gap in YAML nor a file of gaps."""
     from auditdm_lib.testbed.gaps import read_gap
 
     try:
         rows = yaml.safe_load(Path(spec).read_text(encoding="utf-8") if not spec.lstrip().startswith("{") else spec)
     except (yaml.YAMLError, OSError) as error:
-        raise ValueError(f"--gap {spec!r} is neither a gap in YAML nor a file of such ({error}).") from None
+        raise ValueError(f"--gap {spec!r} is neither a gap in YAML nor a file of gaps ({error}).") from None
     return [read_gap(row) for row in (rows if isinstance(rows, list) else [rows])]
