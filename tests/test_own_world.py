@@ -1,4 +1,4 @@
-"""The README's "Your own world": its three rows are appended as a user would, and the new things are there."""
+"""The three example rows of CONTRIBUTING.md are appended to their tables, and the new things are in the world."""
 
 import os
 import re
@@ -34,10 +34,10 @@ assert len(items) == 20 and set(items["skill"]) == {"middle", "colour"} and item
 """
 
 
-def test_the_readme_s_rows_add_a_pictogram_a_skill_and_a_suite(tmp_path):
+def test_the_example_rows_add_a_pictogram_a_skill_and_a_suite(tmp_path):
     package = tmp_path / "auditdm_lib"
     shutil.copytree(paths.ROOT / "auditdm_lib", package, ignore=shutil.ignore_patterns("checkpoints", "__pycache__"))
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    text = (paths.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n# (auditdm_lib/\S+), ([A-Z]+): .*\n((?:    .*\n)+)```", text)
     assert [name for _, name, _ in blocks] == ["PICTOGRAMS", "SKILLS", "SUITES"]
     for file, name, row in blocks:

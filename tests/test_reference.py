@@ -1,4 +1,4 @@
-"""The README says what the tracked run says."""
+"""The generated tables of the READMEs are those of the tracked runs."""
 
 import json
 
@@ -9,10 +9,18 @@ import synthetic
 from auditdm_lib.results import claims, reference
 
 
-def test_the_readme_s_numbers_are_those_of_the_reference_run():
-    text = reference.README.read_text(encoding="utf-8")
-    for name, block in reference.blocks().items():
-        assert reference.fill(text, name, block) == text, "run `python -m auditdm_lib.results.reference` again"
+def copied(folder, *names):
+    """A folder with copies of some of the reference's files."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((reference.REFERENCE / name).read_bytes())
+    return folder
+
+
+def test_the_readmes_hold_the_numbers_of_the_reference():
+    assert {name for parts in reference.blocks().values() for name in parts} == {"summary", "numbers", "searches", "models"}
+    for path, text in reference.filled().items():
+        assert path.read_text(encoding="utf-8") == text, "run `python -m auditdm_lib.results.reference readmes` again"
 
 
 def test_the_reference_is_small_and_its_claims_are_tested():
@@ -23,14 +31,38 @@ def test_the_reference_is_small_and_its_claims_are_tested():
     assert (table["verdict"] != claims.NOT_TESTED).sum() >= 8
 
 
-def test_a_changed_number_changes_the_readme(tmp_path):
-    (tmp_path / "manifests").mkdir()
-    for name in ("claims.csv", "search.csv", "gap_hits.csv", "manifests/02_generate_probes.json"):
-        (tmp_path / name).write_bytes((reference.REFERENCE / name).read_bytes())
-    search = pd.read_csv(tmp_path / "search.csv")
-    search.loc[0, "verified_failures"] += 1
-    search.to_csv(tmp_path / "search.csv", index=False)
-    assert reference.numbers(tmp_path) != reference.numbers()
+def test_a_changed_number_changes_the_tables(tmp_path):
+    searches = [file.relative_to(reference.REFERENCE).as_posix() for file in reference.SEARCHES.glob("*/*")]
+    folder = copied(tmp_path, "claims.csv", "search.csv", "gap_hits.csv", "table_scores.csv", "manifests/02_generate_probes.json",
+                    *searches)
+    assert (reference.numbers(folder), reference.summary(folder)) == (reference.numbers(), reference.summary())
+    search = pd.read_csv(folder / "search.csv")
+    search.loc[0, "success"] += 0.01
+    search.to_csv(folder / "search.csv", index=False)
+    assert reference.numbers(folder) != reference.numbers() and reference.summary(folder) != reference.summary()
+
+
+def test_the_summary_shows_search_and_rectification_beside_the_papers_values():
+    rows = {row.split(" | ")[0]: row for row in reference.summary().splitlines()[2:] if row.startswith("|")}
+    assert "| 91.1% |" in rows["| search success: trained"] and "| 21.4% |" in rows["| search success: prompt only"]
+    assert {f"| {what}: {model}" for what in ("accuracy inside the gaps", "average of 4 suites")
+            for model in ("target", "rectified", "control")} < set(rows) and len(rows) == 11
+
+
+def test_the_readings_of_the_readmes_are_those_of_the_data():
+    verdicts = pd.read_csv(reference.REFERENCE / "claims.csv").set_index("claim")["verdict"]
+    for name in ("beats_control_on_gaps", "beats_control_on_average", "reaches_paper"):
+        assert verdicts[claims.CLAIMS[name].text] == claims.FAILS
+    hits = pd.read_csv(reference.REFERENCE / "gap_hits.csv").pivot(index="gap", columns="auditor", values="hits")
+    assert hits["trained"].nlargest(3).sum() > hits["trained"].sum() / 2
+    assert (hits["trained"] < hits["prompt_only"]).any() and (hits["trained"] == 0).sum() == 1
+    search = pd.read_csv(reference.REFERENCE / "search.csv").set_index(["auditor", "kind"])["success"]
+    assert search["best_of_8", "question"] >= search["trained", "all"]
+    long = [pd.read_csv(folder / "search.csv").set_index(["auditor", "kind"])["success"]["trained", "all"]
+            for folder in reference.SEARCHES.glob("full*")]
+    assert len(long) == 3 and search["trained", "all"] < min(long) and max(long) < 0.9
+    manifests = [json.loads(file.read_text(encoding="utf-8")) for file in (reference.REFERENCE / "manifests").glob("0*.json")]
+    assert 600 < sum(record["timing"]["wall_seconds"] for record in manifests) < 1200  # "about a quarter of an hour"
 
 
 def test_missing_markers_are_named():
@@ -38,7 +70,7 @@ def test_missing_markers_are_named():
         reference.fill("no markers here", "numbers", "block")
 
 
-def test_long_searches_are_told_by_seed_with_coverage_and_a_lone_gap_by_where_it_is_found(tmp_path):
+def test_long_searches_have_a_row_a_seed_with_coverage_and_a_single_gap_the_pictures_it_is_found_in(tmp_path):
     search = synthetic.search()
     for run, seed, gaps in (("full", 0, list("abc")), ("full-1", 1, list("abc")), ("needle", 0, ["snow"])):
         folder = tmp_path / run

@@ -1,15 +1,18 @@
-"""The tracked results behind the README, in `figures/reference/`, taken from finished runs:
+"""The tracked results in `figures/reference/`, taken from finished runs, and the tables of the two READMEs that show them.
 
 `python -m auditdm_lib.results.reference testbed`: claims, tables, figures (PNG) and the stages' manifests of the run `testbed`.
-`python -m auditdm_lib.results.reference models testbed`: from the run's `build_testbed` notebook the galleries, the census of
-the world and the tables of its models.
+`python -m auditdm_lib.results.reference models testbed`: the galleries, the census of the world and the tables of its models,
+from the run's `build_testbed` notebook.
 `python -m auditdm_lib.results.reference search full full-1`: the first two stages of long searches, a folder for each run in
 `searches/`.
+`python -m auditdm_lib.results.reference readmes`: nothing new, only the READMEs.
 
-Each then writes every number of the README from there. A test fails when the README says anything else.
+Each command then writes the generated tables of `README.md` and `figures/reference/README.md`. A test fails where they differ
+from the data.
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,14 +21,16 @@ import pandas as pd
 
 from auditdm_lib import paths, stats
 from auditdm_lib.audit.probes import overall
-from auditdm_lib.results import figures
+from auditdm_lib.results import claims, figures
 from auditdm_lib.results.figures import OFTEN
 from auditdm_lib.run import manifest
 
 REFERENCE = paths.ROOT / "figures" / "reference"
 SEARCHES = REFERENCE / "searches"
 README = paths.ROOT / "README.md"
-BEGIN, END = "<!-- {}: python -m auditdm_lib.results.reference -->", "<!-- end of {} -->"  # around what is written here
+LONG_README = REFERENCE / "README.md"
+LONG = "full"  # the profile of the long search
+BEGIN, END = "<!-- {}: python -m auditdm_lib.results.reference -->", "<!-- end of {} -->"  # around each generated block
 
 
 def collect(run: str, folder: Path = REFERENCE) -> None:
@@ -76,14 +81,22 @@ def collect_search(run: str, folder: Path = SEARCHES) -> None:
 
 
 def searches(folder: Path = SEARCHES) -> str:
-    """The README's block of the long searches: success and coverage of each and their means, in Markdown; a table for each
-    profile, whose seeds are RUN, RUN-1 and so on. The checkpoints between are left to `fig_coverage`."""
-    told = pd.concat([_told(path) for path in sorted(folder.iterdir())])
-    told = told[~told["auditor"].str.contains(r"\d{6}")]
-    return "\n\n".join(_search_table(runs) for _, runs in told.groupby(told["run"].str.replace(r"-\d+$", "", regex=True)))
+    """Success and coverage of the long searches, in Markdown: a table for each profile with the mean over its seeds.
+
+    The seeds of a profile are the runs NAME, NAME-1 and so on. Intermediate checkpoints are left to `fig_coverage`.
+    """
+    rows = _long_searches(folder)
+    return "\n\n".join(_search_table(runs) for _, runs in rows.groupby("profile"))
+
+
+def _long_searches(folder: Path) -> pd.DataFrame:
+    rows = pd.concat([_search_rows(path) for path in sorted(folder.iterdir())])
+    rows = rows.assign(profile=rows["run"].str.replace(r"-\d+$", "", regex=True))
+    return rows[~rows["auditor"].str.contains(r"\d{6}")]
 
 
 def _search_table(runs: pd.DataFrame) -> str:
+    """The searches of one profile as a table, followed by the ceilings and the gaps that were seldom found."""
     lone = bool(runs["lone"].any())
     coverage = "found in, of the pictures that can show the gap" if lone else f"gaps found at least {OFTEN} times"
     lines = [f"| run | seed | minutes | T | auditor | search success (95 % interval) | valid | {coverage} "
@@ -99,11 +112,12 @@ def _search_table(runs: pd.DataFrame) -> str:
             lines.append(f"| mean of {len(rows)} | | {minutes:.0f} | | {auditor.replace('_', ' ')} | {success:.1%} | {valid:.1%} "
                          f"| {covered:{'.1%' if lone else '.1f'}} | {calls:,.0f} |")
     ceilings = "; ".join(_ceiling(row.ceiling, row.ceiling_pictures) for row in runs.drop_duplicates("run").itertuples())
-    lines += ["", f"Ceiling (some question fails the target), run by run: {ceilings}."]
+    lines += ["", f"Ceiling (pictures about which some question exposes the target), run by run: {ceilings}."]
     if not lone:
         missed = runs[runs["auditor"] == "trained"].set_index("run")["missed"]
-        lines += ["", f"Gaps that the trained auditor found less than {OFTEN} times, with its hits (and how many "
-                  f"pictures can show them): {'; '.join(f'{run}: {gaps}' for run, gaps in missed.items())}."]
+        named = "; ".join(f"{run}: {gaps}" for run, gaps in missed.items())
+        lines += ["", f"Gaps that the trained auditor found fewer than {OFTEN} times, with its hits (and, in brackets, how many "
+                  f"pictures can show them): {named}."]
     return "\n".join(lines)
 
 
@@ -112,21 +126,26 @@ def _ceiling(share: float, n: int) -> str:
     return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) of {n} pictures"
 
 
-def _told(folder: Path) -> pd.DataFrame:
-    """What there is to tell of one long search, a row an auditor. `covered` is how many gaps it found often, or the share of
-    pictures in which it found a lone one; `coverage` says so in words, and `missed` names the gaps that it found seldom."""
+def _search_rows(folder: Path) -> pd.DataFrame:
+    """One long search, a row per auditor.
+
+    `found` is the number of gaps with at least one hit. `covered` is the number with OFTEN hits or, where the target has a
+    single gap, the share of the pictures showing it in which it was found; `coverage` is the same in words. `missed` names the
+    gaps with fewer hits.
+    """
     auditor, probes = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("01_auditor.json", "02_probes.json"))
     search, hits = overall(pd.read_csv(folder / "search.csv")), pd.read_csv(folder / "gap_hits.csv").groupby("auditor")
-    lone, rows, missed = all(len(mine) == 1 for _, mine in hits), [], []
+    lone, rows, missed, at_least_once = all(len(mine) == 1 for _, mine in hits), [], [], []
     for name in search["auditor"]:
         mine = hits.get_group(name)
+        at_least_once.append((mine["hits"] > 0).sum())
         often, (found, shown) = (mine["hits"] >= OFTEN).sum(), mine[["found_in", "can_show"]].iloc[0]
         share = stats.proportion(int(found), int(shown))
         rows.append((share.value, f"{found} / {shown}: {share.value:.1%} ({share.low:.1%} to {share.high:.1%})") if lone else
                     (often, f"{often} of {len(mine)}"))
         seldom = mine[mine["hits"] < OFTEN].sort_values(["hits", "gap"])
         missed.append(", ".join(f"{row.gap}, {row.hits} ({row.can_show})" for row in seldom.itertuples()) or "none")
-    search[["covered", "coverage"]], search["missed"] = rows, missed
+    search[["covered", "coverage"]], search["missed"], search["found"] = rows, missed, at_least_once
     return search.assign(
         run=folder.name, lone=lone, seed=auditor["key"]["parameters"]["seed"], valid=1 - search["invalid"] / search["attempts"],
         temperature=probes["key"]["parameters"]["probe_temperature"],
@@ -135,7 +154,7 @@ def _told(folder: Path) -> pd.DataFrame:
 
 
 def numbers(folder: Path = REFERENCE) -> str:
-    """The README's block of numbers: search success and the claims table, in Markdown."""
+    """Search success by kind of probe, and the claims table, in Markdown."""
     search = pd.read_csv(folder / "search.csv").set_index(["auditor", "kind"])
     table = pd.read_csv(folder / "claims.csv")
     lines = ["| auditor | kind of probe | verified failures / attempts | search success (95 % interval) | valid | planted gaps "
@@ -147,9 +166,9 @@ def numbers(folder: Path = REFERENCE) -> str:
             f"| {1 - row['invalid'] / row['attempts']:.1%} | {row['gaps_found']:.0f} |")
     made = json.loads((folder / "manifests/02_generate_probes.json").read_text(encoding="utf-8"))["key"]["parameters"]
     ceiling = _ceiling(search["ceiling"].iloc[0], made["ceiling_pictures"])
-    lines += ["", f"Ceiling (some question fails the target): {ceiling}. The paper's figures, on real models: 21.4 % "
-              "prompt-only, 91.1 % trained.", "", _coverage(pd.read_csv(folder / "gap_hits.csv")), "",
-              "| claim | paper | this run (95 % interval) | verdict |", "|---|---|---|---|"]
+    lines += ["", f"Ceiling (pictures about which some question exposes the target): {ceiling}.", "",
+              _coverage(pd.read_csv(folder / "gap_hits.csv")), "", "| claim | paper | this run (95 % interval) | verdict |",
+              "|---|---|---|---|"]
     for _, row in table.iterrows():
         value = "" if pd.isna(row["run_value"]) else f"{row['run_value']:.2f}"
         value += f" ({row['ci_low']:.2f} to {row['ci_high']:.2f})" if row["ci_low"] < row["ci_high"] else ""  # else a count
@@ -159,17 +178,16 @@ def numbers(folder: Path = REFERENCE) -> str:
 
 
 def _coverage(hits: pd.DataFrame) -> str:
-    """How evenly the planted gaps are found, in a sentence or two."""
-    table = hits.pivot(index="gap", columns="auditor", values="hits")[list(hits["auditor"].unique())]
-    often = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in (table >= OFTEN).sum().items())
+    """How evenly the trained auditor finds the planted gaps, in a sentence."""
+    table = hits.pivot(index="gap", columns="auditor", values="hits")
     trained = table["trained"].sort_values(ascending=False)
-    return (f"Of {len(table)} planted gaps found at least {OFTEN} times: {often}. Three gaps hold "
-            f"{trained[:3].sum() / trained.sum():.0%} of what the trained auditor finds in gaps, and "
-            f"{(table['trained'] < table['prompt_only']).sum()} gaps it finds less often than prompt only.")
+    return (f"The three gaps that the trained auditor hits most hold {trained[:3].sum() / trained.sum():.0%} of its hits inside "
+            f"gaps; {(table['trained'] < table['prompt_only']).sum()} of the {len(table)} gaps it finds less often than the "
+            "prompt-only auditor does.")
 
 
 def models(folder: Path = REFERENCE) -> str:
-    """The README's table of the testbed's models, in Markdown."""
+    """The accuracy of the testbed's models, in Markdown."""
     accuracy = pd.read_csv(folder / "accuracy.csv").set_index(["model", "skill"])
     inside = pd.read_csv(folder / "gaps.csv").query("when == 'after'")
     failures = pd.read_csv(folder / "failures.csv").set_index(["model", "gap"])
@@ -192,30 +210,78 @@ def models(folder: Path = REFERENCE) -> str:
     return "\n".join(lines)
 
 
+def summary(folder: Path = REFERENCE) -> str:
+    """The table of main results, in Markdown: search success with the gaps found, and accuracy before and after rectifying."""
+    search, hits = overall(pd.read_csv(folder / "search.csv")), pd.read_csv(folder / "gap_hits.csv")
+    scores = pd.read_csv(folder / "table_scores.csv").set_index("model")
+    often = (hits["hits"] >= OFTEN).groupby(hits["auditor"]).sum()
+    seeds = _long_searches(folder / "searches").query("profile == @LONG and auditor == 'trained'")
+    paper = {"prompt_only": _printed("search_success", "prompt-only auditor"), "trained": _printed("search_success", "AuditDM")}
+    averages = {"target": _printed("fig2_average", "PaliGemma2-3B"),
+                "rectified": _printed("fig2_average", "PaliGemma2-3B + AuditDM")}
+    lines = [f"| measure | testbed result (95 % interval) | gaps found, of {hits['gap'].nunique()} | found {OFTEN} times or more "
+             "| paper, real models |", "|---|---|---|---|---|"]
+    lines += [f"| search success: {row.auditor.replace('_', ' ')} | {row.success:.1%} ({row.ci_low:.1%} to {row.ci_high:.1%}) "
+              f"| {row.gaps_found:.0f} | {often[row.auditor]} | {paper.get(row.auditor, '')} |" for row in search.itertuples()]
+    lines.append(f"| search success: trained, long search | mean of {len(seeds)} seeds {seeds['success'].mean():.1%} "
+                 f"({seeds['success'].min():.1%} to {seeds['success'].max():.1%}) | {seeds['found'].mean():.1f} "
+                 f"| {seeds['covered'].mean():.1f} | {paper['trained']} |")
+    for column, words, beside in [("gap-items", "accuracy inside the gaps", {}),
+                                  ("average of suites", f"average of {len(scores.columns) - 2} suites", averages)]:
+        for model in ("target", "rectified", "control"):
+            value, low, high = re.findall(r"[\d.]+", scores.loc[model, column])
+            lines.append(f"| {words}: {model} | {value}% ({low}% to {high}%) | | | {beside.get(model, '')} |")
+    table = pd.read_csv(folder / "claims.csv")
+    lost = table[table["claim"] == claims.CLAIMS["beats_control_on_gaps"].text].iloc[0]
+    hold, fail, rest = ((table["verdict"] == verdict).sum() for verdict in (claims.HOLDS, claims.FAILS, claims.NOT_TESTED))
+    lines += ["", f"{_coverage(hits)} Rectified minus control inside the gaps: {lost['run_value']:.1f} points "
+              f"({lost['ci_low']:.1f} to {lost['ci_high']:.1f}). Of {len(table)} claims {hold} hold, {fail} do not hold, and "
+              f"{rest} are not tested by this run."]
+    return "\n".join(lines)
+
+
+def _printed(item: str, series: str) -> str:
+    """A percentage that the paper prints. Raises ValueError where `paper_values.csv` does not hold it exactly once."""
+    table = pd.read_csv(paths.PAPER_VALUES)
+    value, = table.loc[(table["item"] == item) & (table["series"] == series), "value"]
+    return f"{value:.1f}%"
+
+
 def fill(text: str, name: str, block: str) -> str:
     """`text` with the part between the markers of `name` replaced by `block`. Raises ValueError where a marker is missing."""
     begin, end = BEGIN.format(name), END.format(name)
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"README.md must hold the markers {begin} and {end} once each.")
+        raise ValueError(f"The README must hold the markers {begin} and {end} once each.")
     before, rest = text.split(begin)
     return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
 
 
-def blocks() -> dict[str, str]:
-    """The parts of the README that are written here, by name."""
-    return dict(numbers=numbers(), models=models(), searches=searches())
+def blocks() -> dict[Path, dict[str, str]]:
+    """The generated blocks of each README, by name."""
+    return {README: dict(summary=summary()), LONG_README: dict(numbers=numbers(), searches=searches(), models=models())}
+
+
+def filled() -> dict[Path, str]:
+    """The text that each README should have: its present text with the generated blocks of today's data."""
+    texts = {}
+    for path, parts in blocks().items():
+        texts[path] = path.read_text(encoding="utf-8")
+        for name, block in parts.items():
+            texts[path] = fill(texts[path], name, block)
+    return texts
 
 
 def main(arguments: list[str]) -> None:
-    what, *runs = arguments if len(arguments) > 1 else ["run", *(arguments or ["testbed"])]
+    if arguments == ["readmes"]:
+        what, runs = "run", []
+    else:
+        what, *runs = arguments if len(arguments) > 1 else ["run", *(arguments or ["testbed"])]
     for run in runs:
         dict(run=collect, models=collect_models, search=collect_search)[what](run)
-    text = README.read_text(encoding="utf-8")
-    for name, block in blocks().items():
-        text = fill(text, name, block)
-    README.write_text(text, encoding="utf-8")
+    for path, text in filled().items():
+        path.write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in REFERENCE.rglob("*") if f.is_file())
-    print(f"figures/reference holds {', '.join(runs)} ({size / 1e6:.1f} MB), and README.md its numbers.")
+    print(f"The READMEs are written. Collected: {', '.join(runs) or 'nothing'}. figures/reference holds {size / 1e6:.1f} MB.")
 
 
 if __name__ == "__main__":
