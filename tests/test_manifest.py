@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auditdm_lib.run import manifest
+from auditdm_lib.run import commit, manifest
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_a_commit_replaces_the_old_result_whole(tmp_path):
     final = tmp_path / "01_auditor"
     final.mkdir()
     (final / "stale.txt").write_text("old")
-    folder = manifest.temporary(final)
+    folder = commit.temporary(final)
     (folder / "history.csv").write_text("new")
     manifest.write(folder, {}, {})
-    manifest.commit(folder, final)
+    commit.commit(folder, final)
     assert sorted(path.name for path in final.iterdir()) == ["history.csv", "manifest.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["01_auditor"]
 
@@ -77,8 +77,8 @@ def test_what_a_dead_process_left_half_written_is_cleared(tmp_path):
     left = tmp_path / ".01_auditor.tmp"
     left.mkdir()
     (left / "history.csv").write_text("half")
-    assert manifest.unsettled(tmp_path / "01_auditor")
-    manifest.settle(tmp_path / "01_auditor")
+    assert commit.unsettled(tmp_path / "01_auditor")
+    commit.settle(tmp_path / "01_auditor")
     assert not any(tmp_path.iterdir())
 
 
@@ -87,8 +87,8 @@ def test_what_belongs_to_another_name_is_left_alone(tmp_path):
     other = tmp_path / ".a.v2.tmp"
     other.mkdir()
     (tmp_path / ".DS_Store").write_text("stray")
-    manifest.settle(tmp_path / "a")
-    assert not manifest.unsettled(tmp_path / "a")
+    commit.settle(tmp_path / "a")
+    assert not commit.unsettled(tmp_path / "a")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".DS_Store", ".a.v2.tmp"]
 
 
@@ -135,8 +135,8 @@ def test_the_digest_of_the_list_must_be_that_of_the_list(sealed):
 def test_a_folder_leaves_its_name_before_it_is_deleted(tmp_path, monkeypatch):
     (tmp_path / "grpo").mkdir()
     (tmp_path / "grpo/weights").write_text("old")
-    monkeypatch.setattr(manifest.shutil, "rmtree", lambda *args, **kwargs: None)  # killed before anything was deleted
-    manifest.discard(tmp_path / "grpo")
+    monkeypatch.setattr(commit.shutil, "rmtree", lambda *args, **kwargs: None)  # killed before anything was deleted
+    commit.discard(tmp_path / "grpo")
     assert not (tmp_path / "grpo").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_commit_cut_by_a_kill_is_finished_afterwards(tmp_path, old_moved_away)
         folder.mkdir()
         (folder / "history.csv").write_text(text)
         manifest.write(folder, {}, {})
-    manifest.settle(final)
+    commit.settle(final)
     assert manifest.verify(final) and (final / "history.csv").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["01_auditor"]
 

@@ -16,7 +16,7 @@ import psutil
 from tqdm import tqdm
 
 from auditdm_lib import paths
-from auditdm_lib.run import lock, manifest, params, stage
+from auditdm_lib.run import commit, lock, manifest, params, stage
 
 FULL = "No space left on device"
 
@@ -32,9 +32,9 @@ def standing(step: paths.Step, values: dict[str, Any]) -> str:
     stage has no result, Busy where another process is at work on it.
     """
     final = paths.result(values["run"], step.folder)
-    if manifest.unsettled(final):
+    if commit.unsettled(final):
         lock.hold(final)
-        manifest.settle(final)
+        commit.settle(final)
         lock.free(final)
     elif holder := lock.holder(final):
         raise lock.Busy(f"{step.notebook} of run {values['run']!r} is being run by another process ({holder}): let it finish.")
@@ -191,7 +191,7 @@ def clear_up(final: Path) -> None:
     """Remove what an interrupted stage had written, except a training to go on with."""
     with contextlib.suppress(lock.Busy):
         lock.hold(final)
-        manifest.settle(final)
+        commit.settle(final)
         lock.free(final)
 
 

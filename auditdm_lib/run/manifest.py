@@ -1,11 +1,10 @@
-"""Finished results: hashes of their files, the manifest that seals them, and the atomic commit."""
+"""Finished results: the hashes of their files, and the manifest that seals them."""
 
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -97,11 +96,11 @@ def write(folder: Path, record: dict[str, Any], timing: dict[str, Any]) -> dict[
     timing = timing | {"outputs": timed}
     data = data | {"seal": digest(data), "timing": timing | {"seal": digest(timing)}}
     for path in (*folder.rglob("*"), folder):
-        _fsync(path)
+        fsync(path)
     with open(folder / NAME, "w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    _fsync(folder / NAME)
-    _fsync(folder)
+    fsync(folder / NAME)
+    fsync(folder)
     return data
 
 
@@ -148,58 +147,8 @@ def verify(folder: Path, *names: str) -> dict[str, Any]:
     return data
 
 
-def temporary(final: Path) -> Path:
-    """A new, empty folder beside `final` to write into. The caller holds the lock of `final` (`lock.hold`)."""
-    settle(final)
-    folder = _beside(final, "tmp")
-    folder.mkdir(parents=True)
-    return folder
-
-
-def commit(folder: Path, final: Path) -> None:
-    """Put a sealed folder in the place of `final`. At every moment one complete result is on the disk."""
-    old = _beside(final, "old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        os.rename(final, old)  # a folder cannot be renamed over a full one
-    os.rename(folder, final)
-    _fsync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def settle(final: Path) -> None:
-    """Clear up what a killed process left: finish a commit cut in two, remove a folder half written.
-
-    The caller holds the lock of `final`, so no living process is at work on what is found here.
-    """
-    folder, old = _beside(final, "tmp"), _beside(final, "old")
-    if (folder / NAME).is_file():  # the manifest is written last, so the folder is complete, or `verify` will say so
-        commit(folder, final)
-    shutil.rmtree(folder, ignore_errors=True)
-    if old.exists() and not final.exists():
-        os.rename(old, final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def unsettled(final: Path) -> bool:
-    """Whether `settle` would find something."""
-    return _beside(final, "tmp").exists() or _beside(final, "old").exists()
-
-
-def discard(folder: Path) -> None:
-    """Delete a folder that must not be taken up half deleted: it leaves its name first."""
-    gone = _beside(folder, "deleted")
-    shutil.rmtree(gone, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, gone)
-        shutil.rmtree(gone)
-
-
-def _beside(final: Path, kind: str) -> Path:
-    return final.parent / f".{final.name}.{kind}"
-
-
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     if path.is_dir() and os.name != "posix":
         return  # Windows cannot sync a folder
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from auditdm_lib import paths
-from auditdm_lib.run import lock, manifest, params, reach
+from auditdm_lib.run import commit, lock, manifest, params, reach
 
 
 @dataclass
@@ -110,7 +110,7 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     for name, value in values.items():
         print(f"  {name} = {value!r}  ({known[name].rule['help']})")
     _seed(values["seed"], values["threads"])
-    out = manifest.temporary(final)
+    out = commit.temporary(final)
     work = final.parent / f".{final.name}.work"
     work.mkdir(parents=True, exist_ok=True)
     return Stage(step, values["run"], values, key, out, work, time.time(), max(len(_history()) - 1, 0))
@@ -132,7 +132,7 @@ def finish(stage: Stage) -> None:
     timing = {"started": datetime.fromtimestamp(stage.began, UTC).isoformat(timespec="seconds"),
               "wall_seconds": round(time.time() - stage.began, 1)}
     sealed = manifest.write(stage.out, record, timing)
-    manifest.commit(stage.out, final)
+    commit.commit(stage.out, final)
     shutil.rmtree(stage.work, ignore_errors=True)
     lock.free(final)
     files = len(sealed["outputs"]) + len(sealed["timing"]["outputs"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from auditdm_lib.run import lock, manifest
+from auditdm_lib.run import commit, lock, manifest
 from auditdm_lib.testbed.checkpoint import save_checkpoint
 
 CARD, MEASURED = "card.json", "measured.csv"
@@ -21,7 +21,7 @@ def write_model(path: Path, model, processor, card: dict, measure: Callable[[Pat
     package; `model` keeps the rounded weights, and `load_vlm` computes in float32 on a CPU.
     """
     lock.hold(path)
-    folder = manifest.temporary(path)
+    folder = commit.temporary(path)
     save_checkpoint(model.to(torch.float16), processor, folder)
     model.float()
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
@@ -30,7 +30,7 @@ def write_model(path: Path, model, processor, card: dict, measure: Callable[[Pat
     table.to_csv(folder / MEASURED, index=False)
     (folder / "README.md").write_text(readme(card, table), encoding="utf-8")
     manifest.write(folder, {"model": card["name"]}, {"seconds": card["seconds"]})
-    manifest.commit(folder, path)
+    commit.commit(folder, path)
     lock.free(path)
 
 

@@ -10,7 +10,7 @@ from transformers import set_seed
 
 from auditdm_lib import paths
 from auditdm_lib.models.vlm import VLM, load_vlm
-from auditdm_lib.run import lock, manifest
+from auditdm_lib.run import commit, lock
 from auditdm_lib.testbed.accuracy import accuracy_by_gap
 from auditdm_lib.testbed.cards import MEASURED, write_model
 from auditdm_lib.testbed.checkpoint import CHAT_TEMPLATE, PATCH, build_tokenizer
@@ -45,7 +45,7 @@ def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, st
     if not gaps or len({gap.name for gap in gaps}) < len(gaps):
         raise ValueError(f"Give gaps, each with a name of its own; not {', '.join(gap.name for gap in gaps) or 'none'}.")
     lock.hold(out)
-    manifest.temporary(out).rmdir()  # fails before the training where `out` cannot be written
+    commit.temporary(out).rmdir()  # fails before the training where `out` cannot be written
     vlm = load_vlm(model)
     family = family_of(vlm)
     started = time.perf_counter()

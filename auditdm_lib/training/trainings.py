@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from auditdm_lib import paths
 from auditdm_lib.models.vlm import VLM, load_vlm
-from auditdm_lib.run import manifest, reach
+from auditdm_lib.run import commit, manifest, reach
 from auditdm_lib.run.manifest import Stop
 
 SEAL = "sealed.json"  # sha256 of a folder's files, written last
@@ -43,7 +43,7 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
         if not os.environ.get("AUDITDM_FRESH"):
             raise Changed(f"The training {work.name} was stopped and has changed since ({', '.join(changed[:6])}): restore "
                           "these to resume it, or restart it by adding --fresh to the `auditdm run` command.")
-        manifest.discard(work)
+        commit.discard(work)
     work.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(made_by), encoding="utf-8")
