@@ -121,7 +121,7 @@ def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: 
 
       hits      verified failures inside the gap
       found_in  number of source pictures of these hits; the question may be about a redrawn or edited version
-      can_show  number of the auditor's source pictures about which, unchanged, some question lies in the gap
+      can_show  number of the auditor's source pictures for which some question about the unchanged picture lies in the gap
 
     `names` are the paths of the source pictures, in the order of `pictures`.
     """

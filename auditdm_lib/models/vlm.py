@@ -47,11 +47,11 @@ def load_vlm(path: str | Path) -> VLM:
 
 def load(path: str | Path, model_class: type, reader_class: type, check: Callable[[Any], None], kind: str,
          ) -> tuple[PreTrainedModel, Any]:
-    """A model and what turns texts into its inputs (`reader_class`: a processor or tokenizer), checked by `check`.
+    """Load a model and its processor or tokenizer (`reader_class`), which `check` tests before the model is loaded.
 
     The model is in eval mode, set to greedy decoding, on the GPU if there is one; fp32 on a CPU, where bf16 is slower, and the
-    checkpoint's own precision on a GPU. Only safetensors are read, and no code of the checkpoint is run. `kind` names what is
-    wanted in the messages. Raises as `load_vlm` does.
+    checkpoint's own precision on a GPU. Only safetensors are read, and no code of the checkpoint is run. `kind` describes the
+    expected model in error messages. Raises FileNotFoundError and ValueError as `load_vlm` does.
     """
     logging.disable_progress_bar()  # otherwise each model shows a bar for a few milliseconds
     source, gpu = paths.resolve(str(path)), torch.cuda.is_available()

@@ -23,15 +23,15 @@ class Artefacts:
 
 def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts:
     """Load the artefacts from the folders of stages 01, 02, 03 and 05."""
-    def testbed_only(path: Path) -> pd.DataFrame | None:
+    def read_optional(path: Path) -> pd.DataFrame | None:
         return pd.read_csv(path) if path.exists() else None
 
     asked = pd.read_parquet(probes / "probes.parquet")
     clustered = pd.read_parquet(taxonomy / "failures.parquet")
     return Artefacts(
         history=pd.read_csv(auditor / "history.csv"), probes=asked,
-        search=pd.read_csv(probes / "search.csv"), hits=testbed_only(probes / "gap_hits.csv"),
+        search=pd.read_csv(probes / "search.csv"), hits=read_optional(probes / "gap_hits.csv"),
         failures=clustered.merge(asked, on="probe_id", validate="one_to_one"),
         categories=pd.read_csv(taxonomy / "categories.csv", keep_default_na=False),  # "None" can be an answer
-        gaps=testbed_only(taxonomy / "grading.csv"), agreement=testbed_only(taxonomy / "agreement.csv"),
+        gaps=read_optional(taxonomy / "grading.csv"), agreement=read_optional(taxonomy / "agreement.csv"),
         items=pd.read_parquet(scores / "items.parquet"))

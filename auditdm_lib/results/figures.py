@@ -276,8 +276,9 @@ def fig_cost(search: pd.DataFrame) -> Figure:
     for row in search[search[counted] > 0].itertuples():
         each = row.probing_calls / getattr(row, counted)
         name = LABEL.get(row.auditor, row.auditor.replace("_", " ")).replace("\n", " ")
+        training = f" after {row.training_calls:,.0f} in training" if row.training_calls else ""
         axis.plot(wanted, row.training_calls + each * wanted, color=COLOUR.get(row.auditor, OKABE["yellow"]),
-                  label=f"{name}: {each:.1f} per failure" + (f" after {row.training_calls:,.0f}" if row.training_calls else ""))
+                  label=f"{name}: {each:.1f} per failure{training}")
     axis.set(xscale="log", yscale="log", xlabel=f"number of {COUNTED[counted]}", ylabel="calls of the target")
     for ticks in (axis.xaxis, axis.yaxis):
         ticks.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

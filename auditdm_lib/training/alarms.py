@@ -45,7 +45,7 @@ class Watch:
         written = ["\n".join(t or "" for t in row) for row in zip(*columns, strict=True)]
         agreed, answers = texts(judged["consensus"]), judged["reference_answers"]
         groups = rewards.reshape(-1, group_size)
-        self._count("constant output", len(groups) > 1 and _commonest(written) >= NEARLY_ALL, self.patience, kind, step,
+        self._count("constant output", len(groups) > 1 and _top_share(written) >= NEARLY_ALL, self.patience, kind, step,
                     "the auditor writes the same text for nearly every picture", "lower the learning rate or raise kl_weight")
         gibberish = [r in (*COUNTED, UNDRAWN) or not _readable(w) or _makes_no_sense(a, c) for r, w, a, c in
                      zip(texts(judged["invalid_reason"]), written, answers, agreed, strict=True)]
@@ -82,7 +82,8 @@ def _share(marks: list[bool]) -> float:
     return sum(marks) / len(marks) if marks else 0.0
 
 
-def _commonest(written: list[str]) -> float:
+def _top_share(written: list[str]) -> float:
+    """The share of the most frequent text."""
     return max(map(written.count, set(written))) / len(written)
 
 
