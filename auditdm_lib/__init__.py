@@ -4,7 +4,8 @@ import os
 
 __version__ = "0.1.0"
 
-# How long a waiting thread of PyTorch spins before it sleeps; read when torch is imported. Two threads that spin beside a busy
-# process keep each other from the core: at the library's default, a training step of these small models is three to twelve
-# times slower then. At 300 it is at most three times slower beside two busy processes, and as fast as before on a quiet machine.
-os.environ.setdefault("GOMP_SPINCOUNT", "300")
+# How often a waiting thread of PyTorch looks for work before it sleeps (GNU OpenMP reads it when torch is imported). At the
+# library's default two threads beside busy processes keep each other from the cores, and a training step of these small models
+# takes three to twelve times as long. SPIN costs nothing on a quiet machine; SPIN_BUSY is slower there and quicker beside others.
+SPIN, SPIN_BUSY = "3000", "300"
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN)

@@ -16,8 +16,7 @@ from auditdm_lib import stats
 from auditdm_lib.audit.probes import overall
 from auditdm_lib.results import measures
 
-OKABE = dict(zip("black orange sky green yellow blue red purple".split(),
-                 ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"], strict=True))
+OKABE = dict(zip("black orange sky green yellow blue red purple".split(), matplotlib.color_sequences["okabe_ito"], strict=True))
 COLOUR = {"target": OKABE["orange"], "rectified": OKABE["green"], "control": OKABE["sky"], "reference_1": OKABE["blue"],
           "reference_2": OKABE["purple"], "random": "#999999", "prompt_only": OKABE["sky"], "trained": OKABE["green"],
           "plain_grpo": OKABE["red"]}

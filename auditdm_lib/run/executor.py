@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from auditdm_lib import paths
+from auditdm_lib import SPIN, SPIN_BUSY, paths
 from auditdm_lib.run import commit, lock, manifest, params, stage
 
 FULL = "No space left on device"
@@ -128,6 +128,8 @@ def execute(step: paths.Step, values: dict[str, Any], tick: Callable[[], None] =
     target.parent.mkdir(parents=True, exist_ok=True)
     sealed, began = paths.result(values["run"], step.folder) / manifest.NAME, time.time()
     raised = []
+    if os.environ["GOMP_SPINCOUNT"] in (SPIN, SPIN_BUSY):  # a user's own value stands
+        os.environ["GOMP_SPINCOUNT"] = SPIN_BUSY if cores_in_use() > 0.5 else SPIN
 
     def work() -> None:
         try:
@@ -151,6 +153,11 @@ def execute(step: paths.Step, values: dict[str, Any], tick: Callable[[], None] =
         raise explained(raised[0], step, values, target) from None
     if not sealed.is_file() or sealed.stat().st_mtime < began - 2:  # some file systems count in two seconds
         raise Failed(f"{step.notebook} ended without a call of finish(stage), so it left no result.")
+
+
+def cores_in_use() -> float:
+    """How many cores other processes keep busy, measured for half a second while this one waits."""
+    return psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or 1)
 
 
 def explained(error: BaseException, step: paths.Step, values: dict[str, Any], target: Path) -> Failed:
