@@ -75,7 +75,7 @@ def test_the_command_line_reaches_the_kernel_with_seed_threads_and_hash_seed(tre
     assert auditdm(tree, *RUN, "--only", "00", "--set", "seed=7", "--set", "threads=2").returncode == 0
     executed = (tree / "runs/toy/executed/00_first.ipynb").read_text()
     assert "seed set to 7" in executed and "threads set to 2" in executed and "hash seed 0" in executed
-    assert re.search(r"spins 300(0?)\\n", executed)  # by how busy the machine is
+    assert re.search(r"spins \d+", executed)  # by how busy the machine is
 
 
 def test_a_second_run_executes_nothing_and_says_so(tree):
@@ -281,7 +281,8 @@ def test_no_decision_is_taken_by_a_process_number(tree, held):
 def test_a_signal_ends_the_kernel_clears_up_and_says_that_finished_stages_are_kept(tree, number):
     edit(tree, "01_second", lambda nb: nb["cells"][-1].update(source="import time\ntime.sleep(60)\nfinish(stage)"))
     process = subprocess.Popen([sys.executable, "-m", "auditdm_lib.run", *RUN], cwd=tree, env=environment(tree),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # a job in the background ignores some
     note, deadline = tree / "runs/toy/.01_second.holder.json", time.monotonic() + 60
     while not any((tree / "runs/toy").glob(".01_second.tmp/*")):
         assert time.monotonic() < deadline and process.poll() is None

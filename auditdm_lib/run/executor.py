@@ -173,7 +173,7 @@ def explained(error: BaseException, step: paths.Step, values: dict[str, Any], ta
         free = shutil.disk_usage(paths.HOME).free / 1e6
         return Failed(f"The disk was full in {step.notebook}: {free:,.0f} MB are free below {paths.HOME}, and the stage needs "
                       f"about {room(step, values):,.0f} MB. Free some, or set AUDITDM_HOME to a larger disk. {kept}")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | RuntimeError) and not isinstance(error, papermill.PapermillExecutionError):
         return Failed(f"{step.notebook} could not be run: {error}. {kept}")
     if not isinstance(error, papermill.PapermillExecutionError):
         raise error
@@ -204,13 +204,14 @@ def clear_up(final: Path) -> None:
 
 @contextlib.contextmanager
 def signals_as_interrupts() -> Iterator[list[int]]:
-    """SIGTERM and SIGHUP interrupt as Ctrl-C does; the list tells which came."""
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does, unless they are ignored (nohup); the list tells which came."""
     came = []
 
     def interrupt(number, frame) -> None:
         came.append(number)
         raise KeyboardInterrupt
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield came

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from auditdm_lib import paths
-from auditdm_lib.run import executor, manifest, params
+from auditdm_lib.run import executor, manifest
 
 COPIES = paths.RUNS / "lab"
 RECORD = ".copied.json"  # name -> digest of the cells as they were copied
@@ -43,4 +43,6 @@ def refresh(notebooks: Path, copies: Path) -> list[str]:
 
 
 def _cells(notebook: Path) -> str:
-    return manifest.digest([cell["source"] for cell in params.code_cells(notebook)])
+    """A digest of what people write in a notebook: the cells' texts, not outputs or metadata."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return manifest.digest([[cell["cell_type"], "".join(cell["source"])] for cell in cells])

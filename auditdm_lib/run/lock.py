@@ -43,6 +43,11 @@ def hold(final: Path) -> None:
     _note(final).write_text(json.dumps(note), encoding="utf-8")
 
 
+def held(final: Path) -> bool:
+    """Whether this process has the lock of a folder."""
+    return final in _held
+
+
 def free(final: Path) -> None:
     """Give back the lock of a folder, if this process has it."""
     if lock := _held.pop(final, None):

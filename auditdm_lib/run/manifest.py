@@ -97,9 +97,11 @@ def write(folder: Path, record: dict[str, Any], timing: dict[str, Any]) -> dict[
     data = data | {"seal": digest(data), "timing": timing | {"seal": digest(timing)}}
     for path in (*folder.rglob("*"), folder):
         fsync(path)
-    with open(folder / NAME, "w", encoding="utf-8", newline="\n") as file:
+    partial = folder / f".{NAME}.partial"  # a folder with a manifest counts as complete, so it is never there in half
+    with open(partial, "w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    fsync(folder / NAME)
+    fsync(partial)
+    os.replace(partial, folder / NAME)
     fsync(folder)
     return data
 

@@ -119,6 +119,8 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
 def finish(stage: Stage) -> None:
     """Close a stage: seal what it wrote with a manifest, put it in the place of the old result, give back the lock."""
     final = paths.result(stage.run, stage.step.folder)
+    if not lock.held(final):
+        raise manifest.Stop(f"{stage.step.notebook} is finished already: to repeat it, run its cells again from start(...) on.")
     if not _ran_as_saved(stage):
         stage.key["code"] = None  # equal to no saved notebook
         print("The cells that ran since start(...) are not those of the saved notebook, in its order, so the next `auditdm run` "

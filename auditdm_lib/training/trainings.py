@@ -47,7 +47,7 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
     work.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(made_by), encoding="utf-8")
-    partial.rename(file)
+    partial.replace(file)
 
 
 def _identity(path: str | Path) -> str:
@@ -61,7 +61,7 @@ def save_table(table: pd.DataFrame, file: Path) -> None:
     partial = file.with_name(file.name + ".partial")
     table.to_parquet(partial, index=False)
     _seal_of(file).write_text(manifest.hash_file(partial), encoding="utf-8")
-    partial.rename(file)
+    partial.replace(file)
 
 
 def load_table(file: Path) -> pd.DataFrame | None:
