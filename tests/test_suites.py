@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from auditdm_lib.answers import LETTERS, located
+from auditdm_lib.answers import LETTERS
+from auditdm_lib.boxes import located
 from auditdm_lib.evaluate.metrics import iou, vqa_accuracy
 from auditdm_lib.testbed import suites
 from auditdm_lib.testbed.gaps import Gap

@@ -19,7 +19,8 @@ def consensus(answers: list[str | None], rule: str = "unanimity",
 
     `unanimity`: all voters give the same answer. `majority`: more than half of the voters do, so a tie is no consensus. Both
     rules need at least two votes, unless there is only one reference (the paper's two-model mode), whose vote is the
-    consensus. The answer is returned in the wording of the first voter who gave it. Raises ValueError on an unknown rule.
+    consensus. Of the wordings of the agreed answer the most frequent is returned, then the shortest, then the first in the
+    alphabet, so the order of the references has no effect. Raises ValueError on an unknown rule.
     """
     check_rule(rule)
     votes = [a for a in answers if not abstains(a)]
@@ -28,9 +29,9 @@ def consensus(answers: list[str | None], rule: str = "unanimity",
     held = [sum(same(v, w) for w in votes) for v in votes]
     if min(held) < len(votes) if rule == "unanimity" else 2 * max(held) <= len(votes):
         return None
-    # If `same` is not an equivalence relation, several answers can qualify. Take the one with the most votes, then the first
-    # in alphabetical order, so that the order of the references affects the wording only.
-    return min(zip(held, votes, strict=True), key=lambda pair: (-pair[0], normalise(pair[1])))[1]
+    # If `same` is not an equivalence relation, several answers can qualify: the one with the most votes is taken.
+    agreed = min(zip(held, votes, strict=True), key=lambda pair: (-pair[0], normalise(pair[1])))[1]
+    return min((v for v in votes if same(v, agreed)), key=lambda v: (-votes.count(v), len(v), v))
 
 
 def disagrees(target_answer: str | None, agreed: str | None, same: Callable[[str, str], bool] = same_answer) -> bool:

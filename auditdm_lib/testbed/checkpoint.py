@@ -20,7 +20,8 @@ from transformers import (
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from auditdm_lib.answers import BINS, LETTERS
+from auditdm_lib.answers import LETTERS
+from auditdm_lib.boxes import BINS
 from auditdm_lib.testbed.language import caption, sample_edit
 from auditdm_lib.testbed.render import OVERSAMPLE, SIZE
 from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, NUMBERS, ROWS, SIZES, sample_scenes
@@ -112,7 +113,13 @@ def build_model(family: str, tokenizer: PreTrainedTokenizerFast, hidden: int = 9
     return model
 
 
+def asking(processor: Gemma3Processor | PaliGemmaProcessor) -> Asking:
+    """How a model of the testbed is asked: Gemma3 by the question alone, as in its training; answers have 8 tokens at most."""
+    return Asking("answer en {question}" if is_paligemma(processor) else "{question}", max_new_tokens=8)
+
+
 def save_checkpoint(model: torch.nn.Module, processor, folder: Path) -> None:
-    """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` load."""
+    """Write a folder that `load_vlm` loads."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    save_asking(asking(processor), folder)

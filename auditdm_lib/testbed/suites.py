@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from auditdm_lib.answers import LETTERS, location
+from auditdm_lib.answers import LETTERS
+from auditdm_lib.boxes import location
 from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of, questions_in_gap
 from auditdm_lib.testbed.language import caption, noun_phrase, place, reference
 from auditdm_lib.testbed.questions import sample_answerable

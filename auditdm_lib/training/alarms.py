@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from transformers import TrainerCallback
 
-from auditdm_lib.answers import ABSTENTIONS, normalise
+from auditdm_lib.answers import abstains
 from auditdm_lib.audit.counterfactuals import UNDRAWN
 from auditdm_lib.audit.probes import COUNTED, texts
 
@@ -53,7 +53,7 @@ class Watch:
                     "nearly all texts are unfinished, unreadable or impossible to draw, or make the references abstain",
                     "lower the learning rate or the temperature, or raise kl_weight; and check that no reference always abstains")
         voted = [c is None for c, f, a in zip(agreed, judged["in_full"], answers, strict=True)
-                 if f and sum(not _declines(x) for x in a) >= 2]
+                 if f and sum(not abstains(x) for x in a) >= 2]
         self._count("references disagree", _share(voted) >= NEARLY_ALL, self.patience, kind, step,
                     "the references disagree with each other on nearly every question",
                     "choose stronger references, set consensus_rule to majority, or set a judge_model")
@@ -99,10 +99,5 @@ def _makes_no_sense(answers: list[str | None], agreed: str | None) -> bool:
     The second case is needed because a small model may answer even a string of random letters. It requires that all were
     asked, since a reference that was not asked (None) might still complete a consensus.
     """
-    asked = [_declines(a) for a in answers if a is not None]
+    asked = [abstains(a) for a in answers if a is not None]
     return bool(asked) and (all(asked) or any(asked) and agreed is None and len(asked) == len(answers))
-
-
-def _declines(answer: str | None) -> bool:
-    """Whether an answer is or begins with an abstention ("cannot tell tell tell", "cannot tell from this picture")."""
-    return any(f"{normalise(answer or '')} ".startswith(f"{words} ") for words in ABSTENTIONS)
