@@ -1,19 +1,28 @@
-"""Loading and saving pictures. A source is a supplier that knows the truth, a folder of image files, or a data set."""
+"""Loading and saving pictures. A source is a supplier that knows the truth, a folder of image files, or a data set.
 
+A user's pictures are told apart by their pixels: copies are one picture, and the splits share none.
+"""
+
+import os
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from datasets import Image as ImageFeature
-from datasets import load_dataset
 from PIL import Image
+from tqdm.auto import tqdm
 
-from auditdm_lib import paths
+from auditdm_lib.audit.files import OpenedWhenNeeded, Unreadable, pixel_hash, read
+from auditdm_lib.audit.sources import Source, source_of
 from auditdm_lib.protocols import SUPPLIERS, Truth, supplier
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
-MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
+TURN = ("audit", "probe", "test", "audit", "probe", "audit", "probe", "audit", "test", "audit")  # 5 : 3 : 2
+WHOLE = 200  # files; of larger sources only as many are read as are needed
+AT_ONCE = 32  # files that are read ahead
+THREADS = min(8, os.cpu_count() or 1)  # each holds one decoded file, of at most MAX_PIXELS
 GENERIC_QUESTIONS = (  # asked by the random arm where the truth of the pictures is unknown
     "what is in the picture?", "what colour is the largest object?", "how many objects are there?", "is there a person?",
     "is there any text?", "what is in the background?", "where is the main object?", "is it day or night?",
@@ -22,7 +31,10 @@ GENERIC_QUESTIONS = (  # asked by the random arm where the truth of the pictures
 
 @dataclass(frozen=True)
 class Pictures:
-    """A list of RGB pictures with names, and an object that knows the truth about them (None if it is unknown)."""
+    """A list of RGB pictures with names, and an object that knows the truth about them (None if it is unknown).
+
+    A picture that comes again has the same name and is the same object.
+    """
 
     names: list[str]
     images: list[Image.Image]
@@ -42,56 +54,104 @@ class Pictures:
 
 
 def load_pictures(source: str, n: int, seed: int, split: str = "audit") -> Pictures:
-    """`n` pictures from a supplier ("testbed"), a folder, or "datasets:NAME" (a hub id or folder that `datasets` loads).
+    """`n` pictures of a split ("audit", "probe" or "test") from a supplier ("testbed"), a folder, or a data set
+    ("datasets:NAME", see `sources.SYNTAX`).
 
-    Folders and data sets are shuffled by `seed`. If they hold fewer than `n` pictures, pictures are repeated, so that there
-    are still `n` probes. Different splits of a folder share its files.
-    Raises FileNotFoundError or ValueError with the remedy.
+    No two splits of a folder or data set share a picture. A split is shuffled by `seed`; if it holds fewer than `n` pictures,
+    they come again, in the same order. Each is opened when it is needed (`files.OpenedWhenNeeded`). What could not be used is
+    printed with the reason. Raises FileNotFoundError or ValueError with the remedy.
     """
     if source in SUPPLIERS["pictures"]:
         return Pictures(*supplier("pictures", source).supply_pictures(n, split, seed))
-    if source.startswith("datasets:"):
-        names, images = _from_dataset(source.removeprefix("datasets:"), n, seed)
-    else:
-        names, images = _from_folder(paths.ROOT / Path(source).expanduser(), n, seed)
-    times = [i // len(names) for i in range(n)]
-    return Pictures([f"{names[i % len(names)]}#{t}" if t else names[i] for i, t in enumerate(times)],
-                    [images[i % len(names)] for i in range(n)])
+    found = source_of(source)
+    chosen = _in_split(found, n, seed, split)
+    again = -(-n // len(chosen))
+    print(f"{found.label}: {len(chosen)} different picture{'s' * (len(chosen) > 1)} of the split {split!r}"
+          + (f", too few for {n}, so each comes up to {again} times" if again > 1 else ""))
+    print(*left_out_lines(found.left_out), sep="\n", end="\n" if found.left_out else "")
+    rows = [chosen[i % len(chosen)] for i in range(n)]
+    return Pictures([name for name, _ in rows], [picture for _, picture in rows])
 
 
-def _from_folder(folder: Path, n: int, seed: int) -> tuple[list[str], list[Image.Image]]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"No folder of pictures at {folder}; set `pictures` to one, or to 'testbed'.")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}); add some or set `pictures`.")
-    random.Random(f"pictures/{seed}").shuffle(files)
-    return [str(f.relative_to(folder)) for f in files[:n]], [_open(f) for f in files[:n]]
+def _in_split(source: Source, n: int, seed: int, split: str) -> list[tuple[str, Image.Image]]:
+    """At most `n` different pictures of a split, each with its name; adds to `source.left_out`.
+
+    Pixels decide which split a picture belongs to: in a small source by their turn among all, so that no split is empty, and
+    in a large one by their hash alone, so that not all of it has to be read.
+    """
+    order, rng = list(range(len(source.names))), random.Random(f"pictures/{seed}")
+    whole = len(order) <= WHOLE
+    if not whole:
+        rng.shuffle(order)
+    different, members = {}, []
+    for i, pixels, picture in _readable(source, order):
+        if pixels in different:
+            source.left_out.append(("a copy of another", source.names[i]))
+            continue
+        different[pixels] = source.names[i], picture
+        if not whole and TURN[int(pixels, 16) % len(TURN)] == split:
+            members.append(different[pixels])
+            if len(members) == n:
+                break
+    if not different:
+        raise ValueError("\n".join([f"{source.label} holds no picture that can be read; add some or set `pictures`.",
+                                    *left_out_lines(source.left_out)]))
+    if whole:
+        members = [different[pixels] for k, pixels in enumerate(sorted(different)) if TURN[k % len(TURN)] == split]
+        members.sort(key=lambda member: member[0])
+        rng.shuffle(members)
+    if not members:
+        raise ValueError(f"{source.label} holds {len(different)} different picture{'s' * (len(different) > 1)}, too few for "
+                         f"the split {split!r}: the splits {', '.join(sorted(set(TURN)))} share none, so add some.")
+    return members[:n]
 
 
-def _open(file: Path) -> Image.Image:
-    with Image.open(file) as image:  # reads the header only
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{file} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller.")
-        return image.convert("RGB")
+def _readable(source: Source, order: list[int]) -> Iterator[tuple[int, str, Image.Image]]:
+    """Place, pixel hash and picture of each that can be read; the others are added to `source.left_out`."""
+    with ThreadPoolExecutor(THREADS) as pool, tqdm(total=len(order), desc="pictures", disable=len(order) < 200) as bar:
+        for start in range(0, len(order), AT_ONCE):
+            part = order[start:start + AT_ONCE]
+            for i, found in zip(part, pool.map(_attempt, [source.get(i) for i in part]), strict=True):
+                bar.update()
+                if isinstance(found, Unreadable):
+                    source.left_out.append((found.kind, ": ".join(filter(None, [source.names[i], found.detail]))))
+                else:
+                    yield i, found[0], OpenedWhenNeeded(found[1], partial(_again, source, i, found[0]))
 
 
-def _from_dataset(name: str, n: int, seed: int) -> tuple[list[str], list[Image.Image]]:
-    data = load_dataset(name, split="train")
-    column = next((c for c, feature in data.features.items() if isinstance(feature, ImageFeature)), None)
-    if column is None:
-        raise ValueError(f"Data set {name} has no image column (it has {', '.join(data.features)}); choose another.")
-    rows = random.Random(f"pictures/{seed}").sample(range(len(data)), min(n, len(data)))
-    return [f"{name}-{i}" for i in rows], [data[i][column].convert("RGB") for i in rows]
+def _attempt(entry: Path | bytes | None) -> tuple[str, Image.Image] | Unreadable:
+    try:
+        picture = read(entry)
+    except Unreadable as fault:
+        return fault
+    return pixel_hash(picture), picture
+
+
+def _again(source: Source, i: int, pixels: str) -> Image.Image:
+    found = _attempt(source.get(i))
+    if isinstance(found, Unreadable) or found[0] != pixels:
+        raise Unreadable("changed", f"{source.names[i]} in {source.label} is not what it was when the stage began")
+    return found[1]
+
+
+def left_out_lines(left_out: Iterable[tuple[str, str]], named: int = 3) -> list[str]:
+    """A line for each reason to leave pictures out: how many there were, and the first of them."""
+    lines, left_out = [], list(left_out)
+    for why, n in Counter(why for why, _ in left_out).items():
+        first = [what for other, what in left_out if other == why][:named]
+        lines.append(f"  left out, {why}: {n} ({'; '.join(first)}{' ...' if n > named else ''})")
+    return lines
 
 
 def save_pictures(pictures: Pictures, folder: Path) -> list[str]:
-    """Write each picture as PNG; returns the files' paths relative to the folder's parent, in order."""
+    """Write each different picture as PNG once; returns the file of every one, relative to the folder's parent, in order."""
     folder.mkdir()
-    files = [f"{folder.name}/{i:05d}.png" for i in range(len(pictures))]
-    for file, image in zip(files, pictures.images, strict=True):
-        image.save(folder.parent / file)
-    return files
+    files = {}
+    for i, image in enumerate(pictures.images):
+        if id(image) not in files:
+            files[id(image)] = f"{folder.name}/{i:05d}.png"
+            image.save(folder.parent / files[id(image)])
+    return [files[id(image)] for image in pictures.images]
 
 
 def save_drawn(drawn: Pictures, pictures: Pictures, names: list[str], folder: Path, auditor: str) -> list[str]:

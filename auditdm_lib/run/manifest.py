@@ -32,7 +32,7 @@ class Damaged(Stop):
 def digest(value: Any) -> str:
     """sha256 of a JSON-able value in canonical form, or of bytes."""
     if not isinstance(value, bytes):
-        value = json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+        value = json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")  # any file name
     return hashlib.sha256(value).hexdigest()
 
 

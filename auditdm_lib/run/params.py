@@ -25,7 +25,7 @@ from auditdm_lib.run.manifest import Stop
 TYPES = {"str": str, "int": int, "float": float, "bool": bool,
          "list[str]": list[str], "list[int]": list[int], "list[float]": list[float]}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LARGEST_PROFILE = 100_000  # bytes
 RESERVED = {"reference", "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -249,7 +249,7 @@ def model_fault(name: str) -> str | None:
 def picture_fault(name: str) -> str | None:
     """What is wrong with a picture source ("testbed", a folder of images, or "datasets:NAME"), or None."""
     path = Path(paths.resolve(name))
-    if name in protocols.SUPPLIERS["pictures"] or re.fullmatch(r"datasets:\S+", name):
+    if name in protocols.SUPPLIERS["pictures"] or re.fullmatch(r"datasets:\S.*", name):
         return None
     if not path.is_dir():
         return (f"there is no picture folder {name}; give {', '.join(map(repr, protocols.SUPPLIERS['pictures']))}, a folder of "

@@ -84,9 +84,10 @@ def input_hash(name: str, kind: str) -> str | None:
 
     None for `datasets:NAME`, which is known by name only.
     """
-    path = Path(paths.resolve(name.removeprefix("datasets:")))
-    if path.is_dir():
-        return manifest.digest(manifest.hash_folder(path))
+    text = name.removeprefix("datasets:")
+    for folder in (text, text.partition(":")[0]):  # a data set's folder may be followed by :CONFIGURATION:SPLIT
+        if folder and (path := Path(paths.resolve(folder))).is_dir():
+            return manifest.digest(manifest.hash_folder(path))
     return None if kind == "pictures" else params.hub_revision(name)
 
 
