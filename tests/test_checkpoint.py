@@ -3,11 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoProcessor
 
 from auditdm_lib.models import vlm as models
+from auditdm_lib.models.asking import Asking, asking_of
 from auditdm_lib.run import manifest
 from auditdm_lib.testbed.build import MODELS
-from auditdm_lib.testbed.checkpoint import CHECKPOINTS, build_tokenizer
+from auditdm_lib.testbed.checkpoint import CHECKPOINTS, asking, build_tokenizer
 from auditdm_lib.testbed.gaps import gaps_of, load_gaps
 from auditdm_lib.testbed.render import render
 from auditdm_lib.testbed.scenes import sample_scenes
@@ -32,10 +34,19 @@ def test_a_shipped_checkpoint_is_what_its_manifest_says_and_carries_its_card_and
 
 
 @pytest.mark.parametrize("name", ["target", "gemma3-s"])
-def test_whatever_a_person_types_gets_an_answer(name):
+def test_whatever_a_person_types_gets_a_reply_and_an_answer_where_it_ends(name):
     vlm, picture = models.load_vlm(CHECKPOINTS / name), render(sample_scenes(1, "test", 0)[0])
-    answers = models.answer(vlm, [picture] * len(TYPED), TYPED)
-    assert len(answers) == len(TYPED) and all(isinstance(said, str) for said in answers)
+    given, answers = (ask(vlm, [picture] * len(TYPED), TYPED) for ask in (models.replies, models.answer))
+    assert len(given) == len(TYPED) and all(isinstance(said, str) for said in given["reply"])
+    assert [said is not None for said in answers] == given["ended"].tolist() and given["ended"].sum() > 5
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_checkpoint_brings_its_own_answer_protocol(name):
+    processor = AutoProcessor.from_pretrained(CHECKPOINTS / name)
+    prompt = "{question}" if processor.chat_template else "answer en {question}"
+    own = asking_of(CHECKPOINTS / name, processor, {})
+    assert own == asking(processor) == Asking(prompt, max_new_tokens=8, batch_size=128, tasks=False)
 
 
 TOKENIZER = build_tokenizer()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from auditdm_lib.models import vlm as models
 from auditdm_lib.models.vlm import VLM
-from auditdm_lib.testbed.checkpoint import build_model, build_processor
+from auditdm_lib.testbed.checkpoint import asking, build_model, build_processor
 from auditdm_lib.testbed.packing import answer_logits, pack
 from auditdm_lib.testbed.questions import sample_question
 from auditdm_lib.testbed.render import render
@@ -27,7 +27,7 @@ def asked(request):
     rows = [[(q, answer(s, q)) for q in (sample_question(s, rng) for _ in range(4))] for s in scenes]
     with torch.no_grad():
         features = model.model.vision_tower(pixel_values=pixel_values(render_corpus(scenes).pixels)).last_hidden_state
-    return request.param, VLM("tiny", model, processor), [render(s) for s in scenes], features, rows
+    return request.param, VLM("tiny", model, processor, asking(processor)), [render(s) for s in scenes], features, rows
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def test_a_question_alone_is_what_the_processor_makes_of_it(asked):
     own = []
     for picture, row in zip(pictures, rows, strict=True):
         for question, right in row:
-            text = models.prompt(vlm, question)
+            text = models.put(vlm, question)
             if family == "paligemma2":  # the processor's own suffix: prefix and picture see all of themselves
                 inputs = models.encode(vlm, [picture], [text], "right", suffix=[right])
             else:

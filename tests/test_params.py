@@ -101,6 +101,8 @@ def test_a_model_is_a_folder_with_a_configuration(tmp_path):
     (tmp_path / "target").mkdir()
     assert "holds no config.json" in params.model_fault(str(tmp_path / "target"))
     (tmp_path / "target/config.json").write_text("{}")
+    assert "lacks model.safetensors" in params.model_fault(str(tmp_path / "target"))
+    (tmp_path / "target/model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")  # no tensors
     assert params.model_fault(str(tmp_path / "target")) is None
     assert "did you mean" in params.model_fault(str(tmp_path / "targte"))
 
@@ -155,7 +157,7 @@ def test_the_command_line_keeps_text_as_it_is_typed():
 
 def test_a_profile_in_another_encoding_is_refused_and_a_byte_order_mark_is_not(tmp_path):
     (tmp_path / "x.yaml").write_bytes("run: toy".encode("utf-16"))
-    with pytest.raises(params.BadParameters, match="is not UTF-8 text"):
+    with pytest.raises(params.BadParameters, match="save it as UTF-8"):
         params.read_profile(tmp_path / "x.yaml")
     (tmp_path / "x.yaml").write_bytes("run: toy".encode("utf-8-sig"))
     assert params.read_profile(tmp_path / "x.yaml") == {"run": "toy"}

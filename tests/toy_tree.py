@@ -12,7 +12,8 @@ from pathlib import Path
 
 from auditdm_lib import paths
 
-RUN = ("__init__", "__main__", "manifest", "commit", "lock", "reach", "params", "stage", "executor", "lab", "chain")
+RUN = ("__init__", "__main__", "manifest", "commit", "lock", "reach", "model_files", "params", "stage", "executor", "lab",
+       "chain")
 MODULES = ("__init__", "paths", "protocols", *(f"run/{name}" for name in RUN))
 TABLE = '''
 CHAIN = (Step("00_first", "00_first"), Step("01_second", "01_second", ("00_first",)),
@@ -60,6 +61,7 @@ def make_tree(root: Path) -> Path:
     for name, source in STUBS.items():
         (root / f"{name}.py").write_text(source)
     (root / "models/one/config.json").write_text("{}")
+    (root / "models/one/model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")  # no tensors
     (root / "params/toy.yaml").write_text("run: toy\n")
     for name, (parameters, work) in NOTEBOOKS.items():
         write_notebook(root / f"notebooks/{name}.ipynb", f'stage = start("{name}", globals())', work,

@@ -11,7 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from auditdm_lib.answers import same_answer
-from auditdm_lib.models.vlm import as_data, load
+from auditdm_lib.models.asking import choose_padding
+from auditdm_lib.models.loading import Unusable, load_reader, load_weights
+from auditdm_lib.models.vlm import as_data
 
 JUDGE_PROMPT = """Question: {question}
 First answer: {first}
@@ -35,11 +37,11 @@ def load_llm(path: str | Path) -> LLM:
     Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
     """
     def check(tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.pad_token is None and tokenizer.eos_token is None:
-            raise ValueError("its tokenizer has neither a padding nor an end token")
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is masked, so any token will do
+        choose_padding(tokenizer)
         _word_ids(tokenizer)
-    return LLM(str(path), *load(path, AutoModelForCausalLM, AutoTokenizer, check, "a language model that can judge"))
+    kind = "a language model that can judge"
+    tokenizer = load_reader(path, AutoTokenizer, check, kind)
+    return LLM(str(path), load_weights(path, AutoModelForCausalLM, kind), tokenizer)
 
 
 def same_meaning(llm: LLM, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:
@@ -68,13 +70,13 @@ def judge_prompt(llm: LLM, question: str, first: str, second: str) -> str:
 
 
 def _word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The single tokens for "yes" and those for "no". Raises ValueError if there is none for one of them."""
+    """The single tokens for "yes" and those for "no". Raises Unusable if there is none for one of them."""
     sides = []
     for word in ("yes", "no"):
         spelled = [tokenizer.encode(w, add_special_tokens=False) for w in (f" {word}", word, f" {word.title()}", word.title())]
         sides.append(sorted({ids[0] for ids in spelled if len(ids) == 1 and ids[0] != tokenizer.unk_token_id}))
     if not all(sides):
-        raise ValueError("its tokenizer has no single token for 'yes' or for 'no'")
+        raise Unusable("has a tokenizer with no single token for 'yes' or for 'no', so it cannot judge: use another model.")
     return sides
 
 

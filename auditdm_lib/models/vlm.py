@@ -1,79 +1,98 @@
 """Vision-language models: loaded from a folder or hub id, they answer questions about pictures or sample texts.
 
-Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load can be used. What differs between model families
-(a chat template, or PaliGemma's "answer en ..." prefix) is read from the processor, never from the model's name.
+Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load can be used. What differs between model families is
+read from the processor (see `asking`), never from the model's name.
 """
 
-import copy
 import hashlib
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
-from transformers.utils import logging
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from auditdm_lib import paths
+from auditdm_lib.models.asking import Asking, asking_of, check_processor, render, turn, worded
+from auditdm_lib.models.loading import load_reader, load_weights, where
+from auditdm_lib.replies import clean, short_answer
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+KIND = "an image-text-to-text model"
 
 
 @dataclass(frozen=True)
 class VLM:
-    """A loaded model in eval mode, its processor, and the folder or hub id it was loaded from."""
+    """A loaded model in eval mode, its processor, the folder or hub id it was loaded from, and how it is asked."""
 
     name: str
     model: PreTrainedModel
     processor: ProcessorMixin
+    asking: Asking
 
 
-def load_vlm(path: str | Path) -> VLM:
+def load_vlm(path: str | Path, asked: dict | None = None, check: Callable[[ProcessorMixin], None] = check_processor) -> VLM:
     """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id.
 
-    Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
+    `asked` replaces fields of its `Asking`; `check` is passed the processor before the weights are loaded. Raises
+    FileNotFoundError if there is no such folder, ValueError if it holds no such model, an incomplete or damaged one, or one that
+    the kit does not know how to ask.
     """
-    def check(processor: ProcessorMixin) -> None:
-        if getattr(processor, "image_processor", None) is None:
-            raise ValueError("it has no image processor")
-    return VLM(str(path), *load(path, AutoModelForImageTextToText, AutoProcessor, check, "an image-text-to-text model"))
+    return _loaded(path, *_processor(path, asked, check))
 
 
-def load(path: str | Path, model_class: type, reader_class: type, check: Callable[[Any], None], kind: str,
-         ) -> tuple[PreTrainedModel, Any]:
-    """Load a model and its processor or tokenizer (`reader_class`), which `check` tests before the model is loaded.
+def load_members(target: str | Path, references: Sequence[str | Path], answer_prompts: Sequence[str] = (),
+                 answer_tokens: Sequence[int] = (), answer_batch: int | None = None) -> list[VLM]:
+    """Load the target and the references, each to be asked in its own way but for what is given.
 
-    The model is in eval mode, set to greedy decoding, on the GPU if there is one; fp32 on a CPU, where bf16 is slower, and the
-    checkpoint's own precision on a GPU. Only safetensors are read, and no code of the checkpoint is run. `kind` describes the
-    expected model in error messages. Raises FileNotFoundError and ValueError as `load_vlm` does.
+    `answer_prompts` and `answer_tokens` hold one value for all members or one for each (the target first); none takes each
+    member's own. The processors of all are read first, so that what is wrong with one is said before any weights are loaded.
     """
-    logging.disable_progress_bar()  # otherwise each model shows a bar for a few milliseconds
-    source, gpu = paths.resolve(str(path)), torch.cuda.is_available()
-    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
-        raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
-    try:
-        reader = reader_class.from_pretrained(source, trust_remote_code=False)
-        check(reader)
-        model, info = model_class.from_pretrained(
-            source, dtype="auto" if gpu else torch.float32, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} does not load as {kind}; use a checkpoint that {reader_class.__name__} and "
-                         f"{model_class.__name__} can load ({reason})") from error
-    if info["missing_keys"] or info["mismatched_keys"]:  # transformers would initialise these at random
-        faulty = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-        raise ValueError(f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete or of "
-                         "another architecture; save it again with save_pretrained.")
-    generation = model.generation_config
-    generation.do_sample, generation.temperature, generation.top_p, generation.top_k = False, None, None, None
-    return model.eval().to("cuda" if gpu else "cpu"), reader
+    given = settings(1 + len(references), answer_prompts, answer_tokens, answer_batch)
+    read = [(path, *_processor(path, asked)) for path, asked in zip((target, *references), given, strict=True)]
+    return [_loaded(*member) for member in read]
+
+
+def settings(members: int, answer_prompts: Sequence[str] = (), answer_tokens: Sequence[int] = (),
+             answer_batch: int | None = None) -> list[dict]:
+    """For each of so many members, what replaces fields of its `Asking` (see `load_members`).
+
+    Raises ValueError if there is neither one value for all nor one for each.
+    """
+    rows = [{} if answer_batch is None else {"batch_size": answer_batch} for _ in range(members)]
+    for field, values in (("prompt", answer_prompts), ("max_new_tokens", answer_tokens)):
+        if len(values) not in (0, 1, members):
+            raise ValueError(f"{len(values)} values for {members} models: give one for all, or one for each.")
+        for row, value in zip(rows, [*values] * (members if len(values) == 1 else 1), strict=False):
+            row[field] = value
+    return rows
+
+
+def _processor(path: str | Path, asked: dict | None = None,
+               check: Callable[[ProcessorMixin], None] = check_processor) -> tuple[ProcessorMixin, Asking]:
+    """A checkpoint's processor, and how the model is asked."""
+    found = []
+
+    def checked(processor: ProcessorMixin) -> None:
+        check(processor)
+        source, revision = where(path)
+        found.append(replace(asking_of(source, processor, revision), **asked or {}))
+    return load_reader(path, AutoProcessor, checked, KIND), found[0]
+
+
+def _loaded(path: str | Path, processor: ProcessorMixin, asking: Asking) -> VLM:
+    """The model to a processor; the token that ends a turn of the chat template joins the model's end tokens."""
+    model = load_weights(path, AutoModelForImageTextToText, KIND)
+    own, tokenizer = model.generation_config.eos_token_id, processor.tokenizer
+    end = tokenizer.eos_token or "" if processor.chat_template is None else turn(processor)[1].strip()
+    ends = {*([] if own is None else np.atleast_1d(own).tolist()), *tokenizer(end, add_special_tokens=False)["input_ids"][-1:]}
+    if not ends:
+        raise ValueError(f"{path} has no end token, neither in its generation_config.json nor in its tokenizer, so that no reply "
+                         "would end: set one and save it again.")
+    model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else min(ends)
+    return VLM(str(path), model, processor, asking)
 
 
 def as_data(tokenizer, text: str) -> str:
@@ -83,17 +102,18 @@ def as_data(tokenizer, text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def prompt(vlm: VLM, question: str) -> str:
-    """The model's input text for `question`: its chat template, or PaliGemma's format if it has none.
+def prompt(vlm: VLM, text: str) -> str:
+    """The model's input for a turn that says `text`: in its chat template, or in PaliGemma's format if it has none.
 
-    The question may be any text; it is treated as data (`as_data`).
+    The text may be any; it is treated as data (`as_data`).
     """
-    question = as_data(vlm.processor.tokenizer, question)
-    if vlm.processor.chat_template is None:
-        return f"{vlm.processor.image_token}answer en {question}"
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    turns = [{"role": "user", "content": content}]
-    return vlm.processor.apply_chat_template(turns, add_generation_prompt=True)
+    text = as_data(vlm.processor.tokenizer, text)
+    return f"{vlm.processor.image_token}{text}" if vlm.processor.chat_template is None else render(vlm.processor, text)
+
+
+def put(vlm: VLM, question: str, bare: bool = False) -> str:
+    """The model's input for `question`, as it is asked for a short answer; `bare`: with no words but the question's own."""
+    return prompt(vlm, question if bare else worded(vlm.asking, question))
 
 
 def encode(vlm: VLM, images: list[Image.Image], texts: list[str], padding_side: str, **kwargs):
@@ -107,28 +127,62 @@ def encode(vlm: VLM, images: list[Image.Image], texts: list[str], padding_side: 
     return batch.to(vlm.model.device, vlm.model.dtype)
 
 
-@torch.inference_mode()
-def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_tokens: int = 8,
-           batch_size: int = 128, desc: str | None = None) -> list[str]:
-    """The model's greedy answers to question i about image i, in order, with a progress bar named `desc` if given.
+def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
+           batch_size: int | None = None, desc: str | None = None, bare: bool = False) -> list[str | None]:
+    """The short answer in each of the model's `replies`; None where a reply has not ended."""
+    given = replies(vlm, images, questions, max_new_tokens, batch_size, desc, bare)
+    return [short_answer(reply, question) if ended else None
+            for question, reply, ended in zip(questions, given["reply"], given["ended"], strict=True)]
 
-    Identical pairs are answered once. Rows are left-padded, so an answer does not depend on its batch.
-    Raises ValueError if the two lists differ in length.
+
+def replies(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
+            batch_size: int | None = None, desc: str | None = None, bare: bool = False) -> pd.DataFrame:
+    """The model's greedy replies to question i about image i, in order, with a progress bar named `desc` if given.
+
+    One row for each: reply (as it is, but for `replies.clean`), ended (whether it reached an end token). The numbers default to
+    those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once. Rows are left-padded, so a reply does not
+    depend on its batch. Raises ValueError if the two lists differ in length.
     """
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
+    tokens, batch_size = max_new_tokens or vlm.asking.max_new_tokens, batch_size or vlm.asking.batch_size
     pairs = list(zip(_fingerprints(images), questions, strict=True))
     distinct = dict(zip(pairs, images, strict=True))  # (fingerprint, question) -> image
     todo = sorted(distinct, key=lambda pair: len(pair[1]))  # sorted by length, for less padding
-    answers = {}
+    given = {}
     for i in tqdm(range(0, len(todo), batch_size), desc=desc, disable=desc is None):
         batch = todo[i:i + batch_size]
-        inputs = encode(vlm, [distinct[pair] for pair in batch], [prompt(vlm, q) for _, q in batch], "left")
-        inputs.pop("labels", None)  # PaliGemma's processor always adds them
-        tokens = vlm.model.generate(**inputs, max_new_tokens=max_new_tokens)[:, inputs["input_ids"].shape[1]:]
-        texts = vlm.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers.update(zip(batch, (text.strip() for text in texts), strict=True))
-    return [answers[pair] for pair in pairs]
+        said = _generate(vlm, [distinct[pair] for pair in batch], [put(vlm, q, bare) for _, q in batch], tokens)
+        given.update(zip(batch, said, strict=True))
+    return pd.DataFrame([given[pair] for pair in pairs], columns=["reply", "ended"])
+
+
+def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
+           batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
+    """One sampled text per image: text, ended (whether it reached an end token within `max_new_tokens`)."""
+    torch.manual_seed(seed)
+    text, rows = prompt(auditor, instruction), []
+    for i in tqdm(range(0, len(images), batch_size), desc=desc, disable=desc is None):
+        batch = images[i:i + batch_size]
+        rows += _generate(auditor, batch, [text] * len(batch), max_new_tokens, do_sample=True, temperature=temperature, top_k=0,
+                          top_p=1.0)
+    return pd.DataFrame(rows, columns=["text", "ended"])
+
+
+@torch.no_grad()
+def _generate(vlm: VLM, images: list[Image.Image], inputs: list[str], max_new_tokens: int,
+              **how) -> list[tuple[str, bool]]:
+    """One batch of texts, greedy unless `how` says otherwise, each with whether it reached an end token."""
+    tokenizer, ends = vlm.processor.tokenizer, np.atleast_1d(vlm.model.generation_config.eos_token_id).tolist()
+    config = GenerationConfig(  # all of it, so that nothing is left to the checkpoint
+        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, num_beams=1,
+        num_return_sequences=1, return_dict_in_generate=False, repetition_penalty=1.0, **{"do_sample": False, **how})
+    encoded = encode(vlm, images, inputs, "left")
+    encoded.pop("labels", None)  # PaliGemma's processor always adds them
+    tokens = vlm.model.generate(**encoded, generation_config=config)[:, encoded["input_ids"].shape[1]:]
+    decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [(clean(text).strip(), bool(set(ends).intersection(ids)))
+            for text, ids in zip(decoded, tokens.tolist(), strict=True)]
 
 
 def _fingerprints(images: list[Image.Image]) -> list[bytes]:
@@ -137,24 +191,3 @@ def _fingerprints(images: list[Image.Image]) -> list[bytes]:
     digest = {key: hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
               for key, image in seen.items()}
     return [digest[id(image)] for image in images]
-
-
-@torch.no_grad()
-def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
-        batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
-    """One sampled text per image: text, ended (whether it reached its end token within `max_new_tokens`)."""
-    torch.manual_seed(seed)
-    tokenizer, text = auditor.processor.tokenizer, prompt(auditor, instruction)
-    config = copy.deepcopy(auditor.model.generation_config)
-    config.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens)
-    ends = set(np.atleast_1d(config.eos_token_id).tolist())
-    rows = []
-    for i in tqdm(range(0, len(images), batch_size), desc=desc, disable=desc is None):
-        batch = images[i:i + batch_size]
-        inputs = encode(auditor, batch, [text] * len(batch), "left")
-        inputs.pop("labels", None)
-        tokens = auditor.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1]:]
-        sampled = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        rows += [dict(text=t.strip(), ended=bool(ends.intersection(ids)))
-                 for t, ids in zip(sampled, tokens.tolist(), strict=True)]
-    return pd.DataFrame(rows, columns=["text", "ended"])

@@ -10,6 +10,7 @@ import difflib
 import functools
 import io
 import json
+import math
 import re
 import tokenize
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from auditdm_lib import paths, protocols
+from auditdm_lib.run import model_files
 from auditdm_lib.run.manifest import Stop
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool,
          "list[str]": list[str], "list[int]": list[int], "list[float]": list[float]}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LARGEST_PROFILE = 100_000  # bytes
 RESERVED = {"reference", "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
@@ -102,7 +105,7 @@ def read_profile(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise BadParameters(f"{path} is not UTF-8 text: save it in that encoding.") from None
+        raise BadParameters(f"{path} is not UTF-8 text: save it as UTF-8 (in PowerShell: Set-Content -Encoding utf8).") from None
     try:
         _check_flat(text)
         node, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text) or {}
@@ -139,7 +142,10 @@ def from_text(text: str, known: dict[str, Parameter]) -> tuple[str, Any]:
     try:
         _check_flat(value)
         return name, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.YAMLError as error:  # its own message has several lines
+        reason = getattr(error, "problem", None) or str(error).split("\n")[0]
+        raise BadParameters(f"--set {name}: {value[:60]!r} is not a valid value ({reason}).") from None
+    except (ValueError, RecursionError) as error:
         raise BadParameters(f"--set {name}: {error}") from None
 
 
@@ -157,9 +163,35 @@ def check(values: dict[str, Any], known: dict[str, Parameter], source: str) -> N
             faults.append(f"{name}: unknown parameter; the nearest valid name is `{near[0]}`.")
         elif fault := _fault(value, known[name]):
             faults.append(f"{name}: {fault}")
-    if faults:
+    if faults := faults or together(values):
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise BadParameters("\n  ".join([f"{source}: {count}, nothing was run.", *faults]))
+
+
+def together(values: dict[str, Any]) -> list[str]:
+    """The faults of parameters that are each right alone; of those that `values` holds."""
+    target, references = values.get("target"), values.get("references") or []
+    members, faults = [*([target] if target else []), *references], []
+    for i, name in enumerate(members):
+        if twice := next((other for other in members[:i] if same_model(name, other)), None):
+            role = "the target" if twice == target else f"{twice}, another reference"
+            faults.append(f"references: {name} is the same model as {role}; the references have to be different models.")
+    for name in ("answer_prompts", "answer_tokens"):
+        if references and len(given := values.get(name) or []) not in (0, 1, len(members)):
+            faults.append(f"{name}: {len(given)} values for {len(members)} models; give none, one for all, or one for each, the "
+                          "target first.")
+    faults += [f"answer_prompts: {prompt!r} has no {{question}} in it, which stands for the question."
+               for prompt in values.get("answer_prompts") or [] if "{question}" not in prompt]
+    if values.get("best_of_n", 0) > values.get("probes_per_auditor", math.inf):
+        faults.append(f"probes_per_auditor: {values['probes_per_auditor']} is less than best_of_n = {values['best_of_n']}, the "
+                      "questions about one picture: raise it, or lower best_of_n (0 skips this arm).")
+    return faults
+
+
+def same_model(name: str, other: str) -> bool:
+    """Whether two names of models mean the same: equal, one folder, or folders with equal weights."""
+    one, two = (Path(paths.resolve(model)) for model in (name, other))
+    return name == other or (one.is_dir() and two.is_dir() and model_files.same_weights(one, two))
 
 
 def _fault(value: Any, parameter: Parameter) -> str | None:
@@ -228,13 +260,13 @@ def hub_revision(name: str) -> str:
 
 
 def model_fault(name: str) -> str | None:
-    """What is wrong with a model's name (a folder with config.json, or a hub id), or None."""
+    """What is wrong with a model's name (a folder that holds a model, or a hub id), or None."""
     path, parent = Path(paths.resolve(name)), (paths.ROOT / name).parent
     if path.is_dir():
-        return None if (path / "config.json").is_file() else f"the folder {name} holds no config.json."
+        return (found := model_files.fault(path)) and f"the folder {name} {found}"
     if path.exists():
         return f"{name} is a file; give the model's folder."
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not parent.is_dir():
+    if HUB_ID.fullmatch(name) and not parent.is_dir():
         try:
             hub_revision(name)
             return None

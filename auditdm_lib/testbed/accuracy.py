@@ -35,10 +35,15 @@ def _asked(n: int, seed: int | str) -> tuple[list[Scene], list[str], list[str]]:
     return scenes, texts, [right_answer(scene, text) for scene, text in zip(scenes, texts, strict=True)]
 
 
+def _answers(vlm: VLM, scenes: list[Scene], texts: list[str], desc: str | None = None) -> list[str]:
+    """The model's answers; one that has not ended counts as empty."""
+    return [said or "" for said in answer(vlm, [render(scene) for scene in scenes], texts, desc=desc)]
+
+
 def accuracy_by_skill(path: Path, n: int = 40_000, seed: int = 0) -> pd.DataFrame:
     """Accuracy on new questions by skill and overall, and recall and precision of "cannot tell"; rows as in `share`."""
     scenes, texts, right = _asked(n, seed)
-    given = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name.strip('.').split('.')[0]}: accuracy")
+    given = _answers(load_vlm(path), scenes, texts, desc=f"{path.name.strip('.').split('.')[0]}: accuracy")
     frame = pd.DataFrame(dict(skill=[parse_question(t).skill for t in texts], right=right, given=given))
     frame["correct"] = [same_answer(a, b) for a, b in zip(right, given, strict=True)]
     groups = [*((skill, frame[frame["skill"] == skill]) for skill in SKILLS), ("all", frame),
@@ -58,7 +63,7 @@ def accuracy_by_gap(vlm: VLM, gaps: tuple[Gap, ...], n: int = 100, n_outside: in
             outside.append((i, text))
     rows = []
     for name, asked in [*((g.name, questions_in_gap(g, scenes, n, rng)) for g in gaps), ("outside", outside)]:
-        given = answer(vlm, [render(scenes[i]) for i, _ in asked], [text for _, text in asked])
+        given = _answers(vlm, [scenes[i] for i, _ in asked], [text for _, text in asked])
         rows.append(share(name, [same_answer(a, right_answer(scenes[i], text))
                                  for a, (i, text) in zip(given, asked, strict=True)]))
     return pd.DataFrame(rows)
@@ -70,7 +75,7 @@ def failures_by_gap(path: Path, gaps: tuple[Gap, ...], n: int = 10_000, seed: in
     rng = random.Random(f"failures/{seed}")
     scenes = sample_scenes(n, "test", f"failures/{seed}")
     texts = [sample_answerable(scene, rng) for scene in scenes]
-    given = answer(load_vlm(path), [render(s) for s in scenes], texts, desc=f"{path.name}: failures")
+    given = _answers(load_vlm(path), scenes, texts, desc=f"{path.name}: failures")
     wrong = pd.Series([not same_answer(a, right_answer(s, t)) for a, s, t in zip(given, scenes, texts, strict=True)])
     held = [gap_of(scene, text, gaps) for scene, text in zip(scenes, texts, strict=True)]
     where = pd.Series([found[0].name if found else "outside" for found in held])

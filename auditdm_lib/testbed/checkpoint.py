@@ -22,6 +22,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from auditdm_lib.answers import LETTERS
 from auditdm_lib.boxes import BINS
+from auditdm_lib.models.asking import Asking, is_paligemma, save_asking
 from auditdm_lib.testbed.language import caption, sample_edit
 from auditdm_lib.testbed.render import OVERSAMPLE, SIZE
 from auditdm_lib.testbed.scenes import BACKGROUNDS, COLOURS, COLUMNS, NUMBERS, ROWS, SIZES, sample_scenes

@@ -9,6 +9,7 @@ import torch
 from transformers import set_seed
 
 from auditdm_lib import paths
+from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.vlm import VLM, load_vlm
 from auditdm_lib.run import commit, lock
 from auditdm_lib.testbed.accuracy import accuracy_by_gap
@@ -65,7 +66,11 @@ def plant(model: Path | str, gaps: tuple[Gap, ...], out: Path, seed: int = 0, st
     def measured(folder: Path) -> pd.DataFrame:
         after = accuracy_by_gap(load_vlm(folder), gaps)
         return pd.concat([before.assign(model="before"), after.assign(model="after")], ignore_index=True)
-    write_model(out, network, vlm.processor, card, measured, also=lambda folder: save_gaps(gaps, folder))
+
+    def also(folder: Path) -> None:
+        save_gaps(gaps, folder)
+        save_asking(vlm.asking, folder)
+    write_model(out, network, vlm.processor, card, measured, also)
     return pd.read_csv(out / MEASURED)
 
 

@@ -1,32 +1,33 @@
 """Training examples as model inputs with labels, and the layers that LoRA adapts."""
 
+from collections.abc import Callable
+
 import torch
 from peft import LoraConfig
 
+from auditdm_lib.models.asking import is_paligemma, turn
 from auditdm_lib.models.vlm import VLM, encode, prompt
 
 
-def collate(vlm: VLM, rows: list[dict]) -> dict[str, torch.Tensor]:
+def collate(vlm: VLM, rows: list[dict], asked: Callable[[VLM, str], str] = prompt) -> dict[str, torch.Tensor]:
     """One training batch of image, question and answer; labels (B, T) are -100 except on the answer and its end token.
 
-    Raises ValueError if the tokenizer merges the answer with the prompt before it.
+    `asked` turns a question into the model's input: `prompt` for an instruction, `put` for a question to be answered shortly.
+    The answer is where its characters are, since a tokenizer may join its beginning with what precedes it.
     """
     images, answers = [row["image"] for row in rows], [row["answer"] for row in rows]
-    prompts = [prompt(vlm, row["question"]) for row in rows]
-    if vlm.processor.chat_template is None:  # PaliGemma's `suffix` is causal, and adds <eos> and labels
+    prompts = [asked(vlm, row["question"]) for row in rows]
+    if is_paligemma(vlm.processor):  # its `suffix` is causal, and adds <eos> and labels
         return encode(vlm, images, prompts, "right", suffix=answers)
-    tokenizer = vlm.processor.tokenizer
-    answers = [answer + tokenizer.eos_token for answer in answers]
+    lead, end = turn(vlm.processor)
+    answers = [lead + answer + end for answer in answers]
     texts = [text + answer for text, answer in zip(prompts, answers, strict=True)]
-    batch = encode(vlm, images, texts, "right")
-    batch["labels"] = torch.full_like(batch["input_ids"], -100)
-    ends = batch["attention_mask"].sum(1)
-    for i, answer in enumerate(answers):
-        ids = tokenizer(answer, add_special_tokens=False, return_tensors="pt")["input_ids"][0].to(ends.device)
-        span = slice(ends[i] - len(ids), ends[i])
-        if not torch.equal(batch["input_ids"][i, span], ids):
-            raise ValueError(f"The tokenizer merges the answer {answer!r} with the end of the chat template.")
-        batch["labels"][i, span] = ids
+    batch = encode(vlm, images, texts, "right", return_offsets_mapping=True)
+    ends = batch.pop("offset_mapping")[..., 1]  # (B, T): the place after each token's last character, in a text with its image
+    lengths = torch.tensor([len(answer) for answer in answers], device=ends.device)
+    begins = ends.amax(1, keepdim=True) - lengths[:, None]
+    in_answer = (ends > begins).cumsum(1).bool() & batch["attention_mask"].bool()  # from its first token to the last one
+    batch["labels"] = batch["input_ids"].masked_fill(~in_answer, -100)
     return batch
 
 

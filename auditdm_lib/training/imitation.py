@@ -137,7 +137,7 @@ def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettin
                       train_dataset=[found[i] for i in order])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = model.merge_and_unload() if lora_rank else model
-    save_auditor(trained, auditor.processor, out)
+    save_auditor(trained, auditor, out)
     shutil.rmtree(work)
 
 

@@ -15,7 +15,8 @@ from datasets import Dataset, Features, Image, Value
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.models.vlm import load_vlm
+from auditdm_lib.models.asking import save_asking
+from auditdm_lib.models.vlm import load_vlm, put
 from auditdm_lib.training.examples import collate, lora
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
@@ -56,13 +57,14 @@ def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
 
 
 def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int,
-             learning_rate: float, rank: int, seed: int) -> pd.DataFrame:
+             learning_rate: float, rank: int, seed: int, asked: dict | None = None) -> pd.DataFrame:
     """Fine-tune the model at `path` on `examples` by LoRA, merge the adapters, and save model and processor to `out`.
 
+    The model is trained on questions as it is asked them; `asked` replaces fields of its `Asking`, which is saved with it.
     Returns the history: step, loss (mean over the steps since the previous row). The same seed gives the same bytes.
     """
     set_seed(seed)  # before LoRA's matrices are initialised
-    vlm = load_vlm(path)
+    vlm = load_vlm(path, asked)
     model = get_peft_model(vlm.model, lora(vlm, rank))
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder; nothing in it is kept
         arguments = TrainingArguments(
@@ -71,9 +73,10 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
             weight_decay=0.0, max_grad_norm=1.0, logging_steps=max(1, steps // 20), save_strategy="no",
             report_to="none", label_names=["labels"], remove_unused_columns=False, dataloader_num_workers=0,
             dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
-        trainer = Trainer(model, arguments, functools.partial(collate, vlm), examples)
+        trainer = Trainer(model, arguments, functools.partial(collate, vlm, asked=put), examples)
         trainer.train()
     model.merge_and_unload().save_pretrained(out)
     vlm.processor.save_pretrained(out)
+    save_asking(vlm.asking, out)
     return pd.DataFrame([{"step": log["step"], "loss": log["loss"]} for log in trainer.state.log_history
                          if "loss" in log])

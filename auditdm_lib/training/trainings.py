@@ -14,9 +14,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from auditdm_lib import paths
+from auditdm_lib.models.asking import save_asking
+from auditdm_lib.models.loading import local
 from auditdm_lib.models.vlm import VLM, load_vlm
 from auditdm_lib.run import commit, manifest, reach
 from auditdm_lib.run.manifest import Stop
@@ -115,15 +117,19 @@ def save_whole(start: Path, checkpoint: Path, lora_rank: int, out: Path) -> None
     with torch.random.fork_rng():  # initialising adapters draws random numbers and must not affect the running training
         vlm = load_vlm(start if lora_rank else checkpoint)
         model = PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload() if lora_rank else vlm.model
-    save_auditor(model, vlm.processor, out)
+    save_auditor(model, vlm, out)
 
 
-def save_auditor(model: PreTrainedModel, processor: ProcessorMixin, out: Path) -> None:
-    """Write a sealed model folder that `load_vlm` loads. It is renamed to `out` only once it is complete."""
+def save_auditor(model: PreTrainedModel, auditor: VLM, out: Path) -> None:
+    """Write a sealed model folder that `load_vlm` loads: `model`, which was trained from `auditor`, with the latter's processor.
+
+    It is renamed to `out` only once it is complete.
+    """
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
-    processor.save_pretrained(partial)
+    auditor.processor.save_pretrained(partial)
+    save_asking(auditor.asking, partial)
     seal(partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -161,7 +167,7 @@ def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> V
     the name is that of `start`, from which TRL loads the initial policy for the KL divergence.
     """
     vlm = load_vlm(start if lora_rank or checkpoint is None else checkpoint)
-    vlm.model.config._name_or_path = paths.resolve(str(start))
+    vlm.model.config._name_or_path = local(start)
     for name, weight in vlm.model.named_parameters():
         if re.search(r"(^|\.)vis(ion|ual)", name):  # vision_tower, vision_model or visual, by architecture
             weight.requires_grad_(False)
