@@ -8,11 +8,13 @@ the architecture allows; those of `paligemma2` and `gemma3` can be raised for ti
 format a still image in the same way.
 """
 
+import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    CLIPVisionConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -22,9 +24,12 @@ from transformers import (
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
     LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaNextProcessor,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
+    LlavaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
@@ -33,6 +38,7 @@ from transformers import (
     SiglipVisionConfig,
     set_seed,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -44,11 +50,19 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 WORDS = """what which how many is are there the a an of in on to left right above below colour color size row
 column things thing many red green blue yellow purple orange pink grey black white sky circle square triangle
 star heart cat dog sun cloud umbrella anchor cup yes no cannot tell zero one two three four five six seven
-eight nine small large top middle bottom background answer en user model assistant : ?""".split()
+eight nine small large top middle bottom background answer en user model assistant : ? question using
+single word or phrase .""".split()
 
 CHAT = ("{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
         "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %} {% endfor %}{% endfor %}"
         "{% if add_generation_prompt %}assistant : {% endif %}")
+
+
+# As in llava-hf/llava-1.5-7b-hf: the beginning of the model's turn has no space at its end, its answers begin with one.
+LLAVA_CHAT = ("{% for m in messages %}{{ m['role'].upper() }}: "
+              "{% for c in m['content'] if c['type'] == 'image' %}<image>\n{% endfor %}"
+              "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }} {% endfor %}{% endfor %}"
+              "{% if add_generation_prompt %}ASSISTANT:{% endif %}")
 
 
 def word_tokenizer(specials=(), named=None):
@@ -61,6 +75,20 @@ def word_tokenizer(specials=(), named=None):
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>",
         unk_token="<unk>", extra_special_tokens=list(specials), **(named or {}))
+
+
+def metaspace_tokenizer():
+    """A tokenizer as LLaMA's: a word's space belongs to the word, and a text begins with a space."""
+    special = ["<unk>", "<s>", "</s>", "<image>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    tokenizer.train_from_iterator(
+        [*WORDS, "USER: ASSISTANT:", *"abcdefghijklmnopqrstuvwxyz"],
+        trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>",
+                                   extra_special_tokens=["<image>"])
 
 
 def _vision(image, patch, hidden):
@@ -119,7 +147,7 @@ def gemma3(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.1):
     return _save(model, processor, folder)
 
 
-def idefics3(folder, seed=0, image=32, patch=8, hidden=16, layers=1):
+def idefics3(folder, seed=0, image=32, patch=8, hidden=16, layers=1, scale=0.3):
     """Idefics3, the architecture behind SmolVLM, whose own processor needs torchvision. Returns the folder."""
     set_seed(seed)
     tokenizer = word_tokenizer(["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"])
@@ -128,13 +156,13 @@ def idefics3(folder, seed=0, image=32, patch=8, hidden=16, layers=1):
         Idefics3ImageProcessorPil(size=size, max_image_size=size, do_image_splitting=False), tokenizer,
         image_seq_len=(image // patch) ** 2 // 4, chat_template=CHAT.replace("IMAGE", "<image>"))
     config = Idefics3Config(
-        text_config=LlamaConfig(**_text(tokenizer, hidden, layers)),
-        vision_config=Idefics3VisionConfig(**_vision(image, patch, hidden)), scale_factor=2,
+        text_config=LlamaConfig(**_text(tokenizer, hidden, layers, initializer_range=scale)),
+        initializer_range=scale, vision_config=Idefics3VisionConfig(**_vision(image, patch, hidden)), scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"), pad_token_id=tokenizer.pad_token_id)
     return _save(Idefics3ForConditionalGeneration(config), processor, folder)
 
 
-def llava_onevision(folder, seed=0, image=24, patch=8, hidden=16, layers=1):
+def llava_onevision(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.3):
     """LLaVA-OneVision, which cuts a picture into tiles by its shape. Returns the folder."""
     set_seed(seed)
     tokenizer = word_tokenizer(["<image>"])
@@ -145,11 +173,36 @@ def llava_onevision(folder, seed=0, image=24, patch=8, hidden=16, layers=1):
         chat_template=CHAT.replace("IMAGE", "<image>"))
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**_vision(image, patch, hidden), vision_use_head=False),
-        text_config=Qwen2Config(**_text(tokenizer, hidden, layers)), image_grid_pinpoints=grid,
+        text_config=Qwen2Config(**_text(tokenizer, hidden, layers, initializer_range=scale)), image_grid_pinpoints=grid,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=len(tokenizer) + 1)  # no word of this vocabulary is a video
     return _save(LlavaOnevisionForConditionalGeneration(config), processor, folder)
 
 
+def llava(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.3):
+    """LLaVA-1.5: no padding token, and a tokenizer that joins an answer with the prompt. Returns the folder."""
+    set_seed(seed)
+    tokenizer = metaspace_tokenizer()
+    size = {"height": image, "width": image}
+    processor = LlavaProcessor(
+        CLIPImageProcessorPil(size=size, crop_size=size), tokenizer, patch_size=patch, chat_template=LLAVA_CHAT,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**_vision(image, patch, hidden), projection_dim=hidden),
+        text_config=LlamaConfig(**_text(tokenizer, hidden, layers, initializer_range=scale)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=(image // patch) ** 2)
+    return _save(LlavaForConditionalGeneration(config), processor, folder)
+
+
 BUILDERS = {"paligemma2": paligemma2, "gemma3": gemma3, "idefics3": idefics3,
-            "llava_onevision": llava_onevision}
+            "llava_onevision": llava_onevision, "llava": llava}
+
+
+def short_replies(folder):
+    """Every second token ends a reply, as no random model would by itself: replies are short and varied. Returns the folder."""
+    file = folder / "generation_config.json"
+    settings = json.loads(file.read_text())
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    words = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    file.write_text(json.dumps(settings | {"eos_token_id": [settings["eos_token_id"], *words[::2]]}))
+    return folder

@@ -5,16 +5,21 @@ picture is generated, and p_e for a command that edits the picture. A probe of k
 one of kind `regeneration` or `edit` about the generated or edited one. The modules `imitation` and `grpo` train the auditor.
 """
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+from transformers import ProcessorMixin
 
 from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.audit.probes import malformed, texts
+from auditdm_lib.models.asking import check_processor, render
+from auditdm_lib.models.loading import Unusable
 from auditdm_lib.models.vlm import VLM, load_vlm, sample
 from auditdm_lib.run import manifest
 
@@ -103,9 +108,19 @@ def judge_proposed(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how)
 
 
 def load_auditor(path: Path | str) -> VLM:
-    """Load a model to train as an auditor. Raises ValueError if it has no chat template."""
-    auditor = load_vlm(path)
-    if auditor.processor.chat_template is None:
-        raise ValueError(f"The auditor {path} has no chat template (TRL's GRPO does not train PaliGemma correctly): use a "
-                         "vision-language chat model, such as Gemma3.")
-    return auditor
+    """Load a model to train as an auditor. Raises ValueError, before its weights are loaded, if TRL's GRPO cannot train it."""
+    return load_vlm(path, check=check_trainable)
+
+
+def check_trainable(processor: ProcessorMixin) -> None:
+    """Raise Unusable if TRL's GRPO cannot train a model with this processor: it hands on only the inputs that it knows of."""
+    from trl import GRPOTrainer  # seconds
+
+    check_processor(processor)
+    if processor.chat_template is None:
+        raise Unusable("has no chat template (TRL's GRPO does not train PaliGemma correctly): use a vision-language chat model, "
+                       "such as Gemma3, as the auditor.")
+    inputs = processor(images=[[Image.new("RGB", (64, 48))]], text=[render(processor, "?")], return_tensors="pt")
+    if more := sorted(set(inputs) - set(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)):
+        raise Unusable(f"takes the inputs {', '.join(more)}, which TRL's GRPO does not hand on, so it cannot be trained as an "
+                       "auditor: use another chat model that sees pictures, such as Gemma3.")
