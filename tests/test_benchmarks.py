@@ -50,7 +50,7 @@ def scored_as(items, answer_to):
     """The summary of a model that answers an item with `answer_to(item)`."""
     given = {(id(item.image), item.question): answer_to(item) for item in items.itertuples()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmarks, "load_vlm", lambda path: path)
+        patch.setattr(benchmarks, "load_vlm", lambda path, asked=None: path)
         patch.setattr(benchmarks, "answer", lambda vlm, images, questions, **_: [
             given[id(image), question] for image, question in zip(images, questions, strict=True)])
         return benchmarks.score({"target": "anything"}, items)

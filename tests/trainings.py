@@ -15,12 +15,14 @@ from auditdm_lib.audit import auditor
 from auditdm_lib.audit.auditor import Search
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
+from auditdm_lib.models.asking import Asking
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 from auditdm_lib.training import grpo, imitation
 from auditdm_lib.training.trainings import Seal
 
 START = CHECKPOINTS / "auditor"
-PANEL = Panel(SimpleNamespace(name="target"), [SimpleNamespace(name="one"), SimpleNamespace(name="two")])
+TARGET, *REFERENCES = (SimpleNamespace(name=name, asking=Asking("{question}", 8)) for name in ("target", "one", "two"))
+PANEL = Panel(TARGET, REFERENCES)
 KINDS = ("question", "regeneration", "edit")
 
 

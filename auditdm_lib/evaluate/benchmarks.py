@@ -45,17 +45,19 @@ def load_items(suite_source: str, names: list[str], per_suite: int, per_gap: int
     return pd.concat(tables, ignore_index=True).rename(columns={"answer": "expected"})
 
 
-def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 128) -> pd.DataFrame:
+def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 128,
+          asked: dict[str, dict] | None = None) -> pd.DataFrame:
     """Every model's answer to every item: model, suite, item, group, metric, score, correct, question, expected, answer, skill,
     gap.
 
-    `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id. Only one model is in memory at a time.
+    `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id, `asked` some roles to what replaces fields
+    of its `Asking`. Only one model is in memory at a time.
     `score` is 0-1 by the suite's metric. `correct` is a score above a half (like RefCOCO's accuracy at an IoU of 0.5), for
     captions above a tenth (100 CIDEr points).
     """
     tables = []
     for role, path in checkpoints.items():
-        vlm, answers = load_vlm(path), pd.Series(index=items.index, dtype=object)
+        vlm, answers = load_vlm(path, (asked or {}).get(role)), pd.Series(index=items.index, dtype=object)
         for tokens, part in items.groupby("tokens"):
             answers[part.index] = answer(vlm, part["image"].tolist(), part["question"].tolist(), max_new_tokens=tokens,
                                          batch_size=batch_size, desc=role)

@@ -30,6 +30,7 @@ from auditdm_lib.training.history import summary
 from auditdm_lib.training.imitation import draw_found
 from auditdm_lib.training.trainings import (
     Seal,
+    askings,
     claim,
     last_checkpoint,
     load_for_training,
@@ -81,8 +82,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
     are not finite, since a collapse of the policy is a result of that baseline.
     """
     claim(work, __name__, [start, *members(panel)], dict(
-        rule=panel.rule, pictures=pictures.names, search=asdict(search), settings=asdict(settings), seed=seed,
-        found=[row["answer"] for row in found]))
+        rule=panel.rule, asked=askings(panel), pictures=pictures.names, search=asdict(search), settings=asdict(settings),
+        seed=seed, found=[row["answer"] for row in found]))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
     done = steps_of(checkpoint)

@@ -28,6 +28,7 @@ from auditdm_lib.training.history import summary
 from auditdm_lib.training.topics import even_weights, topics_of
 from auditdm_lib.training.trainings import (
     Seal,
+    askings,
     claim,
     last_checkpoint,
     load_for_training,
@@ -69,7 +70,7 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
     claim(work, __name__, [start, *members(panel)], dict(
-        rule=panel.rule, pictures=pictures.names, search=asdict(search), seed=seed, **asdict(settings)))
+        rule=panel.rule, asked=askings(panel), pictures=pictures.names, search=asdict(search), seed=seed, **asdict(settings)))
     found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
         seen, folder, part_seed = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)

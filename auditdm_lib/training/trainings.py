@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
 
 from auditdm_lib import paths
+from auditdm_lib.audit.panel import Panel
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.loading import local
 from auditdm_lib.models.vlm import VLM, load_vlm
@@ -50,6 +52,11 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(made_by), encoding="utf-8")
     partial.replace(file)
+
+
+def askings(panel: Panel) -> list[dict]:
+    """How each member of a panel is asked, for `claim`: other prompts or token limits give other answers."""
+    return [asdict(member.asking) for member in (panel.target, *panel.references)]
 
 
 def _identity(path: str | Path) -> str:
