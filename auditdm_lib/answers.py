@@ -1,10 +1,10 @@
 """The judge D by rule: when two short answers are the same.
 
-Answers are compared by a canonical form (`normalise`), so sameness is an equivalence relation. The form is made for the wording of
-people and chat models: case, Unicode, quotation marks and Markdown, articles, "it is red" and "red", numbers in words or digits,
-thousands, units, currencies, times of day, spellings ("grey", "t shirt"), plurals, the order in "red and blue". It keeps what makes
-answers differ: signs, decimal points, units, "A+" and "A-", "not". Where no rule can tell ("puppy", "dog"), a language model judges
-if one is named (`models.llm`). The benchmarks' own metrics (`evaluate.metrics`) do not use this module.
+Answers are compared by a canonical form (`normalise`), so sameness is an equivalence relation. The form is made for the wording
+of people and chat models: case, Unicode, quotation marks and Markdown, articles, "it is red" and "red", numbers in words or
+digits, thousands, units, currencies, times of day, spellings ("grey", "t shirt"), plurals, the order in "red and blue". It keeps
+what makes answers differ: signs, decimal points, units, "A+" and "A-", "not". Where no rule can tell ("puppy", "dog"), a language
+model judges if one is named (`models.llm`). The benchmarks' own metrics (`evaluate.metrics`) do not use this module.
 """
 
 import re
@@ -45,6 +45,7 @@ ABOUT = re.compile(
     r"^(?:(?:about|approximately|approx\.?|around|roughly|nearly|almost|exactly|circa) |~ ?)"
     rf"(?=\d|(?:{COUNTED}|an? (?:hundred|dozen|thousand))\b)")
 ORDER = re.compile(r"^(?:(?:number|no\.|nr\.?|#) ?)(?=\d)|(?<=\s)#(?=\d)")
+FEET, INCHES = re.compile(r"(\d+) ?'(?: ?(\d+) ?\"?)?"), re.compile(r"([\d.]+) ?\"")
 MINUTES = {"five": 5, "ten": 10, "quarter": 15, "a quarter": 15, "twenty": 20, "twenty five": 25, "twenty-five": 25, "half": 30}
 PAST = re.compile(rf"({'|'.join(MINUTES)}|\d\d?)(?: minutes?)? (past|to|after|before) (\w+)")
 HOURS = "|".join(NUMBER_WORDS[1:13])
@@ -52,8 +53,9 @@ HALF_DAY = re.compile(rf"\b(\d\d?|{HOURS})(?::(\d\d))? ?([ap])\.? ?m\b\.?")
 OCLOCK = re.compile(rf"\b(\d\d?|{HOURS}) oclock\b")
 MONTH = "|".join(sorted(wording.MONTHS, key=len, reverse=True))
 DATE = re.compile(
-    rf"\b(?:(?P<m1>{MONTH})\.? ?(?:the )?(?P<d1>\d\d?)(?:st|nd|rd|th)?|(?P<d2>\d\d?)(?:st|nd|rd|th)? (?:of )?(?P<m2>{MONTH})\b\.?)"
-    r"(?:,? (?=\d{4}\b))?(?![\d:])")
+    rf"\b(?:(?P<m1>{MONTH})\.? ?(?:the )?(?P<d1>\d\d?)(?:st|nd|rd|th)?(?![\d:])|"
+    rf"(?P<d2>\d\d?)(?:st|nd|rd|th)? (?:of )?(?P<m2>{MONTH})\b\.?)"
+    r"(?:,? (?=\d{4}\b))?")
 SEPARATORS = re.compile(r" ?; ?|, ?(?:and |& ?)|, |,(?=[^\d\s])|(?<=[^\d\s]),| (?:and|&) |&")
 TOKEN = re.compile(
     r"\d\d?:\d\d(?::\d\d)?(?!\d)|\d+(?:\.\d+){2,}|\d[\d,]*\d(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|"
@@ -65,8 +67,13 @@ CLOSED = frozenset("yes no left right top bottom topleft topright bottomleft bot
 
 @lru_cache(100_000)  # a panel compares the same few answers repeatedly
 def normalise(text: str) -> str:
-    """The canonical form of a short answer: "The Two." -> "2", "It is grey" -> "gray", "5 p.m." -> "17:00". Idempotent."""
-    for _ in range(10):  # each pass makes it no longer but for signs; two or three passes are enough
+    """The canonical form of a short answer: "The Two." -> "2", "It is grey" -> "gray", "5 p.m." -> "17:00". Idempotent.
+
+    Answers that abstain have one form, "", whatever their wording.
+    """
+    for _ in range(10):  # two or three passes are enough
+        if abstains(text):
+            return ""
         if (again := _canonical(text)) == text:
             break
         text = again
@@ -85,10 +92,14 @@ def certainly_different(a: str, b: str) -> bool:
 
 
 def _canonical(text: str) -> str:
-    text = written_out(folded(text))
+    marks, text = text, written_out(folded(text))
     if not any(c.isalnum() for c in text):
-        return text.strip("\"' ") or text
-    text = "".join(c for c in text if unicodedata.category(c) not in ("So", "Sk") or c == "°")  # a drawing beside the words
+        return text.strip("\"' ") or text or "".join(marks.split())
+    # a drawing beside words adds nothing
+    text = "".join(c for c in text if c.isascii() or c == "°" or unicodedata.category(c) not in ("So", "Sk"))
+    if length := FEET.fullmatch(text):
+        text = f"{length[1]} ft" + (f" {length[2]} inch" if length[2] else "")
+    text = INCHES.sub(r"\1 inch", text) if INCHES.fullmatch(text) else text
     text = " ".join(re.sub(r"\\(?:boxed|text)\{([^{}]*)\}", r"\1", text.strip("\"' ")).split())
     if said := YES_NO.match(text):
         return "yes" if said["yes"] else "no"
@@ -104,7 +115,7 @@ def _canonical(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """Without what people put around an answer: "it is ...", "... in the picture", "the ... one", "about ...", "on the ... side"."""
+    """Without what people put around an answer: "it is ...", "... in the picture", "the ... one", "about ...", "... side"."""
     while True:
         short = text.strip(" .!?,;:\"'" if any(c.isalnum() for c in text) else " ")
         short = short[1:-1] if short[:1] == "(" and short.find(")") == len(short) - 1 else short
@@ -144,8 +155,7 @@ def _on_24_hours(found: re.Match) -> str:
 
 def _joined(text: str) -> str:
     """The words run together, without articles and idle marks; numbers in their shortest form, with sign and unit."""
-    text = re.sub(r"(?<=\d)'", " ft ", text) if re.search(r"\d'(?!s)", text) else text
-    text = text.replace("'", "")
+    text = re.sub(r"\b(?:minus|negative) (?=\d)", "-", text.replace("'", ""))
     found = list(TOKEN.finditer(text))
     apart = [m.start() == 0 or text[m.start() - 1].isspace() for m in found]
     tokens = [(word, apart[i]) for word, i in wording.digits([m[0] for m in found])]
@@ -160,9 +170,11 @@ def _joined(text: str) -> str:
 
 def _article(tokens: list[tuple[str, bool]], i: int) -> bool:
     """Whether token i is an article: "a man", but not "vitamin a" or "a and b"."""
-    word, following = tokens[i][0], tokens[i + 1:i + 2]
-    return word in ("a", "an", "the") and bool(following) and following[0][1] and (
-        following[0][0][0].isalnum() or following[0][0][0] in "\"(") and following[0][0] not in ("or", "and", "vs")
+    if tokens[i][0] not in ("a", "an", "the") or i + 1 == len(tokens):
+        return False
+    following, spaced = tokens[i + 1]
+    letter = len(following) == 1 and following.isalpha() and i + 2 == len(tokens)  # "a b"
+    return spaced and (following[0].isalnum() or following[0] in '"(') and following not in ("or", "and", "vs") and not letter
 
 
 def _piece(tokens: list[tuple[str, bool]], i: int, numeral: bool) -> tuple[str, int, bool]:

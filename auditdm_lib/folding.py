@@ -53,4 +53,4 @@ def written_out(text: str) -> str:
 
 def plain(text: str) -> str:
     """`text` in lower case without punctuation, contractions written out ("It isn't red." -> "it is not red")."""
-    return " ".join(re.sub(r"[^\w\s'/]|(?<!\w)'|'(?!\w)", " ", written_out(folded(text))).split())
+    return " ".join(re.sub(r"[^\w\s'/]|(?<!\w)['/]|['/](?!\w)", " ", written_out(folded(text))).split())

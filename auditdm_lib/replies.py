@@ -15,26 +15,32 @@ THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>|◁think▷.
 THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
 THOUGHT_BEGINS = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.IGNORECASE)
 TAGGED = re.compile(r"<answer>(.+?)</answer>|\\boxed\{(?:\\text\{)?([^{}]+)\}", re.DOTALL | re.IGNORECASE)
-STATED = re.compile(r"\b(?:answer|conclusion)\b(?:(?: to| for) [^.:\n]{1,80}?)?[*_ ]*(?::|\bis\b|\bwould be\b)[*_: ]*([^\n]+)", re.IGNORECASE)
-POLITE = re.compile(r"^(?:sure|certainly|of course|absolutely|great question|good question|okay|ok|well|hi|hello|thank you|thanks"
-                    r"|based on [^,.]{1,60}|looking at [^,.]{1,60}|from (?:what|the)[^,.]{1,60}|in (?:the|this) (?:image|picture|photo"
-                    r"|photograph|scene)|upon [^,.]{1,60}|i think|i believe|i would say|it seems|it appears)\s*[,!.:;-]+\s*", re.IGNORECASE)
+STATED = re.compile(
+    r"\b(?:answer|conclusion)\b(?:(?: to| for) [^.:\n]{1,80}?)?[*_ ]*(?::|\bis\b|\bwould be\b)[*_: ]*([^\n]+)", re.IGNORECASE)
+POLITE = re.compile(
+    r"(?:sure|certainly|of course|absolutely|great question|good question|okay|ok|well|hi|hello|thank you|thanks|"
+    r"(?:based on|looking at|from (?:what|the)|upon)[^,.]{1,60}|in (?:the|this) (?:image|picture|photo|photograph|scene)|"
+    r"i think|i believe|i would say|it seems|it appears)\s*[,!.:;-]+\s*", re.IGNORECASE)
+HEADING = re.compile(r".*:|(?:(?:final|short|my|the) )*(?:answer|response|solution|result)", re.IGNORECASE)
 ABBREVIATED = re.compile(r"(?:\b(?:mr|mrs|ms|dr|st|no|vs|etc|prof|jr|sr|approx)|\b\w(?:\.\w)*)$", re.IGNORECASE)
 HEDGE = re.compile(r"^(.{3,90}?)[,;.]? (?:but|however,?|although|though) (.+)$", re.IGNORECASE | re.DOTALL)
-GUESS = re.compile(r"^(?:(?:if i had to guess|my (?:best )?guess (?:is|would be)|i (?:would |will )?(?:guess|think|believe|say)|perhaps"
-                   r"|maybe|probably|possibly|most likely|likely)[,:]? )+", re.IGNORECASE)
+GUESS = re.compile(r"^(?:(?:if i had to guess|my (?:best )?guess (?:is|would be)|i (?:would |will )?(?:guess|think|believe|say)|"
+                   r"perhaps|maybe|probably|possibly|most likely|likely)[,:]? )+", re.IGNORECASE)
 POLAR = re.compile(r"^(?:is|are|am|was|were|do|does|did|can|could|has|have|had|will|would|should|may|might)\b", re.IGNORECASE)
 SAID = re.compile(r"^(yes|yeah|yep|yup|no|nope|nah)\b(?![- ]one\b|-|\.? ?\d)", re.IGNORECASE)
 NEGATED = re.compile(r"\b(?:no|not|none|neither|nobody|nothing|cannot|without|never)\b")
 
+DECLINED = "cannot tell"  # how a refusal in any wording is recorded
 ARTICLES = frozenset("the a an".split())
-FILLERS = frozenset("""it its this that these those they there here i we you he she one both only just exactly total of about some
+FILLERS = frozenset("""it its this that these those they there here i we you he she only just exactly total of about some
 picture image photo photograph scene shown visible depicted seen displayed present appear currently actually clearly""".split())
 VERBS = frozenset("""is are was were be being been has have had see seen sees show shows showing depicts displays contains says
 said reads read looks look appears appear seems seem like to does do did can wears features""".split())
+TELLING = frozenset("says said reads shows displays indicates spells".split())
 PREPOSITIONS = frozenset("""on in at under over above below behind beside between near next inside outside from with by into onto
 against around across through to toward towards along left right""".split())
-ENDINGS = frozenset("in the a this picture image photo photograph scene there here visible shown is are was were it has have of".split())
+ENDINGS = frozenset("""in the a this picture image photo photograph scene there here visible shown is are was were it has have
+of""".split())
 
 
 def clean(text: str) -> str:
@@ -42,8 +48,7 @@ def clean(text: str) -> str:
 
     Line breaks stay, all as one line feed. Marks that turn the writing direction, byte order marks and noncharacters go.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n").replace("\x85", "\n")
-    return "".join(_safe(c) for c in text)
+    return "".join(map(_safe, re.sub("\r\n|[\r\x85\u2028\u2029]", "\n", text)))
 
 
 def _safe(c: str) -> str:
@@ -63,8 +68,8 @@ def short_answer(reply: str, question: str) -> str:
     """The answer to `question` in a model's reply: "The umbrella is red." to "What colour is the umbrella?" gives "red".
 
     A thinking block is dropped; an answer in tags, in a box or after "Answer:" is taken; else the first sentence, without the
-    words of the question around the answer. A sentence about a yes/no question gives "yes" or "no". An answer of few words and a
-    sentence that declines to answer stay as they are. A reply that only thinks gives "".
+    words of the question around the answer. A sentence about a yes/no question gives "yes" or "no", one that declines to answer
+    "cannot tell". An answer of few words stays as it is. A reply that only thinks gives "".
     """
     text = without_thought(reply)
     if tagged := TAGGED.findall(text):
@@ -73,7 +78,7 @@ def short_answer(reply: str, question: str) -> str:
     if not lines:
         return ""
     stated = [found[1] for line in lines if (found := STATED.search(line)) and len(line.split()) > 1]
-    text = stated[-1] if stated else next((line for line in lines if not line.endswith(":")), lines[-1])
+    text = stated[-1] if stated else next((line for line in lines if not HEADING.fullmatch(line)), lines[-1])
     return _from_sentence(_polite_off(text), question)
 
 
@@ -92,8 +97,9 @@ def _unmarked(line: str) -> str:
 
 
 def _polite_off(text: str) -> str:
-    while (rest := POLITE.sub("", text, count=1).strip()) and rest != text:
-        text = rest
+    """A text without the politeness and the references to the picture that it begins with."""
+    while (polite := POLITE.match(text)) and text[polite.end():].strip():
+        text = text[polite.end():].strip()
     return text
 
 
@@ -104,7 +110,7 @@ def _from_sentence(text: str, question: str) -> str:
     guessed = GUESS.sub("", sentence)
     sentence = guessed or sentence
     if abstains(sentence):
-        return _stripped(sentence)
+        return DECLINED if sentence.strip() else ""
     asked = question.strip()
     if POLAR.match(asked) and " or " not in asked.lower().replace("yes or no", ""):
         return _polar(sentence, asked)
@@ -152,7 +158,8 @@ def _trimmed(sentence: str, question: str) -> str:
     known = [k in asked or b in ARTICLES | FILLERS | VERBS or not b for k, b in zip(keys, bare, strict=True)]
     prefix = next((i for i, k in enumerate(known) if not k and bare[i] not in ("in", "of")), len(words))
     verbs = [i for i in range(prefix) if bare[i] in VERBS or bare[i].endswith((" is", " are"))]
-    first = verbs[-1] + 1 if verbs else 0
+    told = [i for i, b in enumerate(bare[:4]) if b in TELLING and 0 < i < len(words) - 1]  # "the clock shows ten"
+    first = max([i + 1 for i in verbs[-1:] + told], default=0)
     counts = plain(question).startswith(("how many", "what color", "what colour"))
     if first:
         while first < len(words) - 1 and known[first] and bare[first] not in PREPOSITIONS:

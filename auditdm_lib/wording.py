@@ -13,8 +13,8 @@ ORDINALS = {word: i for i, word in enumerate((
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """"a|b=c" -> {a: c, b: c}, entries separated by commas and line breaks."""
-    entries = [entry.strip().split("=") for entry in re.split(r"[,\n]", text) if entry.strip()]
+    """"a|b=c" -> {a: c, b: c}, entries separated by commas."""
+    entries = [entry.split("=") for entry in " ".join(text.split()).split(",") if entry.strip()]
     return {variant.strip(): word.strip() for variants, word in entries for variant in variants.split("|")}
 
 
@@ -29,42 +29,50 @@ plough=plow, pyjamas|pajamas=pajama, jewellery=jewelry, aluminium=aluminum, mous
 dialogue=dialog, programme=program, licence=license, defence=defense, offence=offense, grey-haired=gray-haired,
 traveller=traveler, travelling=traveling, sceptical=skeptical, storey=story, whisky=whiskey, chilli|chile=chili,
 ketchup|catsup=ketchup, omelette=omelet, organise=organize, organised=organized, realise=realize, analyse=analyze,
-barbeque|bbq=barbecue, hairdrier=hairdryer, draught=draft, manoeuvre=maneuver, cosy=cozy, sulphur=sulfur, axe=ax, marvellous=marvelous,
-tee=t, thru=through, tonite=tonight, lite=light, disc=disk, wooly=woolly, mum|mom|mommy|mummy=mother, dad|daddy=father,
-bike=bicycle, motorbike=motorcycle, couch=sofa, fridge=refrigerator, tv|telly=television, phone=telephone,
-photo=photograph, automobile=car, burger=hamburger, taxicab|taxi=cab, lorry=truck, film=movie, autumn=fall,
-cellphone=mobilephone, nobody|noone=nobody, somebody=someone, everybody=everyone, maths=math, eyeglasses=glasses,
-advert|advertisement=ad, ave=avenue, ny=newyork, nyc=newyorkcity, usa|unitedstates|unitedstatesofamerica=usa,
-unitedkingdom=uk, eu|europeanunion=eu, uae|unitedarabemirates=uae, specs|spectacles=glasses, courgette=zucchini, aubergine=eggplant,
-nappy=diaper, pavement=sidewalk, postbox=mailbox, rucksack=backpack, trainers=sneakers, sneaker=sneakers, cockerel=rooster
+barbeque|bbq=barbecue, hairdrier=hairdryer, draught=draft, manoeuvre=maneuver, cosy=cozy, sulphur=sulfur, axe=ax,
+marvellous=marvelous, tee=t, thru=through, tonite=tonight, lite=light, disc=disk, wooly=woolly, racquet=racket,
+mum|mom|mommy|mummy=mother, dad|daddy=father, bike=bicycle, motorbike=motorcycle, couch=sofa, fridge=refrigerator,
+tv|telly=television, phone=telephone, photo=photograph, automobile=car, burger=hamburger, taxicab|taxi=cab, lorry=truck,
+film=movie, autumn=fall, cellphone=mobilephone, nobody|noone=nobody, somebody=someone, everybody=everyone, maths=math,
+eyeglasses=glasses, advert|advertisement=ad, ave=avenue, ny=newyork, nyc=newyorkcity,
+usa|unitedstates|unitedstatesofamerica=usa, unitedkingdom=uk, eu|europeanunion=eu, uae|unitedarabemirates=uae,
+specs|spectacles=glasses, courgette=zucchini, aubergine=eggplant, nappy=diaper, pavement=sidewalk, postbox=mailbox,
+rucksack=backpack, trainers=sneakers, sneaker=sneakers, cockerel=rooster
 """)
 # phrases, replaced before the words
 PHRASES = _pairs("""
-no one|no-one=nobody, united states of america|united states|u.s.a.|u.s.a|u.s.|the us=usa, united kingdom|u.k.|u.k=uk,
-new york city=nyc, mobile phone|cell phone|cell-phone=mobilephone, upper left=top left, upper right=top right, lower left=bottom left,
-lower right=bottom right, upper-left=top left, upper-right=top right, lower-left=bottom left, lower-right=bottom right,
-garbage can|rubbish bin|trash bin|garbage bin|trash can=trashcan, petrol station|gas station=gasstation, motor bike=motorcycle,
-both of them=both, can not=cannot, air plane=plane, per cent=percent, tee shirt=tshirt, o'clock|o clock=oclock
+no one|no-one=nobody, united states of america|united states|u.s.a.|u.s.a|u.s.|the us=usa, united kingdom|u.k.|u.k=uk, new
+york city=nyc, mobile phone|cell phone|cell-phone=mobilephone, upper left=top left, upper right=top right, lower left=bottom
+left, lower right=bottom right, upper-left=top left, upper-right=top right, lower-left=bottom left, lower-right=bottom right,
+garbage can|rubbish bin|trash bin|garbage bin|trash can=trashcan, petrol station|gas station=gasstation, motor
+bike=motorcycle, both of them=both, can not=cannot, air plane=plane, per cent=percent, tee shirt=tshirt, o'clock|o
+clock=oclock
 """)
-IRREGULAR = _pairs("""children=child, men=man, women=woman, people=person, feet=foot, teeth=tooth, mice=mouse, geese=goose,
-knives=knife, wolves=wolf, shelves=shelf, loaves=loaf, halves=half, thieves=thief, calves=calf, scarves=scarf, wives=wife,
-potatoes=potato, tomatoes=tomato, heroes=hero, buses=bus, gases=gas, oxen=ox""")
+IRREGULAR = _pairs("""
+children=child, men=man, women=woman, people=person, feet=foot, teeth=tooth, mice=mouse, geese=goose, knives=knife,
+wolves=wolf, shelves=shelf, loaves=loaf, halves=half, thieves=thief, calves=calf, scarves=scarf, wives=wife, potatoes=potato,
+tomatoes=tomato, heroes=hero, buses=bus, gases=gas, oxen=ox
+""")
 # words whose plural is another word
 PLURAL_ONLY = ("glasses", "shorts", "news", "goods", "woods", "arms", "blues", "greens", "customs", "works", "looks", "spirits",
                "does", "pants", "manners", "minutes", "species", "series", "christmas", "always", "sometimes")
-UNITS = _pairs("""kg|kgs|kilo|kilos|kilogram|kilograms|kilogramme|kilogrammes=kg, g|gram|grams|gramme|grammes=g, mg|milligram|milligrams=mg,
-km|kms|kilometer|kilometers|kilometre|kilometres=km, m|meter|meters|metre|metres=m, cm|centimeter|centimeters|centimetre|centimetres=cm,
-mm|millimeter|millimeters|millimetre|millimetres=mm, ft|foot|feet=ft, inch|inches=inch, mile|miles|mi=mile, yd|yard|yards=yd,
-lb|lbs=lb, oz|ounce|ounces=oz, l|liter|liters|litre|litres=l, ml|milliliter|milliliters|millilitre|millilitres=ml,
-mph|miles per hour=mph, km/h|kph|kmh|kmph|kilometers per hour|kilometres per hour=km/h, hr|hrs|hour|hours=hour,
-min|mins|minute|minutes=minute, sec|secs|second|seconds=second, yr|yrs|year|years=year, day|days=day, week|weeks=week,
-°|degree|degrees=°, °c|degrees celsius|degree celsius|degrees c|degrees centigrade|° c|celsius=°c, °f|degrees fahrenheit|degree fahrenheit|degrees f|° f|fahrenheit=°f,
-percent|pct|%=%, dollar|dollars|usd|buck|bucks|$=$, euro|euros|eur|€=€, pound|pounds|gbp|£=£, cent|cents|¢=¢, yen|jpy|¥=¥, rupee|rupees|inr|₹=₹,
-gb|gigabyte|gigabytes=gb, mb|megabyte|megabytes=mb, hz|hertz=hz, w|watt|watts=w, v|volt|volts=v""")
+UNITS = _pairs("""
+kg|kgs|kilo|kilos|kilogram|kilograms|kilogramme|kilogrammes=kg, g|gram|grams|gramme|grammes=g, mg|milligram|milligrams=mg,
+km|kms|kilometer|kilometers|kilometre|kilometres=km, m|meter|meters|metre|metres=m,
+cm|centimeter|centimeters|centimetre|centimetres=cm, mm|millimeter|millimeters|millimetre|millimetres=mm, ft|foot|feet=ft,
+inch|inches=inch, mile|miles|mi=mile, yd|yard|yards=yd, lb|lbs=lb, oz|ounce|ounces=oz, l|liter|liters|litre|litres=l,
+ml|milliliter|milliliters|millilitre|millilitres=ml, mph|miles per hour=mph, km/h|kph|kmh|kmph|kilometers per hour|kilometres
+per hour=km/h, hr|hrs|hour|hours=hour, min|mins|minute|minutes=minute, sec|secs|second|seconds=second, yr|yrs|year|years|years
+old|year old=year, day|days=day, week|weeks=week, °|degree|degrees=°, °c|degrees celsius|degree celsius|degrees c|degrees
+centigrade|° c|celsius=°c, °f|degrees fahrenheit|degree fahrenheit|degrees f|° f|fahrenheit=°f, percent|pct|%=%,
+dollar|dollars|usd|buck|bucks|$=$, euro|euros|eur|€=€, pound|pounds|gbp|£=£, cent|cents|¢=¢, yen|jpy|¥=¥,
+rupee|rupees|inr|₹=₹, gb|gigabyte|gigabytes=gb, mb|megabyte|megabytes=mb, hz|hertz=hz, w|watt|watts=w, v|volt|volts=v
+""")
 CURRENCIES = "$€£¥₹¢"
-MONTHS = _pairs("jan=january, feb=february, mar=march, apr=april, jun=june, jul=july, aug=august, sep|sept=september, oct=october,"
-                "nov=november, dec=december, january=january, february=february, march=march, april=april, may=may, june=june,"
-                "july=july, august=august, september=september, october=october, november=november, december=december")
+MONTHS = _pairs("jan=january, feb=february, mar=march, apr=april, jun=june, jul=july, aug=august, sep|sept=september,"
+                "oct=october, nov=november, dec=december, january=january, february=february, march=march, april=april,"
+                "may=may, june=june, july=july, august=august, september=september, october=october, november=november,"
+                "december=december")
 
 
 def singular(word: str) -> str:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from scripted import replies_by
 
 from auditdm_lib.audit import arms
 from auditdm_lib.audit import panel as panels
@@ -20,7 +21,7 @@ SEARCH = Search(KINDS, dict(question=24, regeneration=128, edit=32), dict(questi
 def panel(monkeypatch):
     """Members that answer by a rule: the target is wrong wherever a question asks about a colour."""
     said = {"target": lambda q: "never" if "colour" in q else "so", "one": lambda q: "so", "two": lambda q: "so"}
-    monkeypatch.setattr(panels, "answer", lambda member, images, questions, **_: [said[member.name](q) for q in questions])
+    monkeypatch.setattr(panels, "replies", replies_by(lambda member, images, questions: [said[member.name](q) for q in questions]))
     return Panel(*[type("Member", (), dict(name="target"))()], [type("Member", (), dict(name=n))() for n in ("one", "two")])
 
 

@@ -13,7 +13,7 @@ WORDS = st.sampled_from(["red", "Red.", "the red", "blue", "two", "2", "cannot t
 
 
 @pytest.mark.parametrize(("a", "b"), [("Two.", "2"), ("the Umbrella", "umbrella"), ("YES", "yes"), ("centre", "center"),
-                                      ("can't tell", "cant tell"), ("a  red, star", "red star")])
+                                      ("can't tell", "cant tell"), ("a  red star.", "red star")])
 def test_spelling_does_not_make_a_difference(a, b):
     assert same_answer(a, b)
 
@@ -56,7 +56,7 @@ def test_an_abstaining_target_disagrees_but_nothing_disagrees_without_a_consensu
 
 
 @pytest.mark.parametrize(("answers", "agreed"), [
-    (["red", "Red.", "blue"], "red"), (["blue", "the red", "red"], "the red"), (["red", "red", "blue", "blue"], None),
+    (["red", "Red.", "blue"], "red"), (["blue", "the red", "red"], "red"), (["red", "red", "blue", "blue"], None),
     (["red", "blue", "green"], None), (["red", "red", "blue", "green"], None), (["red", "red", "blue", None], "red"),
     (["red", "blue", "cannot tell"], None), (["red", "cannot tell", None], None), (["red", "red"], "red"), (["red"], "red"),
     (["red", "red", "cannot tell", "cannot tell", "cannot tell"], "red"), ([None], None), ([], None)])

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tiny_models
 import torch
+from scripted import replies_by
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
 from auditdm_lib.answers import same_answer
@@ -39,7 +40,7 @@ class Model:
 
 @pytest.fixture(autouse=True)
 def ask(monkeypatch):
-    monkeypatch.setattr(panel, "answer", lambda model, images, questions, desc=None: model.answer(questions))
+    monkeypatch.setattr(panel, "replies", replies_by(lambda model, images, questions: model.answer(questions)))
 
 
 def table(n, members, seed, errors=0.01, words=ANSWERS):
@@ -129,7 +130,7 @@ def test_a_question_that_is_invalid_is_put_to_nobody(cascade):
     judged, calls = put([["red"] * 3, ["blue"] * 3, ["blue"] * 3], invalid=[None, "empty", "unfinished"], cascade=cascade,
                         full_share=1)
     assert calls == [1, 1, 1]
-    assert judged.iloc[1].tolist() == judged.iloc[2].tolist() == [None, [None, None], None, False, False, 0]
+    assert judged.iloc[1].tolist() == judged.iloc[2].tolist() == [None, [None, None], None, False, False, 0, 0, None]
     assert judged["disagrees"].tolist() == judged["in_full"].tolist() == [True, False, False]
 
 
@@ -138,7 +139,8 @@ def test_nothing_to_ask_gives_an_empty_verdict(n):
     judged, calls = put([["red"] * n] * 3, invalid=["empty"] * n)
     assert len(judged) == n and calls == [0, 0, 0]
     assert judged.dtypes.astype(str).to_dict() == dict(
-        target_answer="object", reference_answers="object", consensus="object", disagrees="bool", in_full="bool", errors="int64")
+        target_answer="object", reference_answers="object", consensus="object", disagrees="bool", in_full="bool", errors="int64",
+        unfinished="int64", target_missing="object")
 
 
 def test_abstentions_and_ties_under_both_rules():
@@ -195,13 +197,13 @@ def test_two_that_agree_are_a_consensus_although_a_third_erred():
 def test_a_batch_that_is_too_much_is_asked_in_parts(monkeypatch, kind):
     sizes = []
 
-    def answer(model, images, questions, desc=None):
+    def answer(model, images, questions):
         sizes.append(len(questions))
         if len(questions) > 3:
             raise kind("too much")
         return [f"{model.name} {q}" for q in questions]
 
-    monkeypatch.setattr(panel, "answer", answer)
+    monkeypatch.setattr(panel, "replies", replies_by(answer))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing was lost, so there is nothing to tell
         judged = judge(Panel(Model("t", []), []), [None] * 10, list("abcdefghij"), [None] * 10)
@@ -231,7 +233,7 @@ def test_other_errors_are_not_caught(monkeypatch, error):
     def answer(*_, **__):
         raise error("a mistake in the code")
 
-    monkeypatch.setattr(panel, "answer", answer)
+    monkeypatch.setattr(panel, "replies", replies_by(answer))
     with pytest.raises(error):
         put([["red"], ["blue"]])
 
@@ -402,13 +404,13 @@ def test_a_judge_that_is_not_there_is_named(path):
 
 
 def test_what_is_no_judge_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="does not load as a language model that can judge"):
+    with pytest.raises(ValueError, match="holds no config.json"):
         load_llm(tmp_path)
     save_llm(tmp_path)
     model = LlamaForCausalLM.from_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="does not load"):  # never unpickled
+    with pytest.raises(ValueError, match="holds pickled weights"):
         load_llm(tmp_path)
     state = model.state_dict()
     state.pop("model.norm.weight")
@@ -429,6 +431,6 @@ def test_code_of_a_checkpoint_is_never_run(tmp_path):
         '"model_type": "llama"', '"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}')
     (tmp_path / "config.json").write_text(config)
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ValueError, match="does not load"):
+    with pytest.raises(ValueError, match="needs code of its own, which is never run"):
         load_llm(tmp_path)
     assert not (tmp_path / "ran").exists()

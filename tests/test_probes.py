@@ -4,6 +4,7 @@ import random
 
 import pandas as pd
 import pytest
+from scripted import replies_by
 
 from auditdm_lib.audit import panel as panels
 from auditdm_lib.audit.arms import random_arm
@@ -17,7 +18,7 @@ from auditdm_lib.testbed.gaps import Gap, save_gaps
 @pytest.fixture
 def panel(monkeypatch):
     """A panel whose models are functions (image, question) -> answer."""
-    def answer(model, images, questions, **_):
+    def answer(model, images, questions):
         return [model(image, q) for image, q in zip(images, questions, strict=True)]
 
     def make(target, first, second):
@@ -25,7 +26,7 @@ def panel(monkeypatch):
             model.name = name
         return Panel(target, [first, second])
 
-    monkeypatch.setattr(panels, "answer", answer)
+    monkeypatch.setattr(panels, "replies", replies_by(answer))
     return make
 
 

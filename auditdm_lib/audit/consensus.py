@@ -31,7 +31,7 @@ def consensus(answers: list[str | None], rule: str = "unanimity",
         return None
     # If `same` is not an equivalence relation, several answers can qualify: the one with the most votes is taken.
     agreed = min(zip(held, votes, strict=True), key=lambda pair: (-pair[0], normalise(pair[1])))[1]
-    return min((v for v in votes if same(v, agreed)), key=lambda v: (-votes.count(v), len(v), v))
+    return min((v for v in votes if normalise(v) == normalise(agreed)), key=lambda v: (-votes.count(v), len(v), v))
 
 
 def disagrees(target_answer: str | None, agreed: str | None, same: Callable[[str, str], bool] = same_answer) -> bool:

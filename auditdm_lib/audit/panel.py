@@ -14,8 +14,10 @@ from PIL import Image
 
 from auditdm_lib.answers import abstains, normalise, same_answer
 from auditdm_lib.audit.consensus import check_rule, consensus, disagrees, still_open
+from auditdm_lib.audit.soundness import answering, check_answers
 from auditdm_lib.models.llm import LLM, same_meaning
-from auditdm_lib.models.vlm import VLM, answer
+from auditdm_lib.models.vlm import VLM, replies
+from auditdm_lib.replies import short_answer
 
 
 @dataclass(frozen=True)
@@ -39,78 +41,120 @@ def members(panel: Panel) -> list[str]:
     return [model.name for model in (panel.target, *panel.references, panel.llm) if model]
 
 
+def try_out(panel: Panel, images: list[Image.Image], questions: list[str]) -> pd.DataFrame:
+    """Ask every member question i about image i; one row per member (`soundness.answering`).
+
+    Raises Broken with a member's name if it says nothing or the same to everything. To be called before a training, since an
+    auditor learns within minutes to exploit a member that is broken.
+    """
+    asked = {name: _ask(member, images, questions, name, None) for name, member in _named(panel).items()}
+    answers, cut = ({name: getattr(given, field) for name, given in asked.items()} for field in ("answers", "unfinished"))
+    check_answers(questions, answers, cut, declining=True)
+    return answering(answers, cut)
+
+
+def _named(panel: Panel) -> dict[str, VLM]:
+    """The target and the references by the names that messages use."""
+    return {"target": panel.target} | {f"reference {k}": member for k, member in enumerate(panel.references, 1)}
+
+
 def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid: list[str | None], cascade: bool = False,
           full_share: float = 0.05, seed: int | str = 0, desc: str | None = None) -> pd.DataFrame:
     """Ask the panel question i about image i, unless `invalid[i]` gives a reason not to.
 
     Returns one row per question:
-      target_answer      None if the target was not asked or raised an error
-      reference_answers  list with one entry per reference; None if it was not asked or raised an error
+      target_answer      the short answer in the target's reply; None if it was not asked, did not end or raised an error
+      reference_answers  list with one entry per reference; None likewise
       consensus          by the panel's rule; None where there is none or not every reference was asked
       disagrees          Equation 1
       in_full            every member was asked, whatever the others answered (with `cascade`: a random sample of the rows)
       errors             number of members that raised an error on this row
+      unfinished         number of members whose reply did not end within its limit on this row
+      target_missing     why an asked target has no answer: "error", "unfinished", or None
 
     With `cascade` a reference is asked only while the earlier answers leave open whether the target disagrees. This gives the
     same `disagrees` as asking all references, with fewer calls. The rows whose consensus is then known are a biased sample, so
     a random share `full_share` of the rows is asked in full: compute rates over the rows with `in_full`.
 
     If a member raises RuntimeError, ValueError or OSError on a question, its answer is missing; one warning gives the number
-    of missing answers. Raises RuntimeError if a member fails on every one of several questions, and ValueError for `cascade`
-    with an LLM judge.
+    of missing answers. Raises Broken if a member says nothing or the same to everything (`soundness.check_answers`),
+    RuntimeError if it fails on every one of several questions, and ValueError for `cascade` with an LLM judge.
     """
     if cascade and panel.llm is not None:
         raise ValueError("The cascade needs an equivalence relation between answers, which an LLM judge does not give: "
                          "ask all members (cascade=False) or compare answers by the normalised match (llm=None).")
-    n, others = len(questions), len(panel.references)
-    cascade = cascade and others > 1  # with one reference no call can be saved
+    n = len(questions)
+    cascade = cascade and len(panel.references) > 1  # with one reference no call can be saved
     rng = random.Random(f"asked in full/{seed}")
     drawn = [not cascade or rng.random() < full_share for _ in range(n)]  # for all rows: independent of `invalid`
     rows = [i for i, reason in enumerate(invalid) if reason is None]
-    target, votes, errors, failures = [None] * n, [[None] * others for _ in range(n)], [0] * n, []
-
-    def collect_answers(member: VLM, name: str) -> list[str | None]:
-        given, failure = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
-        for i, text in zip(rows, given, strict=True):
-            errors[i] += text is None
-        if failure is not None:
-            failures.append(f"{name} ({member.name}): {failure}")
-        return given
-
-    for i, text in zip(rows, collect_answers(panel.target, "target"), strict=True):
-        target[i] = text
-    for k, reference in enumerate(panel.references):
-        rows = [i for i in rows if drawn[i] or still_open(target[i], votes[i][:k], others - k, panel.rule)]
-        for i, text in zip(rows, collect_answers(reference, f"reference {k + 1}"), strict=True):
-            votes[i][k] = text
-    if failures:
+    asked, rows = _ask_all(panel, images, questions, rows, drawn, desc)
+    check_answers(questions, {name: given.answers for name, given in asked.items()},
+                  {name: given.unfinished for name, given in asked.items()})
+    target, references = asked["target"], [asked[name] for name in list(asked)[1:]]
+    votes = [[given.answers[i] for given in references] for i in range(n)]
+    errors = [sum(given.failed[i] for given in asked.values()) for i in range(n)]
+    if failures := [f"{name} ({member.name}): {asked[name].failure}" for name, member in _named(panel).items()
+                    if asked[name].failure is not None]:
         warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was raised by the "
                       f"{failures[0]}", stacklevel=2)
-    # `rows` are now the rows on which every reference was asked
-    same = _same_by(panel.llm, {i: (questions[i], [target[i], *votes[i]]) for i in rows})
+    same = _same_by(panel.llm, {i: (questions[i], [target.answers[i], *votes[i]]) for i in rows})
     agreed = {i: consensus(votes[i], panel.rule, same(i)) for i in rows}
     return pd.DataFrame(dict(
-        target_answer=pd.Series(target, dtype=object), reference_answers=pd.Series(votes, dtype=object),
+        target_answer=pd.Series(target.answers, dtype=object), reference_answers=pd.Series(votes, dtype=object),
         consensus=pd.Series([agreed.get(i) for i in range(n)], dtype=object),
-        disagrees=pd.Series([i in agreed and disagrees(target[i], agreed[i], same(i)) for i in range(n)], dtype=bool),
+        disagrees=pd.Series([i in agreed and disagrees(target.answers[i], agreed[i], same(i)) for i in range(n)], dtype=bool),
         in_full=pd.Series([d and r is None for d, r in zip(drawn, invalid, strict=True)], dtype=bool),
-        errors=pd.Series(errors, dtype=int)))
+        errors=pd.Series(errors, dtype=int),
+        unfinished=pd.Series([sum(given.unfinished[i] for given in asked.values()) for i in range(n)], dtype=int),
+        target_missing=pd.Series(["unfinished" if u else "error" if f else None for u, f in zip(
+            target.unfinished, target.failed, strict=True)], dtype=object)))
 
 
-def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str,
-         desc: str | None) -> tuple[list[str | None], str | None]:
-    """A member's answers (None where it raised an error) and its first error message.
+@dataclass
+class _Given:
+    """What a member gave to each question: its short answer (None: not asked, unfinished or an error), whether its reply did not
+    end, whether it raised an error; and its first error message."""
+
+    answers: list[str | None]
+    unfinished: list[bool]
+    failed: list[bool]
+    failure: str | None = None
+
+
+def _ask_all(panel: Panel, images: list[Image.Image], questions: list[str], rows: list[int], drawn: list[bool],
+             desc: str | None) -> tuple[dict[str, _Given], list[int]]:
+    """What each member gives to the questions in `rows`, and the rows on which every reference was asked.
+
+    A row that is not `drawn` is asked of a reference only while the answers so far leave open whether the target disagrees.
+    """
+    n, others, asked = len(questions), len(panel.references), {}
+    for k, (name, member) in enumerate(_named(panel).items()):
+        if k:
+            votes = [given.answers for given in list(asked.values())[1:]]
+            rows = [i for i in rows if drawn[i] or still_open(
+                asked["target"].answers[i], [vote[i] for vote in votes], others - k + 1, panel.rule)]
+        given = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
+        asked[name] = _Given([None] * n, [False] * n, [False] * n, given.failure)
+        for place, i in enumerate(rows):
+            for field in ("answers", "unfinished", "failed"):
+                getattr(asked[name], field)[i] = getattr(given, field)[place]
+    return asked, rows
+
+
+def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str, desc: str | None) -> _Given:
+    """What a member gives to these questions.
 
     A batch that raises an error is halved until the single questions at fault are found. Raises RuntimeError if all
     questions, and at least two, are at fault.
     """
     n, failed, first = len(questions), 0, None
-    texts, todo = [None] * n, [range(n)] if n else []
+    texts, cut, todo = [None] * n, [False] * n, [range(n)] if n else []
     while todo:
         part = todo.pop()
         try:
-            given = answer(member, [images[i] for i in part], [questions[i] for i in part],
-                           desc=f"{desc}: {name}" if desc and len(part) == n else None)
+            given = replies(member, [images[i] for i in part], [questions[i] for i in part],
+                            desc=f"{desc}: {name}" if desc and len(part) == n else None)
         except (RuntimeError, ValueError, OSError) as error:
             # the retry runs outside this block, in which the exception would keep the batch's memory alive
             if len(part) > 1:
@@ -118,13 +162,13 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
             else:
                 failed, first = failed + 1, first if first is not None else error
             continue
-        for i, text in zip(part, given, strict=True):
-            texts[i] = text
+        for i, reply, ended in zip(part, given["reply"], given["ended"], strict=True):
+            texts[i], cut[i] = short_answer(reply, questions[i]) if ended else None, not ended
     reason = first and f"{type(first).__name__}: {first}".splitlines()[0]
     if failed == n > 1:
         raise RuntimeError(f"The {name} ({member.name}) raised an error on every one of {n} questions ({reason}): it is broken, "
                            "so check that it can answer a single question, or use another model.") from first
-    return texts, reason
+    return _Given(texts, cut, [a is None and not u for a, u in zip(texts, cut, strict=True)], reason)
 
 
 def _same_by(llm: LLM | None, rows: dict[int, tuple[str, list[str | None]]]) -> Callable[[int], Callable[[str, str], bool]]:

@@ -1,11 +1,12 @@
 """Probes: questions to the target and the references, judged by their answers and verified where the truth is known."""
 
+import random
 from pathlib import Path
 
 import pandas as pd
 
 from auditdm_lib.answers import same_answer
-from auditdm_lib.audit.panel import Panel, judge
+from auditdm_lib.audit.panel import Panel, judge, try_out
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.stats import wilson
 
@@ -22,13 +23,20 @@ def texts(column: pd.Series) -> list[str | None]:
     return [text if isinstance(text, str) else None for text in column]
 
 
+def try_members(panel: Panel, pictures: Pictures, seed: int, n: int = 48) -> pd.DataFrame:
+    """Ask every member a random question about each of `n` pictures and refuse broken ones (see `panel.try_out`)."""
+    rng, seen = random.Random(f"try out/{seed}"), pictures.take([i % len(pictures) for i in range(n)])
+    return try_out(panel, [seen.images[i] for i in range(n)], [seen.random_question(i, rng) for i in range(n)])
+
+
 def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFrame, seed: int, sources: list[str],
                 images: list[str]) -> pd.DataFrame:
     """The probe table, one row per proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
 
     Row i asks about picture i of `drawn`, which is stored at `images[i]` and derived from the one at `sources[i]`. Where the
     truth is known, a probe is `valid` only if its question has an answer (`truth`), and `verified_failure` is a disagreement
-    in which the target is wrong; elsewhere both columns are null. A probe on which the target raised an error is invalid.
+    in which the target is wrong; elsewhere both columns are null. A probe is invalid where the target's
+    reply raised an error or did not end.
     """
     probes = pd.DataFrame(dict(
         probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], auditor=auditor,
@@ -36,8 +44,8 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
         question=proposed["question"].fillna("").str.strip()))
     invalid = texts(proposed["invalid_reason"])
     probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
-    erred = probes["target_answer"].isna()
-    invalid = [r or ("target error" if e else None) for r, e in zip(invalid, erred, strict=True)]
+    missing = texts(probes.pop("target_missing"))
+    invalid = [r or (m and f"target {m}") for r, m in zip(invalid, missing, strict=True)]
     known = drawn.truth
     truth = [known.right_answer(i, q) if known else None for i, q in probes["question"].items()]
     if known:
