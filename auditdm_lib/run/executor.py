@@ -239,7 +239,8 @@ def ready(values: dict[str, Any]) -> Iterator[None]:
 def settings_for_kernels() -> dict[str, str]:
     """Environment variables that every kernel inherits; they must stand before Python starts."""
     python_path = os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")]))
-    return {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": python_path}
+    return {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": python_path,
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures in notebooks, whatever the shell's value
 
 
 def check_writable(values: dict[str, Any]) -> None:
