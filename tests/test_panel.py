@@ -362,6 +362,12 @@ def test_equal_answers_are_the_same_without_asking(monkeypatch):
     assert same_meaning(None, []) == []
 
 
+def test_what_a_rule_decides_is_not_asked_of_the_model(monkeypatch):
+    monkeypatch.setattr(llm_judge, "_log_odds", lambda llm, texts, size: dict.fromkeys(texts, 1.0))  # says yes to everything
+    monkeypatch.setattr(llm_judge, "judge_prompt", lambda llm, *texts: " | ".join(texts))
+    assert same_meaning(None, [("q", "5", "-5"), ("q", "yes", "no"), ("q", "sofa", "bench")]) == [False, False, True]
+
+
 @pytest.mark.parametrize(("there", "back", "same"), [(3, -1, True), (1, -3, False), (0, 0, False)])
 def test_a_verdict_is_the_mean_of_both_orders(monkeypatch, there, back, same):
     monkeypatch.setattr(llm_judge, "_log_odds",

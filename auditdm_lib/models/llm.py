@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from auditdm_lib.answers import same_answer
+from auditdm_lib.answers import certainly_different, same_answer
 from auditdm_lib.models.asking import choose_padding
 from auditdm_lib.models.loading import Unusable, load_reader, load_weights
 from auditdm_lib.models.vlm import as_data
@@ -48,12 +48,13 @@ def same_meaning(llm: LLM, triples: list[tuple[str, str, str]], batch_size: int 
     """Whether the two answers of each (question, answer, answer) mean the same to `llm`.
 
     They do if the log-odds of "yes" against "no" as the next token, averaged over both orders of the answers, are above 0; so
-    the verdict does not depend on the order. Answers that are equal when normalised are the same without a model call.
+    the verdict does not depend on the order. What a rule decides (`answers`: equal when normalised, or two numbers) is not asked.
     """
-    asked = {(q, *pair) for q, a, b in triples if not same_answer(a, b) for pair in ((a, b), (b, a))}
+    asked = {(q, *pair) for q, a, b in triples if not same_answer(a, b) and not certainly_different(a, b)
+             for pair in ((a, b), (b, a))}
     texts = {key: judge_prompt(llm, *key) for key in asked}
     odds = _log_odds(llm, sorted(set(texts.values()), key=lambda t: (len(t), t)), batch_size)  # by length, for less padding
-    return [same_answer(a, b) or odds[texts[q, a, b]] + odds[texts[q, b, a]] > 0 for q, a, b in triples]
+    return [same_answer(a, b) or (q, a, b) in asked and odds[texts[q, a, b]] + odds[texts[q, b, a]] > 0 for q, a, b in triples]
 
 
 def judge_prompt(llm: LLM, question: str, first: str, second: str) -> str:

@@ -7,7 +7,6 @@ the success of the policy further, while the replay of earlier hits in each step
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from auditdm_lib.audit.auditor import TEXT_COLUMN, Search, complete, empty_proposals, judge_proposed, stream
 from auditdm_lib.audit.panel import Panel, members
@@ -25,9 +24,9 @@ from auditdm_lib.audit.probes import malformed, texts
 from auditdm_lib.models.vlm import VLM
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training.alarms import Finite, Watch
-from auditdm_lib.training.examples import collate, lora
+from auditdm_lib.training.examples import lora
 from auditdm_lib.training.history import summary
-from auditdm_lib.training.imitation import draw_found
+from auditdm_lib.training.replay import ReplayingTrainer, replayed
 from auditdm_lib.training.trainings import (
     Seal,
     askings,
@@ -39,8 +38,6 @@ from auditdm_lib.training.trainings import (
     save_whole,
     steps_of,
 )
-
-REPLAYED = 32  # replayed examples per step of GRPO
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,12 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
         rewarder = Rewarder(auditor, panel, pictures, search, settings, seed, asked, None if phase == "plain" else Watch())
         for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
             rewarder.check(_step_table(asked, step))
-        trainer = _Replaying(
+        trainer = ReplayingTrainer(
             auditor.model, rewarder.equation_1, _arguments(training, search, settings, seed), processing_class=auditor.processor,
             train_dataset=_prompts(pictures, search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
             callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
         if settings.replay_weight and found:
-            trainer.replay_weight, trainer.replay = settings.replay_weight, _replay(auditor, found, settings.steps, seed)
+            trainer.replay_weight, trainer.replay = settings.replay_weight, replayed(auditor, found, settings.steps, seed)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tables = [_step_table(asked, step) for step in range(1, settings.steps + 1)]
     history = _history(tables, training).assign(phase=phase)
@@ -116,27 +113,6 @@ def _step_table(asked: Path, step: int) -> pd.DataFrame:
         raise Stop(f"{asked.parent.name}: the probes of step {step} are missing or damaged; delete {asked.parent} to restart the "
                    "training.")
     return table
-
-
-class _Replaying(GRPOTrainer):
-    """GRPO with replay: `replay_weight` times the likelihood loss on a batch of earlier hits is added to GRPO's loss.
-
-    The KL divergence is estimated on the policy's own completions, so it does not penalise the loss of completions that the
-    policy no longer samples. Replayed texts do, like the pretraining texts of PPO-ptx (Ouyang et al. 2022).
-    """
-
-    replay: Callable[[int], dict] | None = None  # step -> its batch
-    replay_weight = 0.0
-
-    def compute_loss(self, model, inputs, **how):
-        loss = super().compute_loss(model, inputs, **how)
-        return loss + self.replay_weight * model(**self.replay(self.state.global_step)).loss if self.replay else loss
-
-
-def _replay(auditor: VLM, found: list[dict], steps: int, seed: int) -> Callable[[int], dict]:
-    """The replayed batch of each of `steps` steps: hits drawn with `even_weights`, rare topics nearly as often as common ones."""
-    drawn = draw_found(found, steps * REPLAYED, np.random.default_rng([seed, steps])).reshape(steps, REPLAYED)
-    return lambda step: collate(auditor, [found[i] for i in drawn[step]])
 
 
 @dataclass

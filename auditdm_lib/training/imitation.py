@@ -25,7 +25,8 @@ from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import collate, lora
 from auditdm_lib.training.history import summary
-from auditdm_lib.training.topics import even_weights, topics_of
+from auditdm_lib.training.replay import draw_found
+from auditdm_lib.training.topics import topics_of
 from auditdm_lib.training.trainings import (
     Seal,
     askings,
@@ -140,12 +141,6 @@ def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettin
     trained = model.merge_and_unload() if lora_rank else model
     save_auditor(trained, auditor, out)
     shutil.rmtree(work)
-
-
-def draw_found(found: list[dict], n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` row numbers of `found`, drawn with `even_weights`: rare topics nearly as often as common ones."""
-    weights = even_weights([row["topics"] for row in found], [row["kind"] for row in found])
-    return rng.choice(len(found), n, p=weights / weights.sum())
 
 
 def by_length(order: np.ndarray, lengths: list[int], rng: np.random.Generator) -> np.ndarray:
