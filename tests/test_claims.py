@@ -173,7 +173,7 @@ def test_artefacts_are_read_back_from_their_folders(run, tmp_path):
     made.probes.to_parquet(folders[1] / "probes.parquet", index=False)
     made.search.to_csv(folders[1] / "search.csv", index=False)
     made.failures[["probe_id", "category"]].to_parquet(folders[2] / "failures.parquet", index=False)
-    made.categories.to_csv(folders[2] / "categories.csv", index=False)
+    made.categories.to_parquet(folders[2] / "categories.parquet", index=False)
     made.items.to_parquet(folders[3] / "items.parquet", index=False)
     read = artefacts.load(*folders)
     assert read.hits is None and read.gaps is None and read.agreement is None

@@ -1,11 +1,14 @@
 """The report page: whole in itself, in plain words, and safe against what models write."""
 
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
+from io import BytesIO
 
 import pandas as pd
 import pytest
 import synthetic
+from PIL import Image
 
 from auditdm_lib.paths import PAPER_VALUES
 from auditdm_lib.results import claims, figures, report
@@ -94,3 +97,18 @@ def test_an_audit_without_findings_gives_a_page_too(run, drawn):
 
 def test_the_page_is_the_same_bytes_each_time(run, drawn):
     assert page(run, drawn) == page(run, drawn)
+
+
+def test_photographs_are_made_small_for_the_page_and_drawings_stay_as_they_are(run, tmp_path):
+    Image.effect_noise((2000, 1000), 60).convert("RGB").save(tmp_path / "large.png")
+    shown = report.small_data_uri(tmp_path / "large.png")
+    with Image.open(BytesIO(b64decode(shown.partition(",")[2]))) as picture:
+        assert picture.size == (480, 240) and shown.startswith("data:image/jpeg;base64,")
+    small = next((run.pictures / "images").iterdir())
+    assert report.small_data_uri(small) == report.data_uri(small)
+
+
+def test_a_text_that_no_encoding_holds_does_not_stop_the_page(run, drawn):
+    made = run.artefacts
+    failures = made.failures.astype(object).assign(target_answer=pd.Series(["\ud800"] * len(made.failures), dtype=object))
+    assert "<html" in page(run, drawn, failures=failures)

@@ -15,7 +15,7 @@ class Artefacts:
     search: pd.DataFrame  # 02_probes/search.csv
     hits: pd.DataFrame | None  # 02_probes/gap_hits.csv, if gaps were planted
     failures: pd.DataFrame  # 03_taxonomy/failures.parquet (probe_id, category) with the probes' columns
-    categories: pd.DataFrame  # 03_taxonomy/categories.csv
+    categories: pd.DataFrame  # 03_taxonomy/categories.parquet
     gaps: pd.DataFrame | None  # 03_taxonomy/grading.csv, testbed only
     agreement: pd.DataFrame | None  # 03_taxonomy/agreement.csv, testbed only
     items: pd.DataFrame  # 05_scores/items.parquet
@@ -32,6 +32,6 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
         history=pd.read_csv(auditor / "history.csv"), probes=asked,
         search=pd.read_csv(probes / "search.csv"), hits=read_optional(probes / "gap_hits.csv"),
         failures=clustered.merge(asked, on="probe_id", validate="one_to_one"),
-        categories=pd.read_csv(taxonomy / "categories.csv", keep_default_na=False),  # "None" can be an answer
+        categories=pd.read_parquet(taxonomy / "categories.parquet"),  # categories.csv is for people, its texts made safe
         gaps=read_optional(taxonomy / "grading.csv"), agreement=read_optional(taxonomy / "agreement.csv"),
         items=pd.read_parquet(scores / "items.parquet"))

@@ -15,6 +15,7 @@ from PIL import Image
 from auditdm_lib import stats
 from auditdm_lib.audit.probes import overall
 from auditdm_lib.results import measures
+from auditdm_lib.shown import drawable
 
 OKABE = dict(zip("black orange sky green yellow blue red purple".split(), matplotlib.color_sequences["okabe_ito"], strict=True))
 COLOUR = {"target": OKABE["orange"], "rectified": OKABE["green"], "control": OKABE["sky"], "reference_1": OKABE["blue"],
@@ -52,6 +53,7 @@ def _styled(draw):
 
 def save(figure: Figure, folder: Path, name: str, note: str) -> Figure:
     """Add the footer `note` and write `name`.pdf and `name`.png. The same figure gives the same bytes."""
+    note = drawable(note)
     with matplotlib.rc_context(STYLE):
         if not figure.texts or figure.texts[-1].get_text() != note:
             figure.text(0.99, 0.06 / figure.get_figheight(), note, ha="right", va="bottom", fontsize=7, color="#666666")
@@ -130,14 +132,15 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
         axis.text(1.5, i, f"{row['target']}", va="center", ha="left", fontsize=8, color="black")
         axis.text(101, i, f"{row['reference_1']}", va="center", ha="left", fontsize=8, color=COLOUR["reference_1"])
     axis.axvline(50, color="black", linewidth=0.8, linestyle=":")
-    labels = [skill.replace("_", " ") + (" *" if p < 0.05 else "") for skill, p in zip(table["skill"], table["p"], strict=True)]
+    labels = [drawable(skill.replace("_", " "), 60) + (" *" if p < 0.05 else "")
+              for skill, p in zip(table["skill"], table["p"], strict=True)]
     axis.set(yticks=y, yticklabels=labels, xlim=(0, 106), ylim=(-0.6, max(len(table), 1) - 0.4),
              xlabel="share of the skill's failures (%); numbers: failed items")
     axis.set_title("Failures of the two models by skill, on the same held-out items", pad=26)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     note = "* the models differ (exact McNemar test, p < 0.05)"
     if silent:
-        note += "\n" + textwrap.fill("no failure of either: " + ", ".join(silent).replace("_", " "), 110)
+        note += "\n" + textwrap.fill(drawable("no failure of either: " + ", ".join(silent).replace("_", " "), 2000), 110)
     axis.annotate(note, (0, 0), (0, -34), xycoords="axes fraction", textcoords="offset points", fontsize=8, va="top")
     return figure
 
@@ -246,7 +249,7 @@ def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
     for i, row in table.iterrows():
         axis.annotate(f"{row['size']:,}", (row["size"], i), (4, 0), textcoords="offset points", va="center", fontsize=8)
         example = f"e.g. “{row['example_question']}” right: {row['example_consensus']}, target: {row['example_target']}"
-        labels.append(f"{textwrap.shorten(row['name'], 74, placeholder=' …')}\n{textwrap.shorten(example, 84, placeholder=' …')}")
+        labels.append(f"{drawable(row['name'], 74)}\n{drawable(example, 84)}")
     axis.set_yticks(range(len(table)), labels, fontsize=8)
     axis.set(xlabel="failures (probes)", xlim=(0, 1.1 * max([1, *table["size"]])), ylim=(-0.6, max(len(table), 1) - 0.4))
     axis.set_title("Failure types found, each with an example below its name")
@@ -334,10 +337,9 @@ def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: i
     for axis, row in zip(grid, shown.itertuples(), strict=False):
         with Image.open(pictures / row.image) as picture:
             axis.imshow(picture.convert("RGB"), interpolation="nearest")
-        question = textwrap.fill(textwrap.shorten(row.question, 90, placeholder=" …"), 30)
-        axis.set_title(question, fontsize=8.5, fontweight="normal")
+        axis.set_title(textwrap.fill(drawable(row.question, 90), 30), fontsize=8.5, fontweight="normal")
         for y, who, answer, colour in [(-0.04, "references", row.consensus, OKABE["green"]),
                                        (-0.15, "target", row.target_answer, OKABE["red"])]:
-            text = textwrap.shorten(f"{who}: {answer}", 34, placeholder=" …")
-            axis.text(0.5, y, text, transform=axis.transAxes, ha="center", va="top", fontsize=8.5, color=colour)
+            axis.text(0.5, y, drawable(f"{who}: {answer}", 34), transform=axis.transAxes, ha="center", va="top", fontsize=8.5,
+                      color=colour)
     return figure

@@ -1,10 +1,12 @@
 """report.html: a self-contained page for readers. The template escapes all text, since parts of it come from models."""
 
 from base64 import b64encode
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
+from PIL import Image
 
 from auditdm_lib.audit.probes import overall
 from auditdm_lib.evaluate.scores import GAP_ITEMS
@@ -15,6 +17,7 @@ from auditdm_lib.stats import Estimate, wilson
 
 TEMPLATE = Path(__file__).with_name("report.html")
 STRONG = 0.9  # a skill is called strong if the lower bound of the target's accuracy is at least this
+LARGEST_SHOWN = 480  # pixels of a probe's picture
 SHOWN = 24  # failure types shown with pictures; table_categories.csv lists all
 
 
@@ -31,13 +34,24 @@ def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path,
         claims=table.astype(object).where(table.notna(), None).to_dict("records"),
         counts=verdicts["verdict"].value_counts().to_dict(), caveats=caveats(run))
     path = figures / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
 def data_uri(picture: Path) -> str:
     """A PNG file as a data URI, for a `src` attribute."""
     return "data:image/png;base64," + b64encode(picture.read_bytes()).decode()
+
+
+def small_data_uri(picture: Path) -> str:
+    """As `data_uri`, but a photograph is made as small as the page shows it, so that the page can still be sent."""
+    with Image.open(picture) as image:
+        if max(image.size) <= LARGEST_SHOWN:
+            return data_uri(picture)
+        image.thumbnail((LARGEST_SHOWN, LARGEST_SHOWN))
+        file = BytesIO()
+        image.convert("RGB").save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + b64encode(file.getvalue()).decode()
 
 
 def headline(run: Artefacts) -> dict[str, list[str]]:
@@ -76,7 +90,7 @@ def cards(run: Artefacts, pictures: Path, examples: int = 3) -> list[dict]:
     for row in run.categories.head(SHOWN).itertuples():
         shown = probes.loc[row.example_probe_ids.split()[:examples]]
         found.append(dict(name=row.name, description=row.description, size=row.size, share=f"{100 * row.share:.0f}", examples=[
-            dict(question=p.question, consensus=p.consensus, target=p.target_answer, picture=data_uri(pictures / p.image))
+            dict(question=p.question, consensus=p.consensus, target=p.target_answer, picture=small_data_uri(pictures / p.image))
             for p in shown.itertuples()]))
     return found
 

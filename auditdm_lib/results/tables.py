@@ -8,6 +8,7 @@ from auditdm_lib.audit.probes import overall
 from auditdm_lib.evaluate.scores import GAP_ITEMS, headlines
 from auditdm_lib.results import measures
 from auditdm_lib.results.artefacts import Artefacts
+from auditdm_lib.shown import one_line, write_csv
 from auditdm_lib.stats import Estimate, proportion
 
 
@@ -21,9 +22,10 @@ def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
 
 
 def write(table: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write `name`.csv and `name`.tex. The same table gives the same bytes."""
-    table.to_csv(folder / f"{name}.csv", index=False)
-    text = table.to_latex(index=False, escape=True, na_rep="--", float_format="%.2f")
+    """Write `name`.csv, safe to open in a spreadsheet, and `name`.tex. The same table gives the same bytes."""
+    write_csv(table, folder / f"{name}.csv")
+    shown = table.map(lambda cell: one_line(cell) if isinstance(cell, str) else cell)
+    text = shown.to_latex(index=False, escape=True, na_rep="--", float_format="%.2f")
     (folder / f"{name}.tex").write_text(text, encoding="utf-8")
 
 

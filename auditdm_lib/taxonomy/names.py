@@ -5,6 +5,7 @@ from collections import Counter
 
 import pandas as pd
 
+from auditdm_lib.shown import inert
 from auditdm_lib.taxonomy.cluster import GAP_MARK, SMALLEST, split_words
 
 CATEGORY_COLUMNS = ["category", "name", "description", "size", "share", "example_probe_ids", "example_question",
@@ -66,7 +67,7 @@ def _error(rows: pd.DataFrame) -> str:
 
 
 def report(clustered: pd.DataFrame, table: pd.DataFrame) -> str:
-    """The failure types as a Markdown report; it states if there is no failure or no type."""
+    """The failure types as a Markdown report; it states if there is no failure or no type. No text acts as markup."""
     total, lone = len(clustered), int((clustered["category"] < 0).sum())
     found = f"{total} failure{'s' if total > 1 else ''}"
     lines = ["# Failure types", ""]
@@ -77,5 +78,5 @@ def report(clustered: pd.DataFrame, table: pd.DataFrame) -> str:
     else:
         lines += [f"{found}, {len(table)} type{'s' if len(table) > 1 else ''}; {lone} like too few others to make a type.", ""]
     for row in table.itertuples():
-        lines += [f"## {row.category + 1}. {row.name}", "", row.description, ""]
+        lines += [f"## {row.category + 1}. {inert(row.name)}", "", inert(row.description), ""]
     return "\n".join(lines)
