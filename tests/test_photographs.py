@@ -3,7 +3,9 @@
 Half a minute: three kernels start, which is what it takes to run the notebooks as a user would.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,9 +17,11 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_images
 
 from auditdm_lib import paths
+from auditdm_lib.audit.pictures import GENERIC_QUESTIONS, load_pictures
 from auditdm_lib.run import manifest
 
-PICTURES = 14
+PICTURES = 30
+WORDS = ("yes", "red", "two", "cat", "left", "sky", "blue", "star")
 SMALL = {"imitation_pictures": 24, "imitation_rounds": 1, "imitation_steps": 4, "grpo_pictures": 4,
          "grpo_steps": 2, "group_size": 4, "groups_per_step": 2, "probes_per_auditor": 20, "regeneration_share": 0.0,
          "edit_share": 0.0}
@@ -28,9 +32,14 @@ def draw(folder):
     for name, pixels in zip(("china.jpg", "flower.jpg"), load_sample_images().images, strict=True):
         Image.fromarray(pixels).resize((200, 133)).save(folder / name)
     for i in range(PICTURES - 2):
-        picture = Image.new(("RGB", "L", "RGBA")[i % 3], (60 + 9 * i, 150 - 9 * i), "white")
+        picture = Image.new(("RGB", "L", "RGBA")[i % 3], (60 + 9 * i, 330 - 9 * i), "white")
         ImageDraw.Draw(picture).ellipse((5, 5, 20 + 3 * i, 40), fill="black")
         picture.save(folder / f"drawing{i:02d}.png")
+    (folder / "copies").mkdir()
+    for name in ("china.jpg", "drawing01.png", "drawing02.png"):
+        shutil.copy(folder / name, folder / "copies" / name)
+    (folder / "._china.jpg").write_bytes(b"no picture")
+    (folder / "page.png").write_text("<html>")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +48,12 @@ def run(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     (home / "pictures").mkdir()
     draw(home / "pictures")
-    profile = {"run": "photographs", "threads": 1, "pictures": str(home / "pictures"),
-               "target": str(tiny_models.idefics3(home / "target")),
-               "references": [str(tiny_models.llava_onevision(home / "reference"))], **SMALL}
+    seen = load_pictures(str(home / "pictures"), len(GENERIC_QUESTIONS), 0).images
+    target, reference = (
+        str(tiny_models.in_few_words(build(home / name, layers=2, scale=1.0), seen, GENERIC_QUESTIONS, WORDS, seed))
+        for seed, (name, build) in enumerate([("target", tiny_models.idefics3), ("reference", tiny_models.llava_onevision)]))
+    profile = {"run": "photographs", "threads": 1, "pictures": str(home / "pictures"), "target": target,
+               "references": [reference], **SMALL}
     (home / "photographs.yaml").write_text(yaml.safe_dump(profile))
     for stage in ("01", "02", "03"):
         done = subprocess.run(
@@ -57,6 +69,28 @@ def test_every_auditor_asks_about_every_picture(run):
     assert {name for name in probes["image"] if not (run / "02_probes" / name).is_file()} == set()
     with Image.open(run / "02_probes" / probes["image"].iloc[0]) as picture:
         assert picture.mode == "RGB"
+
+
+def pixels_of(run, split):
+    return {image.tobytes() for image in load_pictures(str(run.parents[1] / "pictures"), 100, 0, split).images}
+
+
+def test_no_probed_picture_was_trained_on_and_each_is_stored_once(run):
+    stored = [Image.open(path).tobytes() for path in (run / "02_probes" / "images").iterdir()]
+    assert len(stored) == len(set(stored)) == PICTURES * 3 // 10 and set(stored) == pixels_of(run, "probe")
+    trained = pd.read_parquet(run / "01_auditor" / "completions" / "imitation.parquet")["picture"]
+    assert trained.nunique() == PICTURES // 2 and not set(stored) & pixels_of(run, "audit")
+
+
+def test_what_is_left_out_is_said_before_a_model_is_loaded(run):
+    for name in ("01_train_auditor", "02_generate_probes"):
+        cells = json.loads((run / "executed" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        said = "".join("".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", []))
+        assert "left out, hidden: 1 (._china.jpg)" in said and "left out, a copy of another: 3" in said
+        assert "left out, no picture of a format that is read: 1 (page.png)" in said
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        source = next(source for source in sources if "load_pictures(" in source)
+        assert source.index("load_pictures(") < source.index("load_members(")
 
 
 def test_pictures_that_nothing_can_draw_anew_are_refused_before_any_model_is_loaded(run):
