@@ -85,11 +85,39 @@ def test_pope_reports_f1_and_the_share_of_yes_too():
     assert rows[rows["metric"] == "yes_ratio"]["score"].item() == 0.5
 
 
+def test_an_empty_answer_to_a_poll_is_neither_yes_nor_no():
+    # four items with the answer yes: two are said yes to, two are answered by nothing: recall 1/2, precision 1
+    items = table({"pope-mini": {"target": [True, True, False, False]}}).assign(answer=["yes", "It is.", "", " "])
+    rows = measured(items)
+    assert rows.loc["f1", "score"] == pytest.approx(2 / 3) and rows.loc["yes_ratio", "score"] == 0.5
+
+
+def test_a_half_is_correct_and_so_is_a_caption_of_exactly_a_hundred_points(monkeypatch):
+    half = ["<loc0000><loc0000><loc0500><loc1000>", "<loc0000><loc0000><loc0499><loc1000>"]
+    items = pd.DataFrame({
+        "suite": "refcoco-mini", "item": ["0", "1"], "group": ["0", "1"], "image": [Image.new("RGB", (8, 8)) for _ in half],
+        "skill": "detect", "gap": None, "question": half, "expected": "", "options": None, "metric": "iou", "tokens": 8,
+        "answers": [["<loc0000><loc0000><loc1000><loc1000>"]] * 2})
+    assert scored_as(items, lambda item: item.question)["correct"].tolist() == [True, False]
+    monkeypatch.setattr(benchmarks.metrics, "cider_d", lambda predictions, references: np.array([1.0, 0.999]))
+    captions = items.assign(metric="cider_d", suite="cococap-mini")
+    assert scored_as(captions, lambda item: item.question)["correct"].tolist() == [True, False]
+
+
 def test_mme_adds_accuracy_and_accuracy_plus():
     # 3 of 4 questions and 1 of 2 pictures: 100 x (0.75 + 0.5) = 125 of 200
     rows = measured(graded("mme-mini", [1, 1, 1, 0], per_group=2))
     assert rows["score"].to_dict() == pytest.approx({"mme": 125 / 200, "accuracy": 0.75, "accuracy+": 0.5})
     assert (rows["n"] == 2).all()  # pictures
+
+
+def test_every_task_of_mme_counts_the_same_however_many_items_it_has():
+    # six pictures of counting, all right, and two of position, of which one is wrong in one of its two questions:
+    # accuracy (1 + 3/4) / 2, accuracy+ (1 + 1/2) / 2
+    items = graded("mme-mini", [1] * 12 + [1, 0, 1, 1], per_group=2).assign(skill=["count_all"] * 12 + ["row"] * 4)
+    rows = measured(items)
+    assert rows["score"].to_dict() == pytest.approx({"mme": 13 / 16, "accuracy": 7 / 8, "accuracy+": 3 / 4})
+    assert (rows["n"] == 8).all() and (rows["ci_low"] < rows["score"]).all() and (rows["score"] < rows["ci_high"]).all()
 
 
 def test_circular_items_count_only_where_every_rotation_is_right():
@@ -159,7 +187,8 @@ def test_one_who_knows_all_scores_the_maximum_everywhere(every):
     assert headline.drop(["cococap-mini", "average"]).eq(1).all() and 0.35 < headline["cococap-mini"] < 1
 
 
-@pytest.mark.parametrize("said, most", [("", 0), ("cannot tell", 0), ("A", 0.45), ("yes", 0.5), ("red", 0.5), ("three", 0.5)])
+@pytest.mark.parametrize("said, most", [  # to POPE's script, all that has no "no" in it is a yes
+    ("", 0), ("cannot tell", 0.5), ("A", 0.5), ("yes", 0.5), ("red", 0.5), ("three", 0.5)])
 def test_one_who_always_says_the_same_scores_low(every, said, most):
     headline = scores.summary(scored_as(every, lambda item: said)).drop_duplicates("suite").set_index("suite")["score"]
     assert headline.max() <= most, headline.idxmax()
@@ -177,7 +206,7 @@ def test_models_are_scored_on_the_same_items_by_their_own_answers(tmp_path, monk
     images = [Image.new("RGB", (24, 24), colour) for colour in ("red", "blue")]
     items = pd.DataFrame({"suite": "a", "item": ["0", "1"], "group": ["0", "1"], "image": images, "skill": "colour", "gap": None,
                           "question": ["what colour is it ?", "how many ?"], "expected": ["grey", "Two"],
-                          "answers": [["grey"], ["Two"]], "options": None, "metric": "exact_match", "tokens": 8})
+                          "answers": [["grey"], ["2", "Two"]], "options": None, "metric": "exact_match", "tokens": 8})
     canned = {str(red[0]): ["red", "two."], str(red[1]): ["blue", "three"]}
     monkeypatch.setattr(benchmarks, "answer", lambda vlm, images, questions, **kw: canned[vlm.name])
     scored = benchmarks.score({"target": red[0], "reference_1": red[1]}, items)

@@ -1,8 +1,9 @@
 """The answers of several models to the same held-out items, and the score of each; `scores` aggregates and compares them.
 
-Each suite is scored by the metric of the benchmark it is named after. All scores lie in 0-1, so that suites can be averaged:
-MME's score of 0-200 is divided by 200, and CIDEr-D of 0-10 by 10. The paper averages CIDEr points (100 x CIDEr-D) with
-percentages.
+Each suite is scored by the metric of the benchmark it is named after, as its owners compute it (`metrics`, whose docstrings
+list the departures). All scores lie in 0-1, so that suites can be averaged: MME's score of 0-200 for a task is divided by
+200 and averaged over the tasks, which MME adds up, and CIDEr-D of 0-10 is divided by 10. The paper averages CIDEr points
+(100 x CIDEr-D) with percentages.
 """
 
 from pathlib import Path
@@ -17,9 +18,9 @@ from auditdm_lib.protocols import supplier
 METRICS = {  # a suite's metric -> the score of one prediction against its accepted answers; `scores` aggregates each in its way
     "exact_match": metrics.exact_match, "circular": metrics.exact_match, "vqa_accuracy": metrics.vqa_accuracy,
     "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou, "accuracy": metrics.polled,
-    "mme": metrics.polled, "cider_d": metrics.cider_d}  # CIDEr-D scores all captions of a suite together
+    "mme": metrics.polled_by_mme, "cider_d": metrics.cider_d}  # CIDEr-D scores all captions of a suite together
 CIDER_BEST = 10  # maximum of CIDEr-D
-RIGHT, RIGHT_CAPTION = 0.5, 0.1  # an item is correct above this score: a half, and for captions 100 CIDEr points
+RIGHT, RIGHT_CAPTION = 0.5, 0.1  # an item is correct from this score on: a half, and for captions 100 CIDEr points
 
 
 def load_items(suite_source: str, names: list[str], per_suite: int, per_gap: int, seed: int, target: str | Path) -> pd.DataFrame:
@@ -52,8 +53,8 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
 
     `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id, `asked` some roles to what replaces fields
     of its `Asking`. Only one model is in memory at a time.
-    `score` is 0-1 by the suite's metric. `correct` is a score above a half (like RefCOCO's accuracy at an IoU of 0.5), for
-    captions above a tenth (100 CIDEr points).
+    `score` is 0-1 by the suite's metric. `correct` is a score of a half or more (like RefCOCO's accuracy at an IoU of 0.5),
+    for captions of a tenth or more (100 CIDEr points).
     """
     tables = []
     for role, path in checkpoints.items():
@@ -63,7 +64,7 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
                                          batch_size=batch_size, desc=role)
         scores = pd.concat([_scores(part.assign(answer=answers)) for _, part in items.groupby("suite", sort=False)])
         threshold = items["metric"].eq("cider_d").map({True: RIGHT_CAPTION, False: RIGHT})
-        tables.append(items.assign(model=role, answer=answers, score=scores, correct=scores > threshold))
+        tables.append(items.assign(model=role, answer=answers, score=scores, correct=scores >= threshold))
     columns = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
     return pd.concat(tables, ignore_index=True)[columns]
 

@@ -1,150 +1,132 @@
-"""The metrics of the benchmarks: the score of a prediction, 0 to 1, given the accepted answers of an item.
+"""The metrics of the benchmarks, as their owners compute them: the score of a prediction, 0 to 1, given the accepted answers.
 
-Short answers are compared by `answers.same_answer`. It uses the normalisation of the official VQA script (case, punctuation,
-articles, number words) without its contractions and its rule that "none" is 0, plus a few spellings ("grey" is "gray").
+They are apart from the judge D (`answers.same_answer`), which says whether two models disagree. Longer ones have a module
+of their own: `vqa`, `multiple_choice`, `captions`. Where the kit departs from an owner's script, the docstring says so and
+why. An empty prediction is wrong, but for the two whose scripts say otherwise (`vqa_accuracy`, `relaxed_accuracy`).
 """
 
 import math
-import re
-from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
 
-import numpy as np
 from anls_star import anls_score
 
-from auditdm_lib.answers import LETTERS, NUMBER_WORDS, abstains, located, same_answer
+from auditdm_lib.boxes import located
+from auditdm_lib.evaluate.captions import cider_d
+from auditdm_lib.evaluate.multiple_choice import choice, value
+from auditdm_lib.evaluate.vqa import vqa_accuracy
 
-TOLERANCE = 0.05  # of relaxed accuracy
-CIDER_N, CIDER_SIGMA = 4, 6.0  # longest n-gram and width of the length penalty, as in coco-caption
+__all__ = ["anls", "choice", "cider_d", "exact_match", "iou", "mme", "polled", "polled_by_mme", "pope", "relaxed_accuracy",
+           "vqa_accuracy"]
+TOLERANCE = Fraction(5, 100)  # of relaxed accuracy
 
 
 def exact_match(prediction: str, answers: list[str]) -> float:
-    """1 if the prediction is one of the accepted answers, else 0 (GQA, RealWorldQA)."""
-    return float(any(same_answer(prediction, answer) for answer in answers))
+    """1 if the prediction is one of the accepted answers, else 0 (GQA, RealWorldQA, the open questions of MMMU).
 
-
-def vqa_accuracy(prediction: str, answers: list[str]) -> float:
-    """VQA accuracy: min(1, n / 3) with n agreeing annotators, averaged over leaving each annotator out (Antol et al. 2015).
-
-    With ten annotators, one that agrees gives 0.3, two give 0.6, three 0.9, four or more 1.
+    GQA's script compares the texts as they are. Here case, blanks and final punctuation do not count, as in lmms-eval, and
+    numbers are compared by value, to two decimals, as in MMMU's `eval_open` ("1,000" is "1000"; a comma that sets off no
+    thousands makes no number). Articles, spellings, signs and units count.
     """
-    agree = [same_answer(prediction, answer) for answer in answers]
-    return sum(min(1.0, (sum(agree) - mine) / 3) for mine in agree) / len(agree)
+    said = _tidy(prediction)
+    return float(bool(said) and any(said == right or _equal(value(said), value(right)) for right in map(_tidy, answers)))
+
+
+def _tidy(text: str) -> str:
+    text = " ".join(text.lower().split())
+    return text.rstrip(".!?,;:").rstrip() or text
+
+
+def _equal(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and round(a, 2) == round(b, 2)
 
 
 def anls(prediction: str, answers: list[str]) -> float:
     """Normalised Levenshtein similarity to the nearest answer, 0 if it is below 0.5 (Biten et al. 2019; DocVQA).
 
-    A similarity of exactly 0.5 counts, as in the challenge's script; the formula of Biten et al. gives 0 there.
+    Case and repeated blanks do not count. A similarity of exactly 0.5 counts, as in the challenge's script; the formula of
+    Biten et al. gives 0 there.
     """
-    return float(anls_score(tuple(answers), prediction))
-
-
-def number(text: str) -> float | None:
-    """The number in a text, in digits ("4", "4.0", "40 %": 40) or as a word ("four"); None if the text is not a number."""
-    text = text.strip().lower().rstrip(".%").strip()
-    if text in NUMBER_WORDS:
-        return float(NUMBER_WORDS.index(text))
-    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+    return float(anls_score(tuple(answers), prediction)) if prediction.strip() else 0.0
 
 
 def relaxed_accuracy(prediction: str, answers: list[str]) -> float:
-    """1 if a number is within 5 % of an answer, or if any other text matches exactly (Methani et al. 2020; ChartQA)."""
-    predicted = number(prediction)
-    for answer in answers:
-        right = number(answer)
-        if predicted is None or right is None:
-            near = same_answer(prediction, answer)
-        else:
-            near = abs(predicted - right) <= TOLERANCE * abs(right) + 1e-9  # 1e-9 for floating-point rounding
-        if near:
-            return 1.0
-    return 0.0
+    """1 if a number is within 5 % of an answer, or if any other text is the same but for case (Methani et al. 2020; ChartQA).
 
-
-def choice(prediction: str, options: list[str]) -> str | None:
-    """The letter of the option that a prediction names; None if it names none, or a letter with another option's text.
-
-    With the options red and blue, "B", "b.", "(B)", "B. blue" and "blue" all name B.
+    As in pix2struct's `relaxed_correctness`: a number is what `float` reads, "12%" is 0.12, and number words, "$5" and "1,000"
+    are texts; two empty texts are the same. Departures: exactly 5 % counts (there, floating point decides: 4.2 is near 4, 3.8
+    is not), and of two zeros in the same notation the one is the other ("0.0" and "0"; there, zero is compared as a text).
     """
-    letters = LETTERS[:len(options)]
-    if match := re.fullmatch(rf"(\(?)([{letters}])([.:)]*)(?:\s+(.*))?", prediction.strip(), re.IGNORECASE | re.DOTALL):
-        opened, letter, marked, rest = match.groups()
-        letter = letter.upper()
-        if not rest or same_answer(rest, options[letters.index(letter)]):
-            return letter
-        if opened or marked:  # without punctuation, the "a" of "a star" may be an article
-            return None
-    named = [letter for letter, option in zip(letters, options, strict=True) if same_answer(prediction, option)]
-    return named[0] if len(named) == 1 else None
+    return float(any(_near(prediction, answer) for answer in answers))
 
 
-def yes_no(text: str) -> str:
-    """A free answer to a yes/no question reduced to "yes" or "no", as in POPE's script: "no" if its first sentence contains
-    the word no or not, else "yes". Unlike there, an answer that abstains ("cannot tell", an empty text) is neither: ""."""
-    if abstains(text):
-        return ""
-    return "no" if {"no", "not"} & set(re.findall(r"\w+", text.lower().split(".")[0])) else "yes"
+def _near(prediction: str, answer: str) -> bool:
+    said, right = _number(prediction), _number(answer)
+    if said is None or right is None:
+        return prediction.lower() == answer.lower()
+    if not math.isfinite(said) or not math.isfinite(right):
+        return False
+    if right == 0:
+        return said == 0 and prediction.endswith("%") == answer.endswith("%")
+    return abs(said - right) <= TOLERANCE * abs(right)
+
+
+def _number(text: str) -> Fraction | float | None:
+    """The number in a text, exact (infinite or NaN as a float); None if it is none."""
+    percent = text.endswith("%")
+    text = text.rstrip("%") if percent else text
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if number and math.isfinite(number):
+        number = Fraction(Decimal(text.strip()))
+    return number / 100 if percent else number
+
+
+def pope(text: str) -> str:
+    """A free answer to a yes/no question as POPE's script reads it: "no" if its first sentence has the word No, no or not.
+
+    Anything else is "yes", also what declines ("I cannot tell.") or denies in other words ("There is none.", "NO").
+    """
+    words = text.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def mme(text: str) -> str:
+    """A free answer to a yes/no question as MME's script reads it: "yes" or "no" by its first four letters, else "other"."""
+    start = text.lower().strip().replace(".", "")
+    if len(start) == 1:
+        return {"y": "yes", "n": "no"}.get(start, "other")
+    return "yes" if "yes" in start[:4] else "no" if "no" in start[:4] else "other"
 
 
 def polled(prediction: str, answers: list[str]) -> float:
-    """1 if a free answer to a yes/no question, read by `yes_no`, equals the item's answer (POPE, MME)."""
-    return float(yes_no(prediction) == answers[0])
+    """1 if a free answer to a yes/no question, read by `pope`, equals the item's answer (POPE).
+
+    An empty answer is wrong; the script takes it for a yes.
+    """
+    return float(bool(prediction.strip()) and pope(prediction) == answers[0])
+
+
+def polled_by_mme(prediction: str, answers: list[str]) -> float:
+    """1 if a free answer to a yes/no question, read by `mme`, equals the item's answer (MME); "other" never does."""
+    return float(mme(prediction) == answers[0])
 
 
 def iou(prediction: str, answers: list[str]) -> float:
-    """Intersection over union of the predicted and the right box, 0 if no box can be read (RefCOCO)."""
+    """Intersection over union of the predicted and the right box, 0 if no box can be read (RefCOCO).
+
+    Computed in exact fractions, so that a half is a half. A box with a corner the wrong way round holds no area.
+    """
     a, b = located(prediction), located(answers[0])
     if a is None or b is None:
         return 0.0
     common = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
     union = _area(a) + _area(b) - common
-    return common / union if union else 0.0
+    return float(common / union) if union else 0.0
 
 
-def _area(box: tuple[float, float, float, float]) -> float:
+def _area(box: tuple[Fraction, Fraction, Fraction, Fraction]) -> Fraction:
     x1, y1, x2, y2 = box
-    return max(0.0, x2 - x1) * max(0.0, y2 - y1)
-
-
-def cider_d(predictions: list[str], references: list[list[str]]) -> np.ndarray:
-    """CIDEr-D of each caption against its references, 0 to 10 as in coco-caption; papers print 100 times the mean.
-
-    Vedantam et al. 2015: for n-grams of 1 to 4 words, the clipped cosine of TF-IDF vectors, times a Gaussian penalty
-    (sigma 6) on the difference in length, averaged over n and over the references, times 10. Document frequencies are over
-    the pictures of `references`, so a single picture scores 0. Words are runs of letters and digits in lower case, whereas
-    coco-caption uses the Penn Treebank tokenizer. Raises ValueError if the two lists differ in length.
-    """
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} captions but {len(references)} lists of references: give one for each.")
-    counted = [[_ngrams(text) for text in texts] for texts in references]
-    frequency = Counter(gram for texts in counted for gram in set().union(*texts))
-    weight = {gram: math.log(len(references) / pictures) for gram, pictures in frequency.items()}
-    unseen = math.log(max(1, len(references)))  # an n-gram without a reference counts as if one picture had it
-    scores = []
-    for prediction, texts in zip(predictions, counted, strict=True):
-        mine = _vectors(_ngrams(prediction), weight, unseen)
-        scores.append(10 * np.mean([_similarity(mine, _vectors(text, weight, unseen)) for text in texts]))
-    return np.array(scores)
-
-
-def _ngrams(text: str) -> Counter:
-    words = re.findall(r"\w+", text.lower())
-    return Counter(tuple(words[i:i + n]) for n in range(1, CIDER_N + 1) for i in range(len(words) - n + 1))
-
-
-def _vectors(counts: Counter, weight: dict, unseen: float) -> tuple[list[dict], list[float], int]:
-    """TF-IDF vectors by n, their norms, and the length of the text, counted in bigrams as in coco-caption."""
-    vectors = [{} for _ in range(CIDER_N)]
-    for gram, count in counts.items():
-        vectors[len(gram) - 1][gram] = count * weight.get(gram, unseen)
-    norms = [math.sqrt(sum(v * v for v in vector.values())) for vector in vectors]
-    return vectors, norms, sum(count for gram, count in counts.items() if len(gram) == 2)
-
-
-def _similarity(mine: tuple, reference: tuple) -> float:
-    """The mean over n of the clipped cosine, times the length penalty."""
-    cosines = []
-    for a, b, norm_a, norm_b in zip(mine[0], reference[0], mine[1], reference[1], strict=True):
-        shared = sum(min(value, b[gram]) * b[gram] for gram, value in a.items() if gram in b)
-        cosines.append(shared / (norm_a * norm_b) if norm_a and norm_b else 0.0)
-    return sum(cosines) / CIDER_N * math.exp(-(mine[2] - reference[2]) ** 2 / (2 * CIDER_SIGMA**2))
+    return max(Fraction(0), x2 - x1) * max(Fraction(0), y2 - y1)

@@ -6,7 +6,7 @@ The items come from `benchmarks.score`: model, suite, item, group, metric, score
 import pandas as pd
 
 from auditdm_lib import stats
-from auditdm_lib.evaluate.metrics import yes_no
+from auditdm_lib.evaluate.metrics import pope
 
 GAP_ITEMS = "gap-items"  # questions inside the planted gaps, on pictures that were not used in training
 ROUNDS = 500  # bootstrap resamples
@@ -37,24 +37,35 @@ def summary(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measures(part: pd.DataFrame) -> list[tuple[str, int, stats.Estimate]]:
-    """The metrics of a suite, the headline first: name, number of groups, and value with its interval."""
+    """The metrics of a suite, the headline first: name, number of groups, and value with its interval.
+
+    MME's three are means over its tasks, which are the skills of the items: each counts the same, however many items it has.
+    """
     metric, groups = part["metric"].iloc[0], part.groupby("group", sort=True)["score"]
     singly, whole = groups.mean(), groups.min()
+    tasks = part.groupby("group", sort=True)["skill"].first() if metric == "mme" else None
     if metric == "circular":
         measured = {metric: whole, "exact_match": singly}
     elif metric == "mme":
         measured = {metric: (singly + whole) / 2, "accuracy": singly, "accuracy+": whole}
     else:
         measured = {metric: singly}
-    table = [(name, len(scores), _mean(scores)) for name, scores in measured.items()]
+    table = [(name, len(scores), _mean(scores, tasks)) for name, scores in measured.items()]
     if metric == "accuracy":
-        yes = part["answer"].map(lambda text: yes_no(text) == "yes")
+        yes = part["answer"].map(_says_yes)
         table += [("f1", len(part), _f1(part)), ("yes_ratio", len(part), stats.proportion(int(yes.sum()), len(part)))]
     return table
 
 
-def _mean(scores: pd.Series) -> stats.Estimate:
-    """The mean of the groups' scores with its interval."""
+def _says_yes(text: str) -> bool:
+    """Whether an answer is a yes to POPE's script; an empty one is neither yes nor no."""
+    return bool(text.strip()) and pope(text) == "yes"
+
+
+def _mean(scores: pd.Series, tasks: pd.Series | None = None) -> stats.Estimate:
+    """The mean of the groups' scores with its interval; the mean of the means by task where the groups belong to tasks."""
+    if tasks is not None:
+        return stats.average([_mean(task) for _, task in scores.groupby(tasks, dropna=False)])
     if scores.isin([0, 1]).all():
         return stats.proportion(int(scores.sum()), len(scores))
     frame = pd.DataFrame({"score": scores.to_numpy(), "group": range(len(scores))})
@@ -87,7 +98,6 @@ def comparisons(items: pd.DataFrame, baseline: str = "target") -> pd.DataFrame:
 
 def _f1(group: pd.DataFrame) -> stats.Estimate:
     # F1 = 2J / (1 + J), where J = tp / (tp + fp + fn) is a proportion and so has a Wilson interval.
-    yes = group["answer"].map(lambda text: yes_no(text) == "yes")
-    true = group["expected"].map(lambda text: yes_no(text) == "yes")
+    yes, true = group["answer"].map(_says_yes), group["expected"].map(_says_yes)
     jaccard = stats.proportion(int((yes & true).sum()), int((yes | true).sum()))
     return stats.Estimate(*(2 * j / (1 + j) for j in jaccard))

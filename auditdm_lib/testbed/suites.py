@@ -210,8 +210,8 @@ def _captions(scene: Scene, rng: random.Random) -> list[str]:
         f"{' and '.join(f'a {t.size} {t.colour} {t.kind}' for t in scene.things)} in front of a {behind}"]
 
 
-_VQA = "Ten simulated annotators, one in twenty of whom errs; contractions are not normalised as in the official script."
-_LISTED = "Options follow the question on one line; the answer is a letter or the option's text, and anything else is wrong."
+_VQA = "Ten simulated annotators, one in twenty of whom errs."
+_LISTED = "Options follow the question on one line; a reply that names none or several is wrong, nothing is guessed for it."
 SUITES = {
     "vqav2-mini": Suite(tuple(SKILLS), _annotated, "vqa_accuracy", "VQAv2", f"All skills in equal shares. {_VQA}"),
     "gqa-mini": Suite(
@@ -223,13 +223,15 @@ SUITES = {
                        f"Arrows and layout instead of textbook diagrams. {_LISTED}"),
     "docvqa-mini": Suite(("text", "digit"), _short, "anls", "DocVQA", "One word or one handwritten digit instead of a page."),
     "chartqa-mini": Suite(("chart", "peak"), _short, "relaxed_accuracy", "ChartQA",
-                          "Charts of three bars with heights from one to four; number words count as numbers."),
+                          "Charts of three bars with heights from one to four, right as a word or a digit; exactly 5 % off "
+                          "is right."),
     "refcoco-mini": Suite(("detect",), _detect, "iou", "RefCOCO",
                           "Expressions from templates; a box in location tokens, as PaliGemma answers, around all of a thing, "
                           "its hidden part included; the mean IoU."),
     "cococap-mini": Suite(
         ("caption",), _captioned, "cider_d", "COCO captions",
-        "Five reference captions from templates; words are split without the Penn Treebank's tokenizer.", tokens=128),
+        "Five reference captions from templates; words are split by the Penn Treebank's rules, without Stanford's tokenizer.",
+        tokens=128),
     "mmbench-mini": Suite(
         ("colour", "name", "count_all", "count_kind", "material", "action", "mood", "weather", "neighbour", "sign", "text",
          "clock", "small_object", "order"), _circular, "circular", "MMBench", f"Four options in four rotations. {_LISTED}"),
@@ -239,8 +241,8 @@ SUITES = {
          "compare_counts", "text"), _choice, "exact_match", "SEED-Bench", f"Single pictures only, no video. {_LISTED}"),
     "mme-mini": Suite(
         ("exists", "count_all", "count_colour", "row", "column", "colour", "text", "digit"), _yes_and_no, "mme", "MME",
-        "Existence, count, position, colour and reading, of MME's perception tasks; none of its cognition tasks. All items "
-        "are pooled; MME adds up its tasks, and reads yes or no off the first four letters of an answer."),
+        "Existence, count, position, colour and reading, of MME's perception tasks; none of its cognition tasks. Each skill "
+        "is a task; the score is the mean over the tasks, where MME has their sum."),
     "mmmu-mini": Suite(
         ("arithmetic", "chart", "peak", "clock", "compare_counts", "negation", "knowledge", "sign"), _mixed, "exact_match",
         "MMMU", f"Sums, clocks and charts instead of college exams; half choices, half open. {_LISTED}"),
@@ -254,7 +256,8 @@ SUITES = {
         f"Signs, weather, arrows and places instead of photographs; half choices, half short answers. {_LISTED}"),
     "pope-mini": Suite(("exists",), _polled, "accuracy", "POPE",
                        "One question a picture; the three strategies are mixed, an item's name says which made it. Adversarial "
-                       "are colours and kinds that are both there, not things that often go together; declining is wrong."),
+                       "are colours and kinds that are both there, not things that often go together. An empty answer is wrong; "
+                       "POPE's script takes it, like any other answer without a no in it, for a yes."),
 }
 
 FORMATS = {"mmt-mini": 3, "mme-mini": 2, "refcoco-mini": 2, "cococap-mini": 1}  # to learn from: suite -> weight
