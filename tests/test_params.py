@@ -166,3 +166,42 @@ def test_a_profile_in_another_encoding_is_refused_and_a_byte_order_mark_is_not(t
 def test_a_value_of_the_command_line_is_as_flat_as_a_profile():
     with pytest.raises(params.BadParameters, match="--set steps: line 1 nests values"):
         params.from_text("steps=" + "[" * 3000, {})
+
+
+MEMBERS = {p.name: p for p in (
+    Parameter("target", "str", "a", "the audited model"), Parameter("references", "list[str]", ["b"], "the ensemble"),
+    Parameter("answer_prompts", "list[str]", [], "how they are asked"),
+    Parameter("answer_tokens", "list[int]", [], "[1, 4096] how long they may answer"),
+    Parameter("probes_per_auditor", "int", 5000, "[1, 100000] probes"), Parameter("best_of_n", "int", 8, "[0, 1024] questions"))}
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (dict(references=["b", "a"]), "a is the same model as the target"),
+    (dict(references=["b", "b"]), "b is the same model as b, another reference"),
+    (dict(answer_prompts=["{question}"] * 2), "answer_prompts: 2 values for 3 models; give none, one for all, or one for each"),
+    (dict(answer_tokens=[8, 8, 8, 8]), "answer_tokens: 4 values for 3 models"),
+    (dict(answer_tokens=[0]), "out of range"), (dict(answer_prompts=["What is it?"]), "'What is it?' has no {question} in it"),
+    (dict(probes_per_auditor=4), "probes_per_auditor: 4 is less than best_of_n = 8")])
+def test_parameters_that_do_not_fit_together_are_refused_before_anything_is_run(values, words):
+    fine = dict(target="a", references=["b", "c"], answer_prompts=[], answer_tokens=[], probes_per_auditor=8, best_of_n=8)
+    params.check(fine, MEMBERS, "x.yaml")
+    params.check(fine | dict(answer_prompts=["{question}!"], answer_tokens=[8, 9, 10]), MEMBERS, "x.yaml")
+    with pytest.raises(params.BadParameters) as caught:
+        params.check(fine | values, MEMBERS, "x.yaml")
+    assert words in str(caught.value) and "1 fault, nothing was run" in str(caught.value)
+
+
+def test_one_folder_under_two_names_is_one_model(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(name.replace("b", "a").encode())
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    assert params.together(dict(target=str(tmp_path / "a"), references=[str(tmp_path / "c")])) == []
+    for again in ("b", "link", "c/../c"):
+        assert "is the same model" in params.together(dict(references=[str(tmp_path / name) for name in ("a", "c", again)]))[0]
+
+
+def test_a_half_written_list_on_the_command_line_is_one_sentence():
+    with pytest.raises(params.BadParameters) as caught:
+        params.from_text("steps=[1", {})
+    assert str(caught.value).startswith("--set steps: '[1' is not a valid value (") and "\n" not in str(caught.value)

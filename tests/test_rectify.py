@@ -76,9 +76,12 @@ def vlm(request, tmp_path_factory):
 def test_only_the_answer_and_its_end_are_labelled(vlm):
     rows = [{"image": Image.new("RGB", (30, 24), "red"), "question": q, "answer": a}
             for q, a in [(QUESTION, "red"), ("is the red cat left of the blue dog ?", "cannot tell")]]
-    batch = examples.collate(vlm, rows)
-    labelled = [vlm.processor.tokenizer.decode(ids[ids != -100]) for ids in batch["labels"]]
-    assert labelled == ["red <eos>", "cannot tell <eos>"]
+    batch = examples.collate(vlm, rows, asked=models.put)
+    tokenizer = vlm.processor.tokenizer
+    labelled = [tokenizer.decode(ids[ids != -100]).removesuffix(tokenizer.eos_token).strip() for ids in batch["labels"]]
+    assert labelled == ["red", "cannot tell"]
+    last = batch["input_ids"].shape[1] - 1 - (batch["labels"] != -100).flip(1).int().argmax(1)
+    assert (batch["labels"].gather(1, last[:, None]) == tokenizer.eos_token_id).all()
     assert torch.equal(batch["input_ids"][batch["labels"] != -100], batch["labels"][batch["labels"] != -100])
 
 
@@ -88,12 +91,12 @@ def test_training_sees_the_prompt_that_answering_sees(vlm):
     image, word = Image.new("RGB", (30, 24), "red"), "red"
     questions = [QUESTION, "is the red cat left of the blue dog ?"]
     rows = [{"image": image, "question": question, "answer": word} for question in questions]
-    batch = examples.collate(vlm, rows)
+    batch = examples.collate(vlm, rows, asked=models.put)
     labels = batch.pop("labels")
     first = (labels[0] != -100).nonzero()[0, 0]
     with torch.no_grad():
         forced = vlm.model(**batch).logits[0, first - 1]
-        prompt = models.encode(vlm, [image], [models.prompt(vlm, QUESTION)], "left")
+        prompt = models.encode(vlm, [image], [models.put(vlm, QUESTION)], "left")
         prompt.pop("labels", None)
         asked = vlm.model(**prompt).logits[0, -1]
     torch.testing.assert_close(forced, asked, atol=1e-4, rtol=1e-4)  # fp32, sums in another order

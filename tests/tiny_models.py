@@ -8,7 +8,6 @@ the architecture allows; those of `paligemma2` and `gemma3` can be raised for ti
 format a still image in the same way.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -46,6 +45,8 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+from auditdm_lib.models.vlm import load_vlm, replies
 
 WORDS = """what which how many is are there the a an of in on to left right above below colour color size row
 column things thing many red green blue yellow purple orange pink grey black white sky circle square triangle
@@ -198,11 +199,24 @@ BUILDERS = {"paligemma2": paligemma2, "gemma3": gemma3, "idefics3": idefics3,
             "llava_onevision": llava_onevision, "llava": llava}
 
 
-def short_replies(folder):
-    """Every second token ends a reply, as no random model would by itself: replies are short and varied. Returns the folder."""
-    file = folder / "generation_config.json"
-    settings = json.loads(file.read_text())
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    words = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    file.write_text(json.dumps(settings | {"eos_token_id": [settings["eos_token_id"], *words[::2]]}))
+def in_few_words(folder, images, questions, words=("yes", "red", "two"), seed=0):
+    """Let a random model say one of a few words, by question and picture, and end with it; a whole reply would seldom end.
+
+    The words' weights are random but for the mean of what the model makes of these pictures and questions, by which it would
+    always say the same. Two such models agree now and then, so that an audit of them goes through all its stages. Returns the
+    folder.
+    """
+    vlm, states = load_vlm(folder), []
+    hook = vlm.model.lm_head.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][:, -1]))
+    replies(vlm, images, questions, 1)
+    hook.remove()
+    mean = torch.cat(states).mean(0)
+    said = [vlm.processor.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+    rows = torch.randn(len(said), len(mean), generator=torch.Generator().manual_seed(seed))
+    head = torch.zeros_like(vlm.model.lm_head.weight)
+    head[said] = rows + (10 - rows @ mean)[:, None] * mean / mean.square().sum()  # each word's logit is 10 at the mean
+    vlm.model.config.tie_word_embeddings = vlm.model.config.text_config.tie_word_embeddings = False
+    vlm.model.lm_head.weight = torch.nn.Parameter(head)
+    vlm.model.generation_config.eos_token_id = [vlm.processor.tokenizer.eos_token_id, *said]
+    vlm.model.save_pretrained(folder)
     return folder

@@ -89,7 +89,7 @@ def load_weights(path: str | Path, model_class: type, kind: str) -> PreTrainedMo
 
 def _sentence(path: str | Path, kind: str, error: Exception) -> str:
     """One sentence about a library's error: it may be of any type and any length, and seldom names the folder."""
-    reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(". ")
+    reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200].rstrip(". ")
     if "trust_remote_code" in str(error):
         return f"{path} needs code of its own, which is never run here: use an architecture that transformers itself has."
     if "size mismatch" in str(error) or "mismatched_sizes" in str(error):
