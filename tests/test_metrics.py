@@ -161,6 +161,7 @@ def test_options_are_told_apart_where_one_is_a_part_of_another():
 
 
 def test_more_than_eight_options_have_letters_too_and_i_is_a_pronoun():
+    assert metrics.choice("option 27", [f"option {i}" for i in range(30)]) is None
     assert metrics.choice("I", list("uvwxyzrst")) == "I" and metrics.choice("I cannot tell", list("uvwxyzrst")) is None
 
 

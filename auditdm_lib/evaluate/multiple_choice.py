@@ -59,6 +59,7 @@ def choice(prediction: str, options: list[str]) -> str | None:
         prediction = scoped[-1][1] or scoped[-1][2] or ""
     if not prediction.strip() or _REFUSALS.search(prediction):
         return None
+    options = options[:len(string.ascii_uppercase)]  # what comes after Z cannot be named
     letters = string.ascii_uppercase[:len(options)]
     text = _MARKUP.sub("", unicodedata.normalize("NFKC", prediction)).strip()
     text = _REJECTED.sub("", text)
