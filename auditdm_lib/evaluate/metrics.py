@@ -53,9 +53,9 @@ def anls(prediction: str, answers: list[str]) -> float:
 def relaxed_accuracy(prediction: str, answers: list[str]) -> float:
     """1 if a number is within 5 % of an answer, or if any other text is the same but for case (Methani et al. 2020; ChartQA).
 
-    As in pix2struct's `relaxed_correctness`: a number is what `float` reads, "12%" is 0.12, and number words, "$5" and "1,000"
-    are texts; two empty texts are the same. Departures: exactly 5 % counts (there, floating point decides: 105 is near 100,
-    4.2 is not near 4), and of two zeros in the same notation the one is the other ("0.0" and "0"; there, zero is compared as a text).
+    As in pix2struct's `relaxed_correctness`: a number is what `float` reads, "12%" is 0.12, and number words, "$5" and
+    "1,000" are texts; two empty texts are the same. Departures: exactly 5 % counts (there, floating point decides: 105 is
+    near 100, 4.2 is not near 4), and zeros in the same notation are equal ("0.0" and "0"; there, zero is compared as a text).
     """
     return float(any(_near(prediction, answer) for answer in answers))
 
