@@ -1,8 +1,9 @@
-"""The four places where people extend the kit, and the one place that names the testbed.
+"""The four places where people extend the kit, and the one place that names the testbed and easy-VQA.
 
 What knows the truth of a picture, what draws a counterfactual picture, what supplies pictures, and what supplies suites. The
 last three are modules chosen by a parameter's value (`SUPPLIERS`); the truth comes with the pictures. The testbed implements
-all four. To add another, write a module with the functions of its protocol and give it a row in `SUPPLIERS`.
+all four, easy-VQA all but drawing. To add another, write a module with the functions of its protocol and give it a row in
+`SUPPLIERS`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ if TYPE_CHECKING:  # the command line reads SUPPLIERS and should not wait for th
     from PIL import Image
 
 SUPPLIERS = {  # parameter -> its value -> the module that stands behind it
-    "pictures": {"testbed": "auditdm_lib.testbed.world"},
+    "pictures": {"testbed": "auditdm_lib.testbed.world", "easy-vqa": "auditdm_lib.easyvqa.world"},
     "drawer": {"renderer": "auditdm_lib.testbed.world"},
-    "suite_source": {"testbed": "auditdm_lib.testbed.suites"},
-    "commands": {"testbed": "auditdm_lib.testbed.commands"},  # not a parameter: `auditdm testbed ...`
+    "suite_source": {"testbed": "auditdm_lib.testbed.suites", "easy-vqa": "auditdm_lib.easyvqa.suites"},
+    # not a parameter: `auditdm testbed ...`
+    "commands": {"testbed": "auditdm_lib.testbed.commands", "easy-vqa": "auditdm_lib.easyvqa.commands"},
 }
 
 

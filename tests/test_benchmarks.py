@@ -158,7 +158,7 @@ def test_unknown_suites_are_refused_with_the_valid_names():
 
 def test_the_notebook_offers_every_suite():
     suites = params.declared(paths.NOTEBOOKS / "05_evaluate.ipynb")["suites"]
-    assert suites.rule["choices"].split("|") == [*SUITES, "gap-items"]
+    assert suites.rule["choices"].split("|") == [*SUITES, "gap-items", "easy-vqa"]
 
 
 def test_items_are_graded_by_the_gaps_of_the_target(tmp_path):

@@ -1,4 +1,4 @@
-"""The import graph: folders are floors, each uses only those below it, and nothing but one module names the testbed."""
+"""The import graph: folders are floors, each uses only those below it, and one module alone names what supplies data."""
 
 import ast
 from pathlib import Path
@@ -9,9 +9,10 @@ from auditdm_lib import paths
 from auditdm_lib.run import reach
 
 FLOORS = [  # from the ground up; folders on one floor do not use each other
-    ["", "protocols"], ["run"], ["models"], ["testbed", "audit"], ["training", "taxonomy", "evaluate"], ["results"]]
+    ["", "protocols"], ["run"], ["models"], ["testbed", "audit"], ["easyvqa", "training", "taxonomy", "evaluate"], ["results"]]
 LARGEST = 400  # lines
-NAMES_THE_TESTBED = "protocols.py"  # chooses a supplier by the value of a parameter
+NAMES_THE_SUPPLIERS = "protocols.py"  # chooses a supplier by the value of a parameter
+SUPPLIERS = {"testbed": {"testbed", "easyvqa"}, "easyvqa": {"easyvqa"}}  # folder -> folders that may import it
 
 
 def library(folder=paths.LIBRARY):
@@ -60,15 +61,15 @@ def faults(sources):
     found += [f"a circle of folders: {nodes}" for nodes in [circle(rooms)] if nodes]
     for a, b in sorted(pairs):
         up = room(a) != room(b) and floor[room(b)] >= floor[room(a)]
-        if up and room(b) != "testbed":
+        if up and room(b) not in SUPPLIERS:
             found.append(f"{a} imports {b}, which is not on a floor below")
-        if room(b) == "testbed" != room(a):
-            found.append(f"{a} imports {b} of the testbed")
+        if room(a) not in SUPPLIERS.get(room(b), {room(a)}):
+            found.append(f"{a} imports {b} of {room(b)}")
     for file, text in sources.items():
-        named = any("auditdm_lib.testbed" in node.value for node in ast.walk(ast.parse(text))
-                    if isinstance(node, ast.Constant) and isinstance(node.value, str))
-        if named and file != NAMES_THE_TESTBED and room(file) != "testbed":
-            found.append(f"{file} names a module of the testbed")
+        said = " ".join(node.value for node in ast.walk(ast.parse(text))
+                        if isinstance(node, ast.Constant) and isinstance(node.value, str))
+        found += [f"{file} names a module of {supplier}" for supplier, friends in SUPPLIERS.items()
+                  if f"auditdm_lib.{supplier}" in said and file != NAMES_THE_SUPPLIERS and room(file) not in friends]
         if text.count("\n") > LARGEST:
             found.append(f"{file} has {text.count(chr(10))} lines")
     return found
@@ -85,9 +86,12 @@ def test_the_library_is_a_house_of_floors():
     ("audit/consensus.py", "from auditdm_lib.audit import panel", "a circle of files"),
     ("audit/consensus.py", "from auditdm_lib.results import claims", "a circle of folders"),
     ("models/vlm.py", "from auditdm_lib.training.examples import lora", "which is not on a floor below"),
-    ("audit/pictures.py", "from auditdm_lib.testbed.world import World", "of the testbed"),
+    ("audit/pictures.py", "from auditdm_lib.testbed.world import World", "of testbed"),
+    ("audit/pictures.py", "from auditdm_lib.easyvqa.world import EasyVQA", "of easyvqa"),
+    ("testbed/world.py", "from auditdm_lib.easyvqa.world import EasyVQA", "of easyvqa"),
     ("evaluate/scores.py", "from auditdm_lib.taxonomy import names", "which is not on a floor below"),
-    ("audit/pictures.py", "importlib.import_module('auditdm_lib.testbed.world')", "names a module of the testbed"),
+    ("audit/pictures.py", "importlib.import_module('auditdm_lib.testbed.world')", "names a module of testbed"),
+    ("testbed/world.py", "importlib.import_module('auditdm_lib.easyvqa.world')", "names a module of easyvqa"),
     ("stats.py", "x = 1\n" * 400, "lines")])
 def test_a_wrong_import_is_noticed(file, line, words):
     sources = library()

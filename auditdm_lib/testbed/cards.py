@@ -11,14 +11,16 @@ from auditdm_lib.run import commit, lock, manifest
 from auditdm_lib.testbed.checkpoint import save_checkpoint
 
 CARD, MEASURED = "card.json", "measured.csv"
+ABOUT = ("A model of the AuditDM testbed: a real architecture, made tiny, trained on procedurally drawn scenes only. What it "
+         "can do says nothing about real models.")
 
 
 def write_model(path: Path, model, processor, card: dict, measure: Callable[[Path], pd.DataFrame],
-                also: Callable[[Path], None] = lambda folder: None) -> None:
+                also: Callable[[Path], None] = lambda folder: None, about: str = ABOUT) -> None:
     """Save a model in float16, its processor, its card and its manifest; the folder gets its name only when it is complete.
 
-    `measure` computes the card's table from the saved folder; `also` may add files to it. float16 halves the size of the
-    package; `model` keeps the rounded weights, and `load_vlm` computes in float32 on a CPU.
+    `measure` computes the card's table from the saved folder; `also` may add files to it; `about` opens its README. float16
+    halves the size of the package; `model` keeps the rounded weights, and `load_vlm` computes in float32 on a CPU.
     """
     lock.hold(path)
     folder = commit.temporary(path)
@@ -28,18 +30,16 @@ def write_model(path: Path, model, processor, card: dict, measure: Callable[[Pat
     also(folder)
     table = measure(folder)
     table.to_csv(folder / MEASURED, index=False)
-    (folder / "README.md").write_text(readme(card, table), encoding="utf-8")
+    (folder / "README.md").write_text(readme(card, table, about), encoding="utf-8")
     manifest.write(folder, {"model": card["name"]}, {"seconds": card["seconds"]})
     commit.commit(folder, path)
     lock.free(path)
 
 
-def readme(card: dict, table: pd.DataFrame) -> str:
+def readme(card: dict, table: pd.DataFrame, about: str = ABOUT) -> str:
     """A model card in Markdown: what the model is, how it was trained, how accurate it is."""
     lines = [
-        f"# {card['name']}", "",
-        "A model of the AuditDM testbed: a real architecture, made tiny, trained on procedurally drawn scenes only. What it "
-        "can do says nothing about real models.", "", "| training | |", "|---|---|",
+        f"# {card['name']}", "", about, "", "| training | |", "|---|---|",
         *(f"| {name} | {_shown(value)} |" for name, value in card.items() if value not in ("", (), [])), "",
         f"| {' | '.join(table.columns)} |", "|---" * len(table.columns) + "|"]
     for row in table.itertuples(index=False):
