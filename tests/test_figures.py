@@ -173,6 +173,15 @@ def test_long_texts_and_mathematical_signs_are_drawn_as_they_are(run):
     assert figures.png(figures.fig_probes(odd, run.pictures)).startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("text", ["\ufeff", "what is $x^2^3$?", "a\0b\rc", "שלום 漢字 \U0001f469\u200d\U0001f467", "x" * 3000,
+                                  "z" + "\u0301" * 300, "\ue000"])
+def test_example_failures_are_drawn_to_both_formats_whatever_they_say(run, tmp_path, text):
+    odd = run.artefacts.failures.assign(question=text, consensus=text, target_answer=text)
+    figures.save(figures.fig_probes(odd, run.pictures), tmp_path, "odd", f"run {text!r}")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pdf", ".png"}
+
+
 def test_training_counts_the_calls_of_both_phases_together_and_has_a_line_a_kind(run):
     alone = figures.fig_training(run.artefacts.history).axes[0]
     imitation, questions, edits = alone.lines

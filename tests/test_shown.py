@@ -1,5 +1,6 @@
 """Texts by models and users: every one can be drawn, none acts in Markdown, HTML or a spreadsheet, all survive their file."""
 
+import ast
 import io
 from html.parser import HTMLParser
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
-from auditdm_lib import shown
+from auditdm_lib import paths, shown
 from auditdm_lib.results import figures, tables
+from auditdm_lib.run import params
 from auditdm_lib.taxonomy import names
 
 ANY = st.text(st.characters(codec=None))  # lone surrogates, control characters and private use among them
@@ -180,3 +182,27 @@ def test_a_table_without_odd_texts_has_the_bytes_it_always_had(tmp_path):
     shown.write_csv(table, tmp_path / "a.csv")
     table.to_csv(tmp_path / "b.csv", index=False)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_failure_types_are_read_back_as_they_were_whatever_their_texts(tmp_path):
+    made = pd.concat([names.categories(failures(text)) for text in ("a\rb", "=1+1", "\ufeff", "None", "", "a,\"b\"\n")])
+    made.to_parquet(tmp_path / "categories.parquet", index=False)
+    assert pd.read_parquet(tmp_path / "categories.parquet").equals(made.reset_index(drop=True))
+
+
+# Notebooks
+
+@pytest.mark.parametrize("notebook", sorted(paths.NOTEBOOKS.glob("0*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_draw_texts_of_models_as_text_only(notebook):
+    for cell in params.code_cells(notebook):
+        for call in (node for node in ast.walk(ast.parse(cell["source"])) if isinstance(node, ast.Call)):
+            drawn = getattr(call.func, "attr", "") in ("set_title", "suptitle", "text", "annotate", "set_xlabel", "set_ylabel")
+            if drawn and not all(isinstance(text, ast.Constant) for text in call.args):
+                words = ast.unparse(call)
+                assert "drawable(" in words and "parse_math=False" in words, words
+
+
+def test_the_notebooks_texts_for_people_are_written_safely():
+    for name, line in (("00_start_here", 'write_csv(answers, stage.out / "answers.csv")'),
+                       ("03_cluster_failures", 'write_csv(table, stage.out / "categories.csv")')):
+        assert line in "".join(cell["source"] for cell in params.code_cells(paths.NOTEBOOKS / f"{name}.ipynb"))
