@@ -73,8 +73,31 @@ def search() -> pd.DataFrame:
             auditor=auditor, kind=kind, attempts=1000, consensus_asked=1000, invalid=30, no_consensus=20, disagrees=found + 10,
             verified_failures=found, success=found / 1000, ci_low=stats.wilson(found, 1000)[0],
             ci_high=stats.wilson(found, 1000)[1], ceiling=0.97 if kind in ("question", "all") else None, probing_calls=1000,
-            training_calls=training, gaps_found=gaps, label_noise=3, consensus_probes=960, consensus_answerable=955))
+            training_calls=training, gaps_found=gaps, label_noise=3,
+            disagreements_known=found + 10, disagrees_low=stats.wilson(found + 10, 1000)[0],
+            disagrees_high=stats.wilson(found + 10, 1000)[1], consensus_probes=960, consensus_answerable=955))
     return pd.DataFrame(rows)
+
+
+SUCCESS = {  # auditor -> kind of probe -> its share of verified failures
+    "random": {"question": 0.19}, "prompt_only": {"question": 0.2, "regeneration": 0.15, "edit": 0.18},
+    "trained": {"question": 0.97, "regeneration": 0.6, "edit": 0.85}}
+
+
+def arms(n: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """probes.parquet of three arms on the same `n` pictures: seven questions in ten, then edits, then drawn captions."""
+    rng, tables = np.random.default_rng(seed), []
+    kinds = np.repeat(["question", "edit", "regeneration"], [7 * n // 10, n // 5, n // 10])
+    for auditor, success in SUCCESS.items():
+        kind = kinds if len(success) > 1 else np.repeat("question", n)
+        failed = rng.random(n) < pd.Series(kind).map(success)
+        answer = np.where(failed, "blue", "red")
+        tables.append(pd.DataFrame(dict(
+            probe_id=[f"{auditor}-0-{i:05d}" for i in range(n)], auditor=auditor, kind=kind, question="what colour is it?",
+            image=(pictures := [f"images/{i:05d}.png" for i in range(n)]), source_image=pictures,
+            target_answer=answer, consensus="red", truth="red",
+            disagrees=failed, valid=True, verified_failure=failed.astype(object))))
+    return pd.concat(tables, ignore_index=True)
 
 
 def items(n: int = 400, seed: int = 0) -> pd.DataFrame:
@@ -139,5 +162,5 @@ def make_run(folder: Path, n: int = 600) -> Run:
     hits = pd.DataFrame([dict(auditor=a, gap=g, hits=h) for a in ("random", "prompt_only", "trained")
                          for g, h in zip(GAPS, [30, 25, 20, 15, 10, 8, 6, 2, 0], strict=True)])
     return Run(artefacts.Artefacts(
-        history=history(), probes=probes, search=search(), hits=hits, failures=clustered,
+        history=history(), probes=arms(), search=search(), hits=hits, failures=clustered,
         categories=names.categories(clustered), gaps=gaps, agreement=agreement, items=items()), folder)

@@ -21,7 +21,7 @@ SEARCH = Search(KINDS, dict(question=24, regeneration=128, edit=32), dict(questi
 def panel(monkeypatch):
     """Members that answer by a rule: the target is wrong wherever a question asks about a colour."""
     said = {"target": lambda q: "never" if "colour" in q else "so", "one": lambda q: "so", "two": lambda q: "so"}
-    monkeypatch.setattr(panels, "replies", replies_by(lambda member, images, questions: [said[member.name](q) for q in questions]))
+    monkeypatch.setattr(panels, "replies", replies_by(lambda member, images, asked: [said[member.name](q) for q in asked]))
     return Panel(*[type("Member", (), dict(name="target"))()], [type("Member", (), dict(name=n))() for n in ("one", "two")])
 
 

@@ -86,7 +86,7 @@ def test_a_skill_of_few_right_answers_is_not_called_strong(run):
 def test_verdicts_are_coloured_and_the_claims_all_there(run, drawn):
     text = page(run, drawn)
     tones = re.findall(r'<td><span class="verdict ([a-z-]+)">', text)
-    assert len(tones) == len(claims.CLAIMS) and set(tones) == {"holds", "does-not-hold", "not-tested"}
+    assert len(tones) == len(claims.CLAIMS) and set(tones) == {"holds", "does-not-hold", "undecided", "not-tested"}
 
 
 def test_an_audit_without_findings_gives_a_page_too(run, drawn):

@@ -91,3 +91,50 @@ def test_bootstrap_is_repeatable_and_wider_when_rows_share_an_image():
                         for key in ("image", "row"))
     assert by_image[1] - by_image[0] > 2 * (by_row[1] - by_row[0])
     assert by_image == stats.bootstrap(frame, lambda rows: rows["value"].mean(), "image", seed=3, rounds=200)
+
+
+def by_picture(rng, chances, probes):
+    """Successes and attempts of so many probes about each picture, whose chances differ."""
+    return pd.DataFrame(dict(k=rng.binomial(probes, chances).astype(float), n=float(probes)))
+
+
+@pytest.mark.parametrize(("pictures", "probes", "chance", "alike"), [(50, 20, 0.2, 0.3), (200, 5, 0.6, 0.2), (200, 1, 0.3, 0.2)])
+def test_the_interval_by_picture_covers_the_truth_19_times_in_20(pictures, probes, chance, alike):
+    rng, covered, wilson = np.random.default_rng(0), [], []
+    for _ in range(800):
+        chances = rng.beta(chance * (1 - alike) / alike, (1 - chance) * (1 - alike) / alike, pictures)
+        table = by_picture(rng, chances, probes)
+        estimate, naive = stats.clustered_proportion(table), stats.wilson(table["k"].sum(), table["n"].sum())
+        covered.append(estimate.low <= chance <= estimate.high)
+        wilson.append(naive[0] <= chance <= naive[1])
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert probes < 20 or np.mean(wilson) < 0.7  # what probes about one picture do to an interval that takes them as independent
+
+
+def test_differences_and_ratios_are_paired_by_picture():
+    rng, covered = np.random.default_rng(1), []
+    for _ in range(800):
+        chances = rng.beta(1.4, 0.9, 60)
+        a, b = by_picture(rng, chances, 10), by_picture(rng, chances / 3, 10)
+        gain, ratio = stats.clustered_difference(a, b), stats.clustered_ratio(a, b)
+        truth = 1.4 / 2.3
+        covered.append((gain.low <= truth * 2 / 3 <= gain.high, ratio.low <= 3 <= ratio.high))
+    assert (np.mean(covered, axis=0) >= 0.93).all() and (np.mean(covered, axis=0) <= 0.97).all()
+
+
+def test_one_attempt_a_picture_gives_the_interval_of_wilson():
+    marks = pd.Series([True] * 30 + [False] * 70)
+    table = stats.tally(marks, pd.Series(range(100)))
+    assert stats.clustered_proportion(table)[1:] == stats.wilson(30, 100)
+    everything = stats.tally(pd.Series([True] * 40), pd.Series(np.arange(40) // 4))
+    assert stats.clustered_proportion(everything).low < 0.8 and np.isnan(stats.clustered_proportion(table.iloc[:0]).value)
+    assert stats.clustered_proportion(everything.iloc[:1])[1:] == (0, 1)  # one picture says nothing about others
+    same = stats.clustered_difference(everything, everything)
+    assert same.value == 0 and same.low < 0 < same.high
+
+
+def test_scores_that_are_no_marks_are_compared_by_students_interval():
+    a, b = np.linspace(0.2, 0.9, 50), np.linspace(0.1, 0.9, 50)
+    change = stats.mean_difference(a, b)
+    assert change.low < change.value < change.high and change.value == pytest.approx(0.05)
+    assert stats.mean_difference(a > 0.5, b > 0.5) == stats.paired_difference(a > 0.5, b > 0.5)

@@ -8,7 +8,7 @@ import pandas as pd
 from auditdm_lib.answers import same_answer
 from auditdm_lib.audit.panel import Panel, judge, try_out
 from auditdm_lib.audit.pictures import Pictures
-from auditdm_lib.stats import wilson
+from auditdm_lib.stats import clustered_proportion, tally
 
 COUNTED = ("unfinished", "empty")  # values of invalid_reason that depend on the text alone
 
@@ -85,43 +85,53 @@ def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
 
 def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: float | None,
                  training_calls: dict[str, int]) -> pd.DataFrame:
-    """Search success by auditor and kind of probe: verified failures per attempt with Wilson's 95 % interval, and the counts
-    of the other outcomes. Columns that need the truth are null where it is unknown.
+    """Search success by auditor and kind of probe: verified failures per attempt with a 95 % interval clustered by picture, and
+    the counts of the other outcomes. Columns that need the truth are null where it is unknown.
 
-    One picture is one attempt. Of several probes on a picture (best of n), the first that disagrees counts as the attempt, or
-    else the first; all of them count as calls. no_consensus is out of the consensus_asked attempts on which every member was
-    asked. label_noise counts attempts whose consensus is wrong while the target is right (their rarity is the paper's second
-    assumption), consensus_answerable those with a consensus whose question has an answer (the first assumption). `ceiling` is
-    the ceiling of plain questions. An auditor with several kinds of probe has a first row of kind `all`. Auditors keep the
-    order of `probes`.
+    See `attempts` for what an attempt is; all probes count as calls. no_consensus is out of the consensus_asked attempts on
+    which every member was asked. label_noise counts disagreements whose consensus is wrong while the target is right, out of the
+    disagreements_known whose question has a known answer (their rarity is the paper's second assumption), consensus_answerable
+    those with a consensus whose question has an answer (the first assumption). `ceiling` is the ceiling of plain questions. An
+    auditor with several kinds of probe has a first row of kind `all`. Auditors keep the order of `probes`.
     """
     rows = []
     several = probes.groupby("auditor")["kind"].transform("nunique") > 1
     together = pd.concat([probes[several].assign(kind="all"), probes])
     for (auditor, kind), tried in together.groupby(["auditor", "kind"], sort=False):
-        p = tried.sort_values("disagrees", ascending=False, kind="stable").drop_duplicates("source_image").sort_index()
+        p = attempts(tried)
         agreed, full = p[p["consensus"].notna()], p[p["in_full"]]
         row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()), consensus_asked=len(full),
                    no_consensus=int(full["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
                    probing_calls=int(tried["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
                    consensus_probes=len(agreed), ceiling=ceiling if kind in ("question", "all") else None)
+        row |= dict(zip(("disagrees_low", "disagrees_high"), clustered_proportion(tally(p["disagrees"], p["source_image"]))[1:],
+                        strict=True))
         if graded is not None:
             failures = int(p["verified_failure"].sum())
-            low, high = wilson(failures, len(p))
+            _, low, high = clustered_proportion(tally(p["verified_failure"].astype(bool), p["source_image"]))
             gaps = graded.set_index("probe_id").loc[p.loc[p["verified_failure"].astype(bool), "probe_id"], "gap"]
-            known = agreed[agreed["truth"].notna() & agreed["target_answer"].notna()]
-            noise = [not same_answer(c, t) and same_answer(a, t) for c, t, a in
-                     known[["consensus", "truth", "target_answer"]].itertuples(index=False)]
+            known = p[p["disagrees"] & p["truth"].notna()]
+            noise = [same_answer(a, t) for t, a in known[["truth", "target_answer"]].itertuples(index=False)]
             row |= dict(verified_failures=failures, success=failures / len(p), ci_low=low, ci_high=high,
-                        gaps_found=gaps.nunique(), label_noise=sum(noise),
+                        gaps_found=gaps.nunique(), label_noise=sum(noise), disagreements_known=len(known),
                         consensus_answerable=int(agreed["truth"].notna().sum()))
         rows.append(row)
-    columns = ["auditor", "kind", "attempts", "invalid", "consensus_asked", "no_consensus", "disagrees", "verified_failures",
+    columns = ["auditor", "kind", "attempts", "invalid", "consensus_asked", "no_consensus", "disagrees", "disagrees_low",
+               "disagrees_high", "verified_failures",
                "success", "ci_low", "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise",
+               "disagreements_known",
                "consensus_probes", "consensus_answerable"]
     order = {auditor: i for i, auditor in enumerate(probes["auditor"].unique())}
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.sort_values("auditor", key=lambda auditors: auditors.map(order), kind="stable", ignore_index=True)
+
+
+def attempts(probes: pd.DataFrame) -> pd.DataFrame:
+    """The probes that count as attempts: each one, but of the questions of a best-of-n arm about a picture only the first that
+    disagrees, or else the first."""
+    best = probes["auditor"].str.startswith("best_of_")
+    chosen = probes[best].sort_values("disagrees", ascending=False, kind="stable").drop_duplicates(["auditor", "source_image"])
+    return pd.concat([probes[~best], chosen]).sort_index()
 
 
 def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures, names: list[str]) -> pd.DataFrame:

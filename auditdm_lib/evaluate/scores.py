@@ -42,19 +42,39 @@ def _measures(part: pd.DataFrame) -> list[tuple[str, int, stats.Estimate]]:
     MME's three are means over its tasks, which are the skills of the items: each counts the same, however many items it has.
     """
     metric, groups = part["metric"].iloc[0], part.groupby("group", sort=True)["score"]
-    singly, whole = groups.mean(), groups.min()
-    tasks = part.groupby("group", sort=True)["skill"].first() if metric == "mme" else None
+    tasks = _tasks(part)
+    measured = {metric: _by_group(part)}
     if metric == "circular":
-        measured = {metric: whole, "exact_match": singly}
+        measured |= {"exact_match": groups.mean()}
     elif metric == "mme":
-        measured = {metric: (singly + whole) / 2, "accuracy": singly, "accuracy+": whole}
-    else:
-        measured = {metric: singly}
+        measured |= {"accuracy": groups.mean(), "accuracy+": groups.min()}
     table = [(name, len(scores), _mean(scores, tasks)) for name, scores in measured.items()]
     if metric == "accuracy":
         yes = part["answer"].map(_says_yes)
         table += [("f1", len(part), _f1(part)), ("yes_ratio", len(part), stats.proportion(int(yes.sum()), len(part)))]
     return table
+
+
+def _by_group(part: pd.DataFrame) -> pd.Series:
+    """The headline score of each group of a suite's items: the mean, for CircularEval the worst, for MME the mean of the two."""
+    metric, groups = part["metric"].iloc[0], part.groupby("group", sort=True)["score"]
+    return groups.min() if metric == "circular" else (groups.mean() + groups.min()) / 2 if metric == "mme" else groups.mean()
+
+
+def _tasks(part: pd.DataFrame) -> pd.Series | None:
+    """The task of each group of MME's items; None for other suites."""
+    return part.groupby("group", sort=True)["skill"].first() if part["metric"].iloc[0] == "mme" else None
+
+
+def gains(items: pd.DataFrame, a: str, b: str) -> dict[str, stats.Estimate]:
+    """The headline score (0-1) of model `a` minus that of model `b` on each suite, paired by group of items."""
+    found = {}
+    for suite, part in items[items["model"].isin([a, b])].groupby("suite", sort=False):
+        one, other = (_by_group(part[part["model"] == model]) for model in (a, b))
+        tasks = _tasks(part[part["model"] == a])
+        parts = [one.index] if tasks is None else [rows.index for _, rows in tasks.groupby(tasks, dropna=False)]
+        found[suite] = stats.average([stats.mean_difference(one[rows], other[rows]) for rows in parts])
+    return found
 
 
 def _says_yes(text: str) -> bool:

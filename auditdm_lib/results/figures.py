@@ -147,16 +147,14 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
 
 @_styled
 def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """Search success of each auditor with Wilson intervals, its ceiling, and the paper's values.
+    """Search success of each auditor with its interval, its ceiling, and the paper's values.
 
     If failures cannot be verified, the share of disagreements is shown instead, with a label that states it.
     """
     search = overall(search)
     search = search[~search["auditor"].str.fullmatch(MILESTONES)].reset_index(drop=True)
     verified = search["verified_failures"].notna().all()
-    counted = "verified_failures" if verified else "disagrees"
-    estimates = [measures.percent(stats.proportion(int(k), int(n)))
-                 for k, n in zip(search[counted], search["attempts"], strict=True)]
+    estimates = measures.rates(search, verified)
     figure = _figure(max(7.2, 1.7 * len(search)), 4.6)
     axis = figure.add_subplot()
     x = np.arange(len(search))
@@ -187,15 +185,14 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 @_styled
 def fig_kinds(search: pd.DataFrame) -> Figure:
-    """Search success of the untrained and the trained auditor by kind of probe, with Wilson intervals."""
+    """Search success of the untrained and the trained auditor by kind of probe, with intervals."""
     kinds = [kind for kind in ("question", "regeneration", "edit") if kind in set(search["kind"])]
     figure = _figure(6.4, 4.2)
     axis = figure.add_subplot()
     for shift, auditor in [(-0.2, "prompt_only"), (0.2, "trained")]:
         rows = search[search["auditor"] == auditor].set_index("kind").reindex(kinds)
         counted = "verified_failures" if rows["verified_failures"].notna().all() else "disagrees"
-        estimates = [measures.percent(stats.proportion(int(k), int(n)))
-                     for k, n in zip(rows[counted], rows["attempts"], strict=True)]
+        estimates = measures.rates(rows, counted == "verified_failures")
         _bars(axis, np.arange(len(kinds)) + shift, estimates, [COLOUR[auditor]] * len(kinds), width=0.38)
         axis.containers[-2][0].set_label(LABEL[auditor].replace("\n", " "))
     names = {"question": "question about\nthe picture", "regeneration": "question about one\nfrom a caption",
@@ -213,11 +210,8 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
 
     Coverage is the share of planted gaps with at least OFTEN verified failures among an auditor's probes.
     """
-    asked = overall(search).set_index("auditor")
-    asked = asked.rename(columns={"verified_failures": "failures", "training_calls": "calls"})
-    success = [measures.percent(stats.proportion(int(k), int(n)))
-               for k, n in asked[["failures", "attempts"]].itertuples(index=False)]
-    asked[["success", "low", "high"]] = np.array(success)
+    asked = overall(search).set_index("auditor").rename(columns={"training_calls": "calls"})
+    asked[["success", "low", "high"]] = np.array(measures.rates(asked))
     asked["coverage"] = 100 * hits.assign(covered=hits["hits"] >= OFTEN).groupby("auditor")["covered"].mean()
     lines = {"trained": ("self-imitation, then GRPO (trained)", r"prompt_only|imitation|step_\d+|trained"),
              "plain_grpo": ("plain GRPO (Equation 1)", r"prompt_only|plain_\d+|plain_grpo")}

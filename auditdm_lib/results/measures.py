@@ -9,11 +9,14 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from auditdm_lib import stats
-from auditdm_lib.audit.probes import overall
+from auditdm_lib.answers import same_answer
+from auditdm_lib.audit.probes import attempts, overall
 from auditdm_lib.evaluate import scores
 from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.stats import Estimate
+
+FOUND = 5  # verified failures from which a gap counts as found, and failures from which a type counts as an auditor's
 
 
 class NotTested(Exception):
@@ -28,11 +31,42 @@ def exactly(count: float) -> Estimate:
     return Estimate(count, count, count)
 
 
-def failures_of(run: Artefacts, auditor: str, kind: str | None = None) -> tuple[int, int]:
-    row = attempts_of(run, auditor, kind)
-    if pd.isna(row["verified_failures"]):
+def failures_of(run: Artefacts, auditor: str, kind: str | None = None) -> pd.DataFrame:
+    """Verified failures k and attempts n by picture (`stats.tally`); of one kind of probe, or of all."""
+    attempts_of(run, auditor, kind)
+    tried = attempts(run.probes[(run.probes["auditor"] == auditor) & (run.probes["kind"] == (kind or run.probes["kind"]))])
+    if tried["verified_failure"].isna().all():
         raise NotTested("it needs the truth or a verifier, and these pictures have neither")
-    return int(row["verified_failures"]), int(row["attempts"])
+    return stats.tally(tried["verified_failure"].fillna(False).astype(bool), tried["source_image"])
+
+
+def success(run: Artefacts, auditor: str) -> Estimate:
+    """Search success in percent."""
+    return percent(stats.clustered_proportion(failures_of(run, auditor)))
+
+
+def success_gain(run: Artefacts, a: str, b: str, kind: str | None = None, other: str | None = None) -> Estimate:
+    """Difference in search success of two auditors in points, paired by picture; of probes of one kind, or of two kinds."""
+    return percent(stats.clustered_difference(failures_of(run, a, kind), failures_of(run, b, other or kind)))
+
+
+def success_ratio(run: Artefacts, a: str, b: str) -> Estimate:
+    """Ratio of the search success of two auditors, paired by picture."""
+    return stats.clustered_ratio(failures_of(run, a), failures_of(run, b))
+
+
+def cost_ratio(run: Artefacts, a: str, b: str) -> Estimate:
+    """Target calls per verified failure of auditor `a`, its training included, as a ratio to those of `b`."""
+    rows = attempts_of(run, a), attempts_of(run, b)
+    calls = [(row["probing_calls"] + row["training_calls"]) / row["attempts"] for row in rows]
+    found = stats.clustered_ratio(failures_of(run, b), failures_of(run, a))
+    return Estimate(*(calls[0] / calls[1] * x for x in found))
+
+
+def rates(search: pd.DataFrame, verified: bool = True) -> list[Estimate]:
+    """The search success of each row of search.csv in percent, or its share of disagreements where nothing was verified."""
+    columns = ("verified_failures", "ci_low", "ci_high") if verified else ("disagrees", "disagrees_low", "disagrees_high")
+    return [percent(Estimate(k / n, low, high)) for n, k, low, high in search[["attempts", *columns]].itertuples(index=False)]
 
 
 def attempts_of(run: Artefacts, auditor: str, kind: str | None = None) -> pd.Series:
@@ -43,22 +77,76 @@ def attempts_of(run: Artefacts, auditor: str, kind: str | None = None) -> pd.Ser
     return rows.iloc[0]
 
 
-def share_of_trained(run: Artefacts, of: str, among: str) -> Estimate:
-    row = attempts_of(run, "trained")
-    if pd.isna(row[of]) or not row[among]:
-        raise NotTested("it needs the truth" if pd.isna(row[of]) else f"no probe counts as {among}")
-    return percent(stats.proportion(int(row[of]), int(row[among])))
+def of_trained(run: Artefacts) -> pd.DataFrame:
+    """The attempts of the trained auditor. Raises NotTested where no truth is known."""
+    attempts_of(run, "trained")
+    tried = attempts(run.probes[run.probes["auditor"] == "trained"])
+    if tried["verified_failure"].isna().all():
+        raise NotTested("it needs the truth")
+    return tried
+
+
+def answerable(run: Artefacts) -> Estimate:
+    """Share of the trained auditor's probes with a consensus whose question has an answer, in percent."""
+    return share(of_trained(run), lambda p: p["consensus"].notna(), lambda p: p["truth"].notna(), "a consensus")
+
+
+def target_only_correct(run: Artefacts) -> Estimate:
+    """Share of the trained auditor's disagreements with a known answer in which the target is right, in percent."""
+    return share(of_trained(run), lambda p: p["disagrees"].astype(bool) & p["truth"].notna(),
+                 lambda p: [same_answer(a, t) for a, t in zip(p["target_answer"], p["truth"], strict=True)],
+                 "a disagreement with a known answer")
+
+
+def share(tried: pd.DataFrame, among: Callable, of: Callable, what: str) -> Estimate:
+    """Of the attempts `among`, the share that `of` marks, clustered by picture, in percent."""
+    part = tried[among(tried)]
+    if part.empty:
+        raise NotTested(f"no probe has {what}")
+    return percent(stats.clustered_proportion(stats.tally(pd.Series(of(part), part.index), part["source_image"])))
 
 
 def valid_questions(run: Artefacts) -> Estimate:
-    row = attempts_of(run, "prompt_only", "question")
-    return percent(stats.proportion(int(row["attempts"] - row["invalid"]), int(row["attempts"])))
+    """Share of the prompt-only auditor's questions that are valid, in percent."""
+    attempts_of(run, "prompt_only", "question")
+    return share(attempts(run.probes[run.probes["auditor"] == "prompt_only"]), lambda p: p["kind"] == "question",
+                 lambda p: p["valid"], "a question")
 
 
-def gaps_hit(run: Artefacts) -> Estimate:
+def gaps_found(run: Artefacts, auditor: str) -> pd.Series:
+    """For each planted gap, whether an auditor's probes found it at least FOUND times."""
     hits = known(run.hits)
-    hits = hits[hits["auditor"] == "trained"]
-    return exactly(100 * float((hits["hits"] > 0).mean()))
+    hits = hits[hits["auditor"] == auditor].set_index("gap")["hits"].sort_index() >= FOUND
+    if hits.empty:
+        raise NotTested(f"no probes of the {auditor} auditor")
+    return hits
+
+
+def share_of_gaps_found(run: Artefacts) -> Estimate:
+    """Share of the planted gaps that the trained auditor found at least FOUND times, in percent; the interval is over gaps."""
+    found = gaps_found(run, "trained")
+    return percent(stats.proportion(int(found.sum()), len(found)))
+
+
+def gaps_found_beyond_random(run: Artefacts) -> Estimate:
+    """Share of the gaps found at least FOUND times, the trained auditor minus random questions, paired by gap, in points."""
+    return percent(stats.paired_difference(gaps_found(run, "trained"), gaps_found(run, "random")))
+
+
+def own_types(run: Artefacts, rounds: int = 300) -> Estimate:
+    """Number of failure types with at least FOUND failures of the trained auditor; the interval resamples its pictures."""
+    mine = run.failures[(run.failures["auditor"] == "trained") & (run.failures["category"] >= 0)]
+    if mine.empty:
+        return exactly(0)
+
+    def count(part: pd.DataFrame) -> int:
+        return int((part["category"].value_counts() >= FOUND).sum())
+    return Estimate(value := count(mine), *widened(value, stats.bootstrap(mine, count, "source_image", 0, rounds)))
+
+
+def widened(value: float, interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval that holds its value (a count of types falls when pictures are resampled)."""
+    return min(value, interval[0]), max(value, interval[1])
 
 
 def lone_gap(run: Artefacts, auditor: str) -> pd.Series:
@@ -76,7 +164,9 @@ def lone_gap_reach(run: Artefacts) -> Estimate:
 
 
 def lone_gap_ratio(run: Artefacts) -> Estimate:
-    found = [(int(lone_gap(run, a)["hits"]), int(attempts_of(run, a)["attempts"])) for a in ("trained", "prompt_only")]
+    found = [(int(lone_gap(run, a)["found_in"]), int(lone_gap(run, a)["can_show"])) for a in ("trained", "prompt_only")]
+    if not all(can_show for _, can_show in found):
+        raise NotTested("none of the pictures can show the gap")
     return stats.ratio(*found[0], *found[1])
 
 
@@ -98,7 +188,7 @@ def gaps_with_own_type(run: Artefacts) -> Estimate:
     gaps = gaps[gaps["failures"] >= 20]
     if gaps.empty:
         raise NotTested("no planted gap has 20 failures")
-    return exactly(100 * float(gaps["own_category"].mean()))
+    return percent(stats.proportion(int(gaps["own_category"].sum()), len(gaps)))
 
 
 def pairs(items: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
@@ -123,11 +213,12 @@ def gap_score(items: pd.DataFrame, model: str) -> Estimate:
 
 
 def average_gain(run: Artefacts, a: str, b: str) -> Estimate:
-    rows = pairs(run.items, a, b)
-    suites = rows[rows["suite"] != GAP_ITEMS].groupby("suite", sort=True)
-    if not len(suites):
+    """Difference of two models' averages of the suites (`suite_average`), paired by group of items, in points."""
+    pairs(run.items, a, b)  # both were scored
+    gains = [gain for suite, gain in scores.gains(run.items, a, b).items() if suite != GAP_ITEMS]
+    if not gains:
         raise NotTested("no suite was scored")
-    return percent(stats.average([stats.paired_difference(part[a], part[b]) for _, part in suites]))
+    return percent(stats.average(gains))
 
 
 def gap_gain(run: Artefacts, a: str, b: str) -> Estimate:

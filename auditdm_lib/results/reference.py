@@ -233,10 +233,10 @@ def summary(folder: Path = REFERENCE) -> str:
             lines.append(f"| {words}: {model} | {value}% ({low}% to {high}%) | | | {beside.get(model, '')} |")
     table = pd.read_csv(folder / "claims.csv")
     lost = table[table["claim"] == claims.CLAIMS["beats_control_on_gaps"].text].iloc[0]
-    hold, fail, rest = ((table["verdict"] == verdict).sum() for verdict in (claims.HOLDS, claims.FAILS, claims.NOT_TESTED))
+    hold, fail, open_, rest = ((table["verdict"] == verdict).sum() for verdict in claims.VERDICTS)
     lines += ["", f"{_coverage(hits)} Rectified minus control inside the gaps: {lost['run_value']:.1f} points "
-              f"({lost['ci_low']:.1f} to {lost['ci_high']:.1f}). Of {len(table)} claims {hold} hold, {fail} do not hold, and "
-              f"{rest} are not tested by this run."]
+              f"({lost['ci_low']:.1f} to {lost['ci_high']:.1f}). Of {len(table)} claims {hold} hold, {fail} do not hold, "
+              f"{open_} are undecided, and {rest} are not tested by this run."]
     return "\n".join(lines)
 
 

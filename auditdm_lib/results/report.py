@@ -103,8 +103,8 @@ def caveats(run: Artefacts) -> list[str]:
     search = overall(run.search).set_index("auditor")
     if "trained" in search.index and pd.notna(search.loc["trained", "label_noise"]):
         row = search.loc["trained"]
-        words.append(f"In this run that happened in {int(row['label_noise'])} of {int(row['disagrees'])} disagreements of the "
-                     "trained auditor (the consensus wrong, the target right).")
+        words.append(f"In this run that happened in {row['label_noise']:.0f} of {row['disagreements_known']:.0f} disagreements "
+                     "of the trained auditor with a known answer (the consensus wrong, the target right).")
     else:
         words.append("The truth about these pictures is unknown, so a disagreement is a suspicion, not a verified failure.")
     if "trained" in search.index:

@@ -53,8 +53,7 @@ def search(table: pd.DataFrame) -> pd.DataFrame:
     """Search success in percent, the other outcomes of the attempts, and the cost in calls of the target."""
     out = table[["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures"]].copy()
     out["success % [95 % interval]"] = [
-        "" if pd.isna(k) else with_interval(measures.percent(proportion(int(k), int(n))))
-        for k, n in zip(table["verified_failures"], table["attempts"], strict=True)]
+        "" if pd.isna(rate.value) else with_interval(rate) for rate in measures.rates(table)]
     out["ceiling %"] = (100 * table["ceiling"]).round(1)
     found = table["verified_failures"].where(table["verified_failures"] > 0)
     out["calls per failure"] = (table["probing_calls"] / found).round(1)
@@ -68,7 +67,7 @@ def assumptions(table: pd.DataFrame) -> pd.DataFrame:
     consensus, it is rarely right. The columns are empty where the truth is unknown."""
     out = table[["auditor", "kind", "consensus_probes", "disagrees"]].copy()
     for name, part, whole in [("answerable %", "consensus_answerable", "consensus_probes"),
-                              ("target alone is right %", "label_noise", "disagrees")]:
+                              ("target alone is right %", "label_noise", "disagreements_known")]:
         out[f"{name} [95 % interval]"] = [
             "" if pd.isna(k) or not n else with_interval(measures.percent(proportion(int(k), int(n))))
             for k, n in zip(table[part], table[whole], strict=True)]

@@ -34,16 +34,21 @@ def grade(clustered: pd.DataFrame, grading: pd.DataFrame, seed: int = 0) -> tupl
     gaps = pd.DataFrame(gaps, columns=["gap", "failures", "category", "precision", "recall", "own_category"])
 
     inside = rows[rows["gap"].notna()].reset_index(drop=True)
-    inside["label"] = np.where(inside["category"] >= 0, inside["category"], -1 - inside.index)
+    inside["label"] = _labels(inside)
     if inside["gap"].nunique() < 2:
         nothing = dict(ari=np.nan, ari_low=np.nan, ari_high=np.nan, shuffled_low=np.nan, shuffled_high=np.nan)
         return gaps, pd.DataFrame([dict(failures=len(inside)) | nothing])
     inside["truth"] = pd.factorize(inside["gap"])[0]  # integers, since the index is slow on strings
     rng = np.random.default_rng(seed)
     shuffled = [adjusted_rand_score(inside["truth"], rng.permutation(inside["label"])) for _ in range(ROUNDS)]
-    low, high = bootstrap(inside[["truth", "label", "source_image"]],
-                          lambda drawn: adjusted_rand_score(drawn["truth"], drawn["label"]), "source_image", seed, ROUNDS)
+    low, high = bootstrap(inside[["truth", "category", "source_image"]],
+                          lambda drawn: adjusted_rand_score(drawn["truth"], _labels(drawn)), "source_image", seed, ROUNDS)
     chance_low, chance_high = np.percentile(shuffled, [2.5, 97.5])
     agreement = dict(failures=len(inside), ari=adjusted_rand_score(inside["truth"], inside["label"]), ari_low=low,
                      ari_high=high, shuffled_low=chance_low, shuffled_high=chance_high)
     return gaps, pd.DataFrame([agreement])
+
+
+def _labels(rows: pd.DataFrame) -> np.ndarray:
+    """The clusters of failures; each unclustered failure is a cluster of its own, also a copy of one that a bootstrap drew."""
+    return np.where(rows["category"] >= 0, rows["category"], -1 - np.arange(len(rows)))

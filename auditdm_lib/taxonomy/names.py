@@ -5,6 +5,7 @@ from collections import Counter
 
 import pandas as pd
 
+from auditdm_lib.answers import normalise
 from auditdm_lib.shown import inert
 from auditdm_lib.taxonomy.cluster import GAP_MARK, SMALLEST, split_words
 
@@ -16,6 +17,7 @@ def categories(clustered: pd.DataFrame) -> pd.DataFrame:
     """One row per failure type, largest first, with CATEGORY_COLUMNS: a name in plain words, a description, size, share of
     all failures (0-1), the ids of up to five examples (the first ones in the table, separated by spaces) and the texts of the
     first example."""
+    clustered = clustered.assign(**{name: one_wording(clustered[name]) for name in ("consensus", "target_answer")})
     total, table = len(clustered), []
     for category, rows in clustered[clustered["category"] >= 0].groupby("category", sort=True):
         form, error = _common_form(rows["question"]), _error(rows)
@@ -33,6 +35,14 @@ def categories(clustered: pd.DataFrame) -> pd.DataFrame:
     repeated = table.groupby("name").cumcount()  # two types may get the same name; names are made unique
     table["name"] += [f" ({n + 1})" if n else "" for n in repeated]
     return table
+
+
+def one_wording(answers: pd.Series) -> pd.Series:
+    """Answers that are the same (`normalise`) in one wording: the most frequent, then the shortest, then the first."""
+    wordings = {}
+    for (form, text), n in answers.groupby([answers.map(normalise), answers]).size().items():
+        wordings[form] = min(wordings.get(form, (0,)), (-n, len(text), text))
+    return answers.map(lambda text: wordings[normalise(text)][2])
 
 
 def _common_form(questions: pd.Series) -> str:
