@@ -21,7 +21,7 @@ from auditdm_lib.protocols import SUPPLIERS, Truth, supplier
 
 TURN = ("audit", "probe", "test", "audit", "probe", "audit", "probe", "audit", "test", "audit")  # 5 : 3 : 2
 WHOLE = 200  # files; of larger sources only as many are read as are needed
-AT_ONCE = 32  # files that are read ahead
+AT_ONCE = 16  # files that are read ahead
 THREADS = min(8, os.cpu_count() or 1)  # each holds one decoded file, of at most MAX_PIXELS
 GENERIC_QUESTIONS = (  # asked by the random arm where the truth of the pictures is unknown
     "what is in the picture?", "what colour is the largest object?", "how many objects are there?", "is there a person?",
