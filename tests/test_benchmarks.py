@@ -1,5 +1,7 @@
 """Each suite is scored as its benchmark is, with intervals that hold at the edges; comparisons are paired."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,11 @@ import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scripted import replies_by
 from sklearn.metrics import f1_score
 
 from auditdm_lib import paths, stats
+from auditdm_lib.audit.soundness import Broken
 from auditdm_lib.evaluate import benchmarks, scores
 from auditdm_lib.run import params
 from auditdm_lib.testbed.gaps import Gap, save_gaps
@@ -46,13 +50,17 @@ def every():
     return benchmarks.load_items("testbed", [*SUITES], N, 0, seed=0, target="org/model")
 
 
+SCRIPTED = SimpleNamespace(processor=SimpleNamespace(chat_template="chat"), asking=SimpleNamespace(max_new_tokens=8))
+
+
 def scored_as(items, answer_to):
     """The summary of a model that answers an item with `answer_to(item)`."""
     given = {(id(item.image), item.question): answer_to(item) for item in items.itertuples()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmarks, "load_vlm", lambda path, asked=None: path)
-        patch.setattr(benchmarks, "answer", lambda vlm, images, questions, **_: [
-            given[id(image), question] for image, question in zip(images, questions, strict=True)])
+        patch.setattr(benchmarks, "load_vlm", lambda path, asked=None: SCRIPTED)
+        patch.setattr(benchmarks, "check_answers", lambda *_, **__: None)  # what a constant answer scores is tested, too
+        patch.setattr(benchmarks, "replies", replies_by(lambda vlm, images, questions: [
+            given[id(image), question] for image, question in zip(images, questions, strict=True)]))
         return benchmarks.score({"target": "anything"}, items)
 
 
@@ -194,6 +202,14 @@ def test_one_who_always_says_the_same_scores_low(every, said, most):
     assert headline.max() <= most, headline.idxmax()
 
 
+@pytest.mark.parametrize("said", ["", "yes", "cannot tell"])
+def test_a_model_that_always_says_the_same_stops_the_scoring_with_its_name(every, said, monkeypatch):
+    monkeypatch.setattr(benchmarks, "load_vlm", lambda path, asked=None: SCRIPTED)
+    monkeypatch.setattr(benchmarks, "replies", replies_by(lambda vlm, images, questions: [said] * len(questions)))
+    with pytest.raises(Broken, match="The rectified said "):
+        benchmarks.score({"rectified": "anything"}, every)
+
+
 def test_choices_are_right_by_letter_or_text_and_captions_get_room_to_end(every):
     named = scored_as(every, lambda item: item.options["ABCD".index(item.expected)] if item.options else item.expected)
     assert named["correct"].all()
@@ -208,7 +224,7 @@ def test_models_are_scored_on_the_same_items_by_their_own_answers(tmp_path, monk
                           "question": ["what colour is it ?", "how many ?"], "expected": ["grey", "Two"],
                           "answers": [["grey"], ["2", "Two"]], "options": None, "metric": "exact_match", "tokens": 8})
     canned = {str(red[0]): ["red", "two."], str(red[1]): ["blue", "three"]}
-    monkeypatch.setattr(benchmarks, "answer", lambda vlm, images, questions, **kw: canned[vlm.name])
+    monkeypatch.setattr(benchmarks, "replies", replies_by(lambda vlm, images, questions: canned[vlm.name]))
     scored = benchmarks.score({"target": red[0], "reference_1": red[1]}, items)
     assert scored["correct"].tolist() == [False, True, False, False]  # "two." is "Two"
     assert scored["model"].tolist() == ["target"] * 2 + ["reference_1"] * 2

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from auditdm_lib.audit.soundness import check_answers
 from auditdm_lib.evaluate import metrics
 from auditdm_lib.evaluate.scores import GAP_ITEMS
-from auditdm_lib.models.vlm import answer, load_vlm
+from auditdm_lib.models.vlm import VLM, load_vlm, replies
 from auditdm_lib.protocols import supplier
+from auditdm_lib.replies import without_thought
 
 METRICS = {  # a suite's metric -> the score of one prediction against its accepted answers; `scores` aggregates each in its way
     "exact_match": metrics.exact_match, "circular": metrics.exact_match, "vqa_accuracy": metrics.vqa_accuracy,
@@ -53,20 +55,34 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
 
     `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id, `asked` some roles to what replaces fields
     of its `Asking`. Only one model is in memory at a time.
-    `score` is 0-1 by the suite's metric. `correct` is a score of a half or more (like RefCOCO's accuracy at an IoU of 0.5),
+    An answer is the whole reply without its thinking, since each metric reads it in its own way. Raises Broken if a model says
+    nothing or the same to everything. `score` is 0-1 by the suite's metric. `correct` is a score of a half or more (like RefCOCO's accuracy at an IoU of 0.5),
     for captions of a tenth or more (100 CIDEr points).
     """
     tables = []
     for role, path in checkpoints.items():
-        vlm, answers = load_vlm(path, (asked or {}).get(role)), pd.Series(index=items.index, dtype=object)
-        for tokens, part in items.groupby("tokens"):
-            answers[part.index] = answer(vlm, part["image"].tolist(), part["question"].tolist(), max_new_tokens=tokens,
-                                         batch_size=batch_size, desc=role)
+        answers = _answers(load_vlm(path, (asked or {}).get(role)), items, batch_size, role)
         scores = pd.concat([_scores(part.assign(answer=answers)) for _, part in items.groupby("suite", sort=False)])
         threshold = items["metric"].eq("cider_d").map({True: RIGHT_CAPTION, False: RIGHT})
         tables.append(items.assign(model=role, answer=answers, score=scores, correct=scores >= threshold))
     columns = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
     return pd.concat(tables, ignore_index=True)[columns]
+
+
+def _answers(vlm: VLM, items: pd.DataFrame, batch_size: int, role: str) -> pd.Series:
+    """A model's answers to all items. Chat models are not told to be short where a caption or a box is asked for."""
+    answers, cut = pd.Series(index=items.index, dtype=object), pd.Series(False, items.index)
+    long = items["metric"].isin(["cider_d", "iou"]) & (vlm.processor.chat_template is not None)
+    for (tokens, bare), part in items.groupby(["tokens", long]):
+        given = replies(vlm, part["image"].tolist(), part["question"].tolist(), max(tokens, vlm.asking.max_new_tokens),
+                        batch_size, role, bare)
+        answers[part.index] = [without_thought(reply) for reply in given["reply"]]
+        cut[part.index] = ~given["ended"].to_numpy(bool)
+    if cut.any():
+        print(f"{role}: {cut.sum()} of {len(cut)} replies did not end within their limit and are scored as they are.")
+    check_answers(items["question"].tolist(), {role: answers.tolist(), "suites": items["expected"].tolist()},
+                  {role: [False] * len(items), "suites": [False] * len(items)}, declining=True)
+    return answers
 
 
 def _scores(part: pd.DataFrame) -> pd.Series:
