@@ -54,10 +54,10 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
     gap.
 
     `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id, `asked` some roles to what replaces fields
-    of its `Asking`. Only one model is in memory at a time.
-    An answer is the whole reply without its thinking, since each metric reads it in its own way. Raises Broken if a model says
-    nothing or the same to everything. `score` is 0-1 by the suite's metric. `correct` is a score of a half or more (like RefCOCO's accuracy at an IoU of 0.5),
-    for captions of a tenth or more (100 CIDEr points).
+    of its `Asking`. Only one model is in memory at a time. An answer is the whole reply without its thinking, since each metric
+    reads it in its own way. `score` is 0-1 by the suite's metric. `correct` is a score of a half or more (like RefCOCO's
+    accuracy at an IoU of 0.5), for captions of a tenth or more (100 CIDEr points). Raises Broken if a model says nothing or the
+    same to everything.
     """
     tables = []
     for role, path in checkpoints.items():
