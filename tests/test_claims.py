@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import synthetic
 
+from auditdm_lib import stats
 from auditdm_lib.evaluate import scores
-from auditdm_lib.paths import PAPER_VALUES
+from auditdm_lib.paths import PAPER_VALUES, PARAMS
 from auditdm_lib.results import artefacts, claims, measures, report, tables
+from auditdm_lib.run import params
 from auditdm_lib.taxonomy import grading
 
 PAPER = pd.read_csv(PAPER_VALUES)
@@ -204,3 +206,68 @@ def test_artefacts_are_read_back_from_their_folders(run, tmp_path):
     assert read.hits is None and read.gaps is None and read.agreement is None
     assert read.failures[["probe_id", "category", "question", "image"]].equals(
         made.failures[["probe_id", "category", "question", "image"]])
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [
+    (91.2, 93, claims.HOLDS), (85, 91, claims.FAILS), (89, 92, claims.UNDECIDED), (85, 91.1, claims.UNDECIDED)])
+def test_an_interval_on_both_sides_of_a_limit_decides_nothing(low, high, verdict):
+    assert claims.verdict_of(stats.Estimate((low + high) / 2, low, high), 91.1, np.inf) == verdict
+
+
+def test_a_wide_interval_is_no_evidence_that_two_auditors_are_equal(run):
+    probes = run.artefacts.probes.groupby("auditor").head(40)  # forty pictures
+    made = run.altered(probes=probes)
+    assert judged(made, "prompt_only_not_below_random") == claims.UNDECIDED
+
+
+def test_limits_that_the_paper_gives_move_with_the_papers_values(run):
+    low = PAPER.assign(value=PAPER["value"].where(PAPER["item"] != "search_success", 30.0))
+    table = claims.evaluate(run.artefacts, low, "testbed").set_index("claim")["verdict"]
+    assert table[claims.CLAIMS["reaches_paper"].worded(low)] == claims.HOLDS  # 91.1 does not
+    assert "reaches the paper's 30 %" in claims.CLAIMS["reaches_paper"].worded(low)
+    assert judged(run.artefacts, "reaches_paper") != claims.HOLDS
+
+
+def test_the_average_gain_is_the_difference_of_the_averages_in_the_tables(run):
+    items = run.artefacts.items.assign(metric="mme", group=run.artefacts.items["item"].str[:-1])  # groups of ten, by task
+    made = run.altered(items=items)
+    gain = measures.average_gain(made, "rectified", "target")
+    means = [measures.suite_average(items, model).value for model in ("rectified", "target")]
+    assert gain.value == pytest.approx(means[0] - means[1]) and gain.low < gain.value < gain.high
+
+
+def test_the_interval_of_the_rand_index_holds_its_estimate_where_many_failures_are_alone():
+    n = 300
+    clustered = pd.DataFrame(dict(probe_id=[str(i) for i in range(n)], source_image=[f"{i}.png" for i in range(n)],
+                                  category=[i % 3 if i < 100 else -1 for i in range(n)]))
+    gaps = pd.DataFrame(dict(probe_id=clustered["probe_id"], gap=[f"gap {i % 3}" for i in range(n)]))
+    agreement = grading.grade(clustered, gaps)[1].iloc[0]
+    assert agreement["ari_low"] <= agreement["ari"] <= agreement["ari_high"]
+
+
+def test_what_the_target_alone_had_right_is_counted_among_disagreements_with_a_known_answer(run):
+    probes = run.artefacts.probes.copy()
+    unknown = probes.index[(probes["auditor"] == "trained") & probes["disagrees"]][::2]
+    probes.loc[unknown, "truth"] = None
+    known = probes[(probes["auditor"] == "trained") & probes["disagrees"] & probes["truth"].notna()]
+    probes.loc[known.index[:40], "truth"] = "blue"
+    estimate = measures.target_only_correct(run.altered(probes=probes))
+    assert estimate.value == pytest.approx(100 * 40 / len(known))
+
+
+def test_a_clean_target_under_the_testbeds_profile_ends_well(run):
+    items = run.artefacts.items[run.artefacts.items["suite"] != scores.GAP_ITEMS].assign(gap=None)
+    clean = run.altered(hits=None, gaps=None, agreement=None, items=items)
+    table = claims.evaluate(clean, PAPER, "testbed")
+    assert (table["verdict"] == claims.NOT_TESTED).sum() == len(claims.ABOUT_GAPS) + 3
+
+
+def test_what_must_be_tested_is_said_by_the_profile_and_not_by_the_name_of_the_run():
+    profiles = ("testbed", "needle", "smoke", "full")
+    said = {name: params.read_profile(PARAMS / f"{name}.yaml").get("must_test") for name in profiles}
+    assert said == {"testbed": "testbed", "needle": "needle", "smoke": "smoke", "full": None}
+
+
+def test_the_lone_gap_is_searched_at_the_temperature_of_all_other_searches():
+    """At 1.0 the untrained auditor is weakest, so a ratio quoted there alone would be chosen after the fact."""
+    assert "probe_temperature" not in params.read_profile(PARAMS / "needle.yaml")
