@@ -1,10 +1,12 @@
 """Building the models of the easy-VQA audit: the testbed's models, fine-tuned on the data set's train pictures.
 
-The target has seen the same questions as the references but for one form of negation, as if it were missing in its data: what
-that does to it is for the audit to find. A model that exists is not rebuilt; a training that is interrupted resumes.
+First their common vision tower learns the shapes and colours, then each language model the questions. The target sees the same
+questions as the references but for one form of negation, as if its data lacked it: what that does to it is for the audit to
+find. A model that exists is not rebuilt, and a training of a language model that was interrupted resumes.
 """
 
 import functools
+import os
 import random
 import shutil
 from dataclasses import dataclass
@@ -12,6 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm.auto import tqdm
 from transformers import set_seed
 
 from auditdm_lib.answers import same_answer
@@ -29,7 +35,9 @@ CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 WITHHELD = "is no "  # the beginning of the texts that the target is not taught: "is no red shape present?"
 ABOUT = ("A model of the testbed of AuditDM, fine-tuned on easy-VQA's pictures 0 to 1999 of its train part and their own "
          "questions; its accuracy is on pictures 500 to 999 of the test part. What it can do says nothing about real models.")
-ASKED = 6  # pairs of one picture in a step
+ASKED = 2  # pairs of one picture in a step
+TURNED = 8  # ways to turn and mirror a picture: no answer depends on where the shape is
+TOWER_STEPS, TOWER_BATCH, TOWER_LR, HEAD_LR = 2000, 64, 1e-3, 3e-3
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,10 @@ class Recipe:
 
 
 MODELS = {
-    "paligemma2-l": Recipe("paligemma2-l", 800, seed=31),
+    "paligemma2-l": Recipe("paligemma2-l", 450, seed=31),
     "gemma3-l": Recipe("gemma3-l", 800, seed=32),
     "target": Recipe("paligemma2-s", 800, seed=33, withheld=WITHHELD),
-    "auditor": Recipe("auditor", 400, seed=34, asks=True),
+    "auditor": Recipe("auditor", 300, seed=34, asks=True),
 }
 
 
@@ -67,10 +75,11 @@ def build(name: str, folder: Path = CHECKPOINTS) -> Path:
     set_seed(recipe.seed)
     vlm = load_vlm(PARENTS / recipe.parent)
     vlm.model.to("cpu", torch.float32)  # as in all training of the testbed
+    vlm.model.model.vision_tower.load_state_dict(shared_tower(folder))
     shown = [one for one in data.split("train") if lessons(one, recipe)]
     family = "paligemma2" if is_paligemma(vlm.processor) else "gemma3"
     schedule = Schedule(recipe.steps, lr=recipe.lr, lr_rest=0.7 * recipe.lr, alone=ASKED if family == "paligemma2" else 0)
-    done = train_language(vlm.model, family, vlm.processor.tokenizer, shown, features(vlm, shown),
+    done = train_language(vlm.model, family, vlm.processor.tokenizer, shown * TURNED, features(vlm, shown),
                           functools.partial(draw, recipe=recipe), schedule, recipe.seed, state, desc=name)
     card = dict(name=name, family=family, trained_from=recipe.parent, withheld=recipe.withheld.strip(), pictures=len(shown),
                 seed=recipe.seed, **done)
@@ -91,14 +100,54 @@ def draw(shown: data.Shown, rng: random.Random, recipe: Recipe) -> list[tuple[st
     return rng.choices(lessons(shown, recipe), k=ASKED)
 
 
+def pixels(vlm: VLM, shown: list[data.Shown]) -> torch.Tensor:
+    """Pictures as the model's processor gives them, (pictures, 3, 48, 48)."""
+    return vlm.processor.image_processor([data.picture(one.file) for one in shown], return_tensors="pt")["pixel_values"]
+
+
+def turned(pictures: torch.Tensor, way: int) -> torch.Tensor:
+    """Pictures (B, 3, H, W) in one of the TURNED ways: four turns, then the same mirrored."""
+    rotated = torch.rot90(pictures, way % 4, (2, 3))
+    return rotated.flip(3) if way >= 4 else rotated
+
+
 @torch.no_grad()
-def features(vlm: VLM, shown: list[data.Shown], batch: int = 250) -> torch.Tensor:
-    """What the frozen vision tower makes of pictures, (pictures, 9, hidden)."""
-    vlm.model.eval()
-    images = [data.picture(one.file) for one in shown]
-    parts = [vlm.processor.image_processor(images[i:i + batch], return_tensors="pt")["pixel_values"]
-             for i in range(0, len(images), batch)]
-    return torch.cat([vlm.model.model.vision_tower(pixel_values=pixels).last_hidden_state for pixels in parts])
+def features(vlm: VLM, shown: list[data.Shown], batch: int = 500) -> torch.Tensor:
+    """What the vision tower makes of pictures in every way to turn them, (TURNED * pictures, 9, hidden)."""
+    tower, pictures = vlm.model.model.vision_tower.eval(), pixels(vlm, shown)
+    return torch.cat([tower(pixel_values=part).last_hidden_state
+                      for way in range(TURNED) for part in turned(pictures, way).split(batch)])
+
+
+def shared_tower(folder: Path = CHECKPOINTS) -> dict[str, torch.Tensor]:
+    """The weights of the vision tower of all four models; trained on the first call (minutes), read from its file afterwards.
+
+    The testbed's tower learns to tell shape and colour by a linear layer on the mean of its 9 patches.
+    """
+    file = folder / "vision_tower.safetensors"
+    if not file.exists():
+        set_seed(30)
+        vlm, shown = load_vlm(PARENTS / MODELS["target"].parent), data.split("train")
+        pictures, tower = pixels(vlm, shown), vlm.model.model.vision_tower.to("cpu", torch.float32)
+        head = nn.Linear(tower.config.hidden_size, len(data.SHAPES) + len(data.COLOURS))
+        shapes, colours = (torch.tensor([names.index(name) for name in told]) for names, told in (
+            (data.SHAPES, [one.shape for one in shown]), (data.COLOURS, [one.colour for one in shown])))
+        optimizer = torch.optim.AdamW([dict(params=head.parameters(), lr=HEAD_LR), dict(params=tower.parameters(), lr=TOWER_LR)],
+                                      weight_decay=0.05)
+        rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, [HEAD_LR, TOWER_LR], total_steps=TOWER_STEPS)
+        for _ in tqdm(range(TOWER_STEPS), desc="vision tower", mininterval=10):
+            rows, ways = torch.randint(len(shown), (TOWER_BATCH,)), torch.randint(TURNED, (TOWER_BATCH,))
+            batch = torch.cat([turned(pictures[row:row + 1], int(way)) for row, way in zip(rows, ways, strict=True)])
+            told = head(tower(pixel_values=batch).last_hidden_state.mean(1)).split([len(data.SHAPES), len(data.COLOURS)], 1)
+            loss = F.cross_entropy(told[0], shapes[rows]) + F.cross_entropy(told[1], colours[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rates.step()
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: weight.contiguous() for name, weight in tower.state_dict().items()}, file.with_suffix(".partial"))
+        os.replace(file.with_suffix(".partial"), file)
+    return load_file(file)
 
 
 def accuracy(path: Path, n: int = 10_000) -> pd.DataFrame:
