@@ -67,8 +67,8 @@ def test_a_build_stopped_before_its_last_part_ends_in_the_same_weights_and_is_no
     before = (whole / "model.safetensors").stat().st_mtime_ns
     assert build("paligemma2-a", lambda: 1 / 0, tmp_path / "one") == whole  # nothing is rendered for it either
     assert (whole / "model.safetensors").stat().st_mtime_ns == before
-    said = models.answer(models.load_vlm(whole), [Image.fromarray(small().pixels[0].numpy())], ["what is the weather like?"])
-    assert isinstance(said[0], str)
+    said = models.replies(models.load_vlm(whole), [Image.fromarray(small().pixels[0].numpy())], ["what is the weather like?"])
+    assert isinstance(said["reply"][0], str)
 
 
 def test_a_model_comes_with_its_manifest_and_a_card_that_says_how_right_it_is(small, tmp_path):
