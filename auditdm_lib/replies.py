@@ -112,7 +112,8 @@ def _from_sentence(text: str, question: str) -> str:
     if abstains(sentence):
         return DECLINED if sentence.strip() else ""
     asked = question.strip()
-    if POLAR.match(asked) and " or " not in asked.lower().replace("yes or no", ""):
+    last = re.split(r"(?<=[?.!])\s+", asked)[-1]  # "How many are there? Is the answer two?"
+    if POLAR.match(last) and " or " not in last.lower().replace("yes or no", ""):
         return _polar(sentence, asked)
     return _stripped(_trimmed(sentence, asked))
 
@@ -169,7 +170,7 @@ def _trimmed(sentence: str, question: str) -> str:
         while last > first + 1 and (keys[last - 1] in asked or bare[last - 1] in ENDINGS):
             last -= 1
     kept = " ".join(words[first:last]) if first < last else sentence
-    if plain(question).startswith("how many") and plain(kept) in ("no", "not any"):
+    if plain(question).startswith("how many") and first and plain(kept) in ("no", "not any"):
         return "zero"
     return kept
 

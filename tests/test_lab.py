@@ -1,6 +1,7 @@
 """`auditdm lab` works on copies of the notebooks, and passes on what JupyterLab takes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -51,6 +52,15 @@ def test_a_copy_follows_its_original_until_it_is_changed(tmp_path):
     assert lab.refresh(originals, copies) == kept and "mine" in (copies / "01_second.ipynb").read_text()
     (copies / "01_second.ipynb").unlink()
     assert lab.refresh(originals, copies) == []
+
+
+def test_a_damaged_record_or_copy_is_no_traceback(tmp_path):
+    originals, copies = tmp_path / "notebooks", tmp_path / "copies"
+    shutil.copytree(paths.NOTEBOOKS, originals, ignore=shutil.ignore_patterns(".*"))
+    lab.refresh(originals, copies)
+    (copies / lab.RECORD).write_text("{", encoding="utf-8")
+    (copies / "00_start_here.ipynb").write_text("not a notebook", encoding="utf-8")
+    assert ["00_start_here" in line for line in lab.refresh(originals, copies)] == [True]
 
 
 def test_options_are_passed_on(monkeypatch, tmp_path):

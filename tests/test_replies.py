@@ -35,6 +35,8 @@ REPLIES = [
     ("How many dogs are there?", "There are no dogs.", "0"),
     ("How many dogs are in the picture?", "I see 3 dogs.", "3"),
     ("How many people are there?", "2 people", "two"),
+    ("how many things are there? is the answer two?", "no", "no"), ("How many dogs are there?", "no", "no"),
+    ("how many things are there? is the answer two?", "No, there are three things.", "no"),
     ("Is there a dog?", "Yes, there is a dog on the left.", "yes"),
     ("Is there a dog?", "There is a dog on the left.", "yes"),
     ("Is there a dog?", "There is no dog in the picture.", "no"),

@@ -28,8 +28,11 @@ def open_lab(options: list[str]) -> int:
 def refresh(notebooks: Path, copies: Path) -> list[str]:
     """Copy the notebooks, but keep a copy whose cells were changed; returns a line for each copy kept behind its original."""
     copies.mkdir(parents=True, exist_ok=True)
-    record = copies / RECORD
-    copied, kept = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}, []
+    record, kept = copies / RECORD, []
+    try:
+        copied = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    except ValueError:  # damaged: each copy then counts as changed unless it is the kit's
+        copied = {}
     for original in sorted(notebooks.glob("*.ipynb")):
         copy = copies / original.name
         now, then = _cells(original), copied.get(original.name)
@@ -43,6 +46,9 @@ def refresh(notebooks: Path, copies: Path) -> list[str]:
 
 
 def _cells(notebook: Path) -> str:
-    """A digest of what people write in a notebook: the cells' texts, not outputs or metadata."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return manifest.digest([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
+    """A digest of what people write in a notebook: the cells' texts, not outputs or metadata; "" for a damaged one."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return manifest.digest([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
+    except (ValueError, KeyError, TypeError):
+        return ""

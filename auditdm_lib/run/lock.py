@@ -30,13 +30,15 @@ def hold(final: Path) -> None:
     if final in _held:
         return
     final.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(final.parent / f".{final.name}.lock", timeout=1)
+    lock = filelock.FileLock(final.parent / f".{final.name}.lock", timeout=1, fallback_to_soft=False)  # a soft one may outlive us
     try:
         lock.acquire()
     except filelock.Timeout:
         raise Busy(f"{shown(final)} is being written by another process ({_holder(final)}). Let it finish, or end it: a notebook "
                    "frees its stage when it is finished or its kernel is shut down.") from None
-    except NotImplementedError as error:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise
         raise Stop(f"The file system of {final.parent} gives no locks: set AUDITDM_HOME to a folder on one that does.") from error
     _held[final] = lock
     note = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -63,6 +65,8 @@ def holder(final: Path) -> str | None:
         hold(final)
     except Busy:
         return _holder(final)
+    except PermissionError:  # a run that may only be read is written by nobody here
+        return None
     free(final)
     return None
 
