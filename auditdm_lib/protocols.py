@@ -31,9 +31,14 @@ SUPPLIERS = {  # parameter -> its value -> the module that stands behind it
 class Truth(Protocol):
     """Knows the right answers about a list of pictures; `i` is a picture's place in the list.
 
+    `complete` says whether it knows the answer to every question that has one (a simulated world) or only to some (a data set
+    with questions): a question without a right answer is then invalid, or else its disagreement stays unverified.
+
     Stages verify failures with it and never train on it. The last four methods are for grading only: they name the skill that
     a question is about, and the systematic errors ("gaps") that were planted in a target, where anybody planted some.
     """
+
+    complete: bool
 
     def take(self, rows: Sequence[int]) -> Truth:
         """The truth about some of the pictures, in the order of `rows`."""

@@ -3,6 +3,7 @@
 A user's pictures are told apart by their pixels: copies are one picture, and the splits share none.
 """
 
+import contextlib
 import os
 import random
 from collections import Counter
@@ -16,6 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from auditdm_lib.audit.files import OpenedWhenNeeded, Unreadable, pixel_hash, read
+from auditdm_lib.audit.known import KnownAnswers
 from auditdm_lib.audit.sources import Source, source_of
 from auditdm_lib.protocols import SUPPLIERS, Truth, supplier
 
@@ -70,11 +72,12 @@ def load_pictures(source: str, n: int, seed: int, split: str = "audit") -> Pictu
           + (f", too few for {n}, so each comes up to {again} times" if again > 1 else ""))
     print(*left_out_lines(found.left_out), sep="\n", end="\n" if found.left_out else "")
     rows = [chosen[i % len(chosen)] for i in range(n)]
-    return Pictures([name for name, _ in rows], [picture for _, picture in rows])
+    truth = KnownAnswers([asked for *_, asked in rows]) if found.asked else None
+    return Pictures([name for name, *_ in rows], [picture for _, picture, _ in rows], truth)
 
 
-def _in_split(source: Source, n: int, seed: int, split: str) -> list[tuple[str, Image.Image]]:
-    """At most `n` different pictures of a split, each with its name; adds to `source.left_out`.
+def _in_split(source: Source, n: int, seed: int, split: str) -> list[tuple[str, Image.Image, list]]:
+    """At most `n` different pictures of a split, each with its name and what is asked about it; adds to `source.left_out`.
 
     Pixels decide which split a picture belongs to: in a small source by their turn among all, so that no split is empty, and
     in a large one by their hash alone, so that not all of it has to be read.
@@ -85,10 +88,16 @@ def _in_split(source: Source, n: int, seed: int, split: str) -> list[tuple[str, 
         rng.shuffle(order)
     different, members = {}, []
     for i, pixels, picture in _readable(source, order):
-        if pixels in different:
-            source.left_out.append(("a copy of another", source.names[i]))
+        asked = source.asked(i) if source.asked else []
+        if source.asked and not asked:
+            source.left_out.append(("without a question and an answer", source.names[i]))
             continue
-        different[pixels] = source.names[i], picture
+        if pixels in different:
+            different[pixels][2].extend(asked)  # a data set may have a row for each question about a picture
+            if not source.asked:
+                source.left_out.append(("a copy of another", source.names[i]))
+            continue
+        different[pixels] = source.names[i], picture, list(asked)
         if not whole and TURN[int(pixels, 16) % len(TURN)] == split:
             members.append(different[pixels])
             if len(members) == n:
@@ -162,3 +171,18 @@ def save_drawn(drawn: Pictures, pictures: Pictures, names: list[str], folder: Pa
             files[i] = f"{folder.name}/{auditor}-{i:05d}.png"
             new.save(folder.parent / files[i])
     return files
+
+
+def stored(folder: Path, files: Sequence[str]) -> list[Image.Image]:
+    """The pictures that stage 02 saved as `files` below `folder`, each opened when it is needed; a file that comes again is the
+    same object."""
+    found = {name: OpenedWhenNeeded(read(folder / name), partial(read, folder / name)) for name in dict.fromkeys(files)}
+    return [found[name] for name in files]
+
+
+def check_splits(source: str, seed: int) -> None:
+    """Raise ValueError if a split of the user's pictures would be empty, which a later stage would notice too late."""
+    if source not in SUPPLIERS["pictures"]:
+        with contextlib.redirect_stdout(None):  # what is left out is said by the stage's own call
+            for split in sorted(set(TURN)):
+                load_pictures(source, 1, seed, split)

@@ -34,9 +34,9 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
     """The probe table, one row per proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
 
     Row i asks about picture i of `drawn`, which is stored at `images[i]` and derived from the one at `sources[i]`. Where the
-    truth is known, a probe is `valid` only if its question has an answer (`truth`), and `verified_failure` is a disagreement
-    in which the target is wrong; elsewhere both columns are null. A probe is invalid where the target's
-    reply raised an error or did not end.
+    question's answer is known (`truth`), `verified_failure` is a disagreement in which the target is wrong; elsewhere both
+    columns are null. A probe is invalid (`valid`) where the target's reply raised an error or did not end and, if the truth
+    is complete, where its question has no answer; it is then no verified failure.
     """
     probes = pd.DataFrame(dict(
         probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], auditor=auditor,
@@ -48,13 +48,14 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
     invalid = [r or (m and f"target {m}") for r, m in zip(invalid, missing, strict=True)]
     known = drawn.truth
     truth = [known.right_answer(i, q) if known else None for i, q in probes["question"].items()]
-    if known:
+    complete = known is not None and known.complete
+    if complete:
         invalid = [r or ("not answerable" if t is None else None) for r, t in zip(invalid, truth, strict=True)]
     probes["truth"] = pd.Series(truth, dtype=object)
     probes["invalid_reason"] = pd.Series(invalid, dtype=object)
     probes["valid"] = pd.Series([r is None for r in invalid], dtype=bool)
     probes["verified_failure"] = pd.Series([
-        bool(v and d and not same_answer(a, t)) if known else None for v, d, a, t in
+        bool(v and d and not same_answer(a, t)) if complete or t is not None else None for v, d, a, t in
         zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, strict=True)], dtype=object)
     probes["seed"] = seed
     return probes
@@ -79,14 +80,15 @@ def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
     judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
                    cascade=panel.llm is None, full_share=0, desc="ceiling")
     failed = {i for (i, q), a, d in zip(pairs, judged["target_answer"], judged["disagrees"], strict=True)
-              if d and not same_answer(a, truth.right_answer(i, q))}
+              if d and (right := truth.right_answer(i, q)) is not None and not same_answer(a, right)}
     return len(failed) / min(n, len(pictures))
 
 
 def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: float | None,
                  training_calls: dict[str, int]) -> pd.DataFrame:
     """Search success by auditor and kind of probe: verified failures per attempt with a 95 % interval clustered by picture, and
-    the counts of the other outcomes. Columns that need the truth are null where it is unknown.
+    the counts of the other outcomes. Columns that need the truth are null where it is unknown; success is out of the
+    `verifiable` attempts, all of them where the truth is complete.
 
     See `attempts` for what an attempt is; all probes count as calls. no_consensus is out of the consensus_asked attempts on
     which every member was asked. label_noise counts disagreements whose consensus is wrong while the target is right, out of the
@@ -107,20 +109,20 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
         row |= dict(zip(("disagrees_low", "disagrees_high"), clustered_proportion(tally(p["disagrees"], p["source_image"]))[1:],
                         strict=True))
         if graded is not None:
-            failures = int(p["verified_failure"].sum())
-            _, low, high = clustered_proportion(tally(p["verified_failure"].astype(bool), p["source_image"]))
-            gaps = graded.set_index("probe_id").loc[p.loc[p["verified_failure"].astype(bool), "probe_id"], "gap"]
+            seen = p[p["verified_failure"].notna()]
+            failures = int(seen["verified_failure"].sum())
+            success, low, high = clustered_proportion(tally(seen["verified_failure"].astype(bool), seen["source_image"]))
+            found = seen.loc[seen["verified_failure"].astype(bool), "probe_id"]
+            gaps = graded.set_index("probe_id").loc[found, "gap"]
             known = p[p["disagrees"] & p["truth"].notna()]
             noise = [same_answer(a, t) for t, a in known[["truth", "target_answer"]].itertuples(index=False)]
-            row |= dict(verified_failures=failures, success=failures / len(p), ci_low=low, ci_high=high,
+            row |= dict(verified_failures=failures, verifiable=len(seen), success=success, ci_low=low, ci_high=high,
                         gaps_found=gaps.nunique(), label_noise=sum(noise), disagreements_known=len(known),
                         consensus_answerable=int(agreed["truth"].notna().sum()))
         rows.append(row)
     columns = ["auditor", "kind", "attempts", "invalid", "consensus_asked", "no_consensus", "disagrees", "disagrees_low",
-               "disagrees_high", "verified_failures",
-               "success", "ci_low", "ci_high", "ceiling", "probing_calls", "training_calls", "gaps_found", "label_noise",
-               "disagreements_known",
-               "consensus_probes", "consensus_answerable"]
+               "disagrees_high", "verified_failures", "verifiable", "success", "ci_low", "ci_high", "ceiling", "probing_calls",
+               "training_calls", "gaps_found", "label_noise", "disagreements_known", "consensus_probes", "consensus_answerable"]
     order = {auditor: i for i, auditor in enumerate(probes["auditor"].unique())}
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.sort_values("auditor", key=lambda auditors: auditors.map(order), kind="stable", ignore_index=True)
@@ -143,7 +145,7 @@ def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: 
 
     `names` are the paths of the source pictures, in the order of `pictures`.
     """
-    failed = probes[probes["verified_failure"].astype(bool)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
+    failed = probes[probes["verified_failure"].eq(True)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
     hits, found = failed.size(), failed["source_image"].nunique()
     shown = {gap.name: {name for i, name in enumerate(names) if pictures.truth.shows(i, gap)} for gap in gaps}
     given = probes.groupby("auditor", sort=False)["source_image"].agg(set)

@@ -23,8 +23,17 @@ class NotTested(Exception):
     """The reason why this run cannot test a claim."""
 
 
+class LeftOut(NotTested):
+    """The run's parameters, or an audit that found nothing, leave out what a claim is about: no fault of the run."""
+
+
 def percent(estimate: Estimate) -> Estimate:
     return Estimate(*(100 * x for x in estimate))
+
+
+def with_interval(estimate: Estimate) -> str:
+    """'81.9 [80.1, 83.5]'; empty if there is no value."""
+    return "" if pd.isna(estimate.value) else f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
 def exactly(count: float) -> Estimate:
@@ -35,9 +44,10 @@ def failures_of(run: Artefacts, auditor: str, kind: str | None = None) -> pd.Dat
     """Verified failures k and attempts n by picture (`stats.tally`); of one kind of probe, or of all."""
     attempts_of(run, auditor, kind)
     tried = attempts(run.probes[(run.probes["auditor"] == auditor) & (run.probes["kind"] == (kind or run.probes["kind"]))])
-    if tried["verified_failure"].isna().all():
-        raise NotTested("it needs the truth or a verifier, and these pictures have neither")
-    return stats.tally(tried["verified_failure"].fillna(False).astype(bool), tried["source_image"])
+    tried = tried[tried["verified_failure"].notna()]
+    if tried.empty:
+        raise NotTested("it needs the truth or a verifier, and these probes have neither")
+    return stats.tally(tried["verified_failure"].astype(bool), tried["source_image"])
 
 
 def success(run: Artefacts, auditor: str) -> Estimate:
@@ -65,13 +75,17 @@ def cost_ratio(run: Artefacts, a: str, b: str) -> Estimate:
 
 def rates(search: pd.DataFrame, verified: bool = True) -> list[Estimate]:
     """The search success of each row of search.csv in percent, or its share of disagreements where nothing was verified."""
-    columns = ("verified_failures", "ci_low", "ci_high") if verified else ("disagrees", "disagrees_low", "disagrees_high")
-    return [percent(Estimate(k / n, low, high)) for n, k, low, high in search[["attempts", *columns]].itertuples(index=False)]
+    if verified:
+        return [percent(Estimate(*row)) for row in search[["success", "ci_low", "ci_high"]].itertuples(index=False)]
+    share = search["disagrees"] / search["attempts"]
+    return [percent(Estimate(*row)) for row in zip(share, search["disagrees_low"], search["disagrees_high"], strict=True)]
 
 
 def attempts_of(run: Artefacts, auditor: str, kind: str | None = None) -> pd.Series:
     rows = run.search if kind else overall(run.search)
     rows = rows[(rows["auditor"] == auditor) & (rows["kind"] == (kind or rows["kind"]))]
+    if kind and kind not in set(run.search.loc[run.search["auditor"].isin(["prompt_only", "trained"]), "kind"]):
+        raise LeftOut(f"no {kind} probes")
     if rows.empty:
         raise NotTested(f"no {kind or ''} probes of the {auditor} auditor")
     return rows.iloc[0]
@@ -109,6 +123,8 @@ def share(tried: pd.DataFrame, among: Callable, of: Callable, what: str) -> Esti
 def valid_questions(run: Artefacts) -> Estimate:
     """Share of the prompt-only auditor's questions that are valid, in percent."""
     attempts_of(run, "prompt_only", "question")
+    if not run.verified:
+        raise NotTested("nobody knows which questions about these pictures have an answer")
     return share(attempts(run.probes[run.probes["auditor"] == "prompt_only"]), lambda p: p["kind"] == "question",
                  lambda p: p["valid"], "a question")
 
@@ -135,6 +151,8 @@ def gaps_found_beyond_random(run: Artefacts) -> Estimate:
 
 def own_types(run: Artefacts, rounds: int = 300) -> Estimate:
     """Number of failure types with at least FOUND failures of the trained auditor; the interval resamples its pictures."""
+    if not run.verified:
+        raise NotTested("it needs verified failures, and these are suspicions")
     mine = run.failures[(run.failures["auditor"] == "trained") & (run.failures["category"] >= 0)]
     if mine.empty:
         return exactly(0)
@@ -193,9 +211,11 @@ def gaps_with_own_type(run: Artefacts) -> Estimate:
 
 def pairs(items: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     """The correctness of two models on the same items, one row per item: suite, skill, gap and bool columns a and b."""
+    if scores.held_out(items):
+        raise NotTested("no suite is about these pictures, so none was scored")
     table = items[items["model"].isin([a, b])].pivot(index=["suite", "item"], columns="model", values="correct")
     if a not in table or b not in table:
-        raise NotTested(f"{a} and {b} were not both scored")
+        raise LeftOut(f"{a} and {b} were not both made and scored")
     about = items.drop_duplicates(["suite", "item"]).set_index(["suite", "item"])
     about = about.reindex(columns=["skill", "gap"])
     return table.astype(bool).join(about).reset_index()
