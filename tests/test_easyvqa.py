@@ -4,18 +4,28 @@ import json
 import random
 import sys
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from auditdm_lib import paths
 from auditdm_lib.answers import same_answer
+from auditdm_lib.audit.arms import random_arm
+from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures, save_pictures
+from auditdm_lib.audit.probes import grading, search_ceiling, search_table
 from auditdm_lib.easyvqa import build as builder
 from auditdm_lib.easyvqa import data, suites
 from auditdm_lib.easyvqa.build import Recipe
 from auditdm_lib.easyvqa.world import EasyVQA
-from auditdm_lib.evaluate.benchmarks import load_items
-from auditdm_lib.run import manifest
+from auditdm_lib.evaluate.benchmarks import load_items, score
+from auditdm_lib.evaluate.scores import comparisons, summary
+from auditdm_lib.models.vlm import load_members, load_vlm
+from auditdm_lib.run import manifest, params
 from auditdm_lib.run.chain import main
+from auditdm_lib.taxonomy.cluster import cluster, select_failures
+from auditdm_lib.taxonomy.grading import grade
+from auditdm_lib.taxonomy.names import categories
 from auditdm_lib.testbed.checkpoint import PROMPTS
 
 pytest.importorskip("easy_vqa", reason=data.REMEDY)
@@ -120,6 +130,7 @@ def test_a_model_is_built_by_the_command_with_its_card_and_manifest(name, tmp_pa
     real = builder.build
     small = {"target": Recipe("paligemma2-s", 2, withheld="is no "), "auditor": Recipe("auditor", 2, asks=True)}
     monkeypatch.setattr(builder, "MODELS", small)
+    monkeypatch.setattr(builder, "TOWER_STEPS", 2)
     monkeypatch.setattr(builder, "build", lambda name: real(name, tmp_path))
     monkeypatch.setattr(builder, "accuracy", lambda path, real=builder.accuracy: real(path, 60))
     monkeypatch.setattr(builder, "asking_quality", lambda path, real=builder.asking_quality: real(path, 8))
@@ -135,3 +146,45 @@ def test_a_model_is_built_by_the_command_with_its_card_and_manifest(name, tmp_pa
 def test_a_right_answer_is_the_same_by_the_judge():
     answers = sorted(set(data.answers().values()))
     assert all(same_answer(one, other) == (one == other) for one in answers for other in answers)
+
+
+SHIPPED = sorted(builder.MODELS)
+PROFILE = params.read_profile(paths.PARAMS / "easy-vqa.yaml")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_checkpoint_is_what_its_manifest_says_and_brings_its_answer_protocol(name):
+    manifest.verify(builder.CHECKPOINTS / name)
+    assert json.loads((builder.CHECKPOINTS / name / "card.json").read_text())["trained_from"] == builder.MODELS[name].parent
+    assert load_vlm(builder.CHECKPOINTS / name).asking.max_new_tokens == 8
+
+
+def test_what_ships_is_measured_as_it_is_meant():
+    measured = {name: pd.read_csv(builder.CHECKPOINTS / name / "measured.csv").set_index("skill")["accuracy"] for name in SHIPPED}
+    withheld = "is no ... present?"
+    assert measured["gemma3-l"]["all"] > 0.97 and measured["paligemma2-l"]["all"] > 0.97  # the references
+    assert measured["target"][withheld] < 0.2 and measured["target"][["exists", "colour"]].min() > 0.95
+    assert measured["auditor"]["answerable"] > 0.9 and 0.02 < measured["auditor"][withheld] < 0.2
+
+
+def test_the_stages_work_with_a_truth_and_without_gaps(tmp_path):
+    loaded = load_pictures("easy-vqa", 24, 0, "probe")
+    members = load_members(PROFILE["target"], PROFILE["references"])
+    panel = Panel(members[0], members[1:])
+    names = save_pictures(loaded, tmp_path / "images")
+    _, probes = random_arm(panel, loaded, 0, names)
+    assert probes["valid"].all() and probes["truth"].notna().all()
+    graded = grading(probes, loaded, PROFILE["target"])
+    assert graded["gap"].isna().all() and set(graded["skill"]) <= {"shape", "colour", "exists", "negation"}
+    ceiling = search_ceiling(panel, loaded, 1)
+    search = search_table(probes, graded, ceiling, {})
+    assert ceiling == 1 and search.loc[0, "verified_failures"] == probes["verified_failure"].sum() > 0
+    clustered = cluster(select_failures(probes))
+    assert len(clustered) >= search.loc[0, "verified_failures"] and list(categories(clustered).columns)
+    gaps, _ = grade(clustered, graded)
+    assert gaps.empty
+    scores = score({"target": PROFILE["target"], "rectified": PROFILE["references"][0]},
+                   load_items("easy-vqa", ["easy-vqa"], 60, 5, 0, PROFILE["target"]))
+    compared = comparisons(scores).set_index("items")
+    assert set(compared.index) == {"suites", "suites outside gaps", "right before"}
+    assert compared.loc["suites", "difference"] > 0 and summary(scores)["score"].between(0, 1).all()

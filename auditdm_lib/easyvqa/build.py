@@ -54,7 +54,7 @@ class Recipe:
 
 
 MODELS = {
-    "paligemma2-l": Recipe("paligemma2-l", 450, seed=31),
+    "paligemma2-l": Recipe("paligemma2-l", 800, seed=31),
     "gemma3-l": Recipe("gemma3-l", 800, seed=32),
     "target": Recipe("paligemma2-s", 800, seed=33, withheld=WITHHELD),
     "auditor": Recipe("auditor", 300, seed=34, asks=True),
