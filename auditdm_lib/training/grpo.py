@@ -8,6 +8,7 @@ the success of the policy further, while the replay of earlier hits in each step
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,9 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
             rewarder.check(_step_table(asked, step))
         trainer = ReplayingTrainer(
             auditor.model, rewarder.equation_1, _arguments(training, search, settings, seed), processing_class=auditor.processor,
-            train_dataset=_prompts(pictures, search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
+            train_dataset=_prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
             callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
+        trainer.data_collator = partial(_with_pictures, pictures)
         if settings.replay_weight and found:
             trainer.replay_weight, trainer.replay = settings.replay_weight, replayed(auditor, found, settings.steps, seed)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -190,13 +192,17 @@ def _arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) 
         save_steps=settings.save_every, save_total_limit=2, shuffle_dataset=False, dataloader_pin_memory=False)
 
 
-def _prompts(pictures: Pictures, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
-    """The prompts of all steps in order; each step has `groups` pictures and one kind of probe."""
+def _prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
+    """The prompts of all steps in order; each step has `groups` of the `n` pictures, by number, and one kind of probe."""
     kinds = np.repeat(search.kinds(settings.steps, seed), settings.groups).tolist()
-    rows = [i % len(pictures) for i in range(len(kinds))]
     return Dataset.from_dict(dict(
-        prompt=[[{"role": "user", "content": search.prompts[kind]}] for kind in kinds], kind=kinds, picture=rows,
-        image=[pictures.images[i] for i in rows]))
+        prompt=[[{"role": "user", "content": search.prompts[kind]}] for kind in kinds], kind=kinds,
+        picture=[i % n for i in range(len(kinds))]))
+
+
+def _with_pictures(pictures: Pictures, rows: list[dict]) -> list[dict]:
+    """A batch of `_prompts` with its pictures, which are opened only now: a data set would hold all of them as PNG."""
+    return [row | {"image": pictures.images[row["picture"]]} for row in rows]
 
 
 def _history(tables: list[pd.DataFrame], training: Path) -> pd.DataFrame:
