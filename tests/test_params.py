@@ -116,7 +116,10 @@ def test_a_hub_id_that_nobody_has_is_a_fault_at_once(monkeypatch):
 def test_pictures_are_the_testbed_a_folder_or_a_data_set(tmp_path):
     assert params.picture_fault("testbed") is params.picture_fault("datasets:beans") is None
     assert "holds no image files" in params.picture_fault(str(tmp_path))
-    (tmp_path / "a.JPG").write_bytes(b"x")
+    for name, words in (("a.JPG", "holds 1 image file; at least 3"), ("b.png", "holds 2 image files; at least 3")):
+        (tmp_path / name).write_bytes(b"x")
+        assert words in params.picture_fault(str(tmp_path))
+    (tmp_path / "c.webp").write_bytes(b"x")
     assert params.picture_fault(str(tmp_path)) is None
 
 
@@ -172,7 +175,12 @@ MEMBERS = {p.name: p for p in (
     Parameter("target", "str", "a", "the audited model"), Parameter("references", "list[str]", ["b"], "the ensemble"),
     Parameter("answer_prompts", "list[str]", [], "how they are asked"),
     Parameter("answer_tokens", "list[int]", [], "[1, 4096] how long they may answer"),
-    Parameter("probes_per_auditor", "int", 5000, "[1, 100000] probes"), Parameter("best_of_n", "int", 8, "[0, 1024] questions"))}
+    Parameter("probes_per_auditor", "int", 5000, "[1, 100000] probes"), Parameter("best_of_n", "int", 8, "[0, 1024] questions"),
+    Parameter("imitation_rounds", "int", 2, "rounds"), Parameter("imitation_pictures", "int", 7000, "pictures"),
+    Parameter("regeneration_share", "float", 0.1, "[0, 1] share"), Parameter("edit_share", "float", 0.2, "[0, 1] share"),
+    Parameter("drawer", "str", "renderer", "what draws"), Parameter("pictures", "str", "testbed", "pictures"),
+    Parameter("suite_source", "str", "testbed", "suites of"), Parameter("suites", "list[str]", ["gap-items"], "suites"),
+    Parameter("must_test", "str", "none", "claims"))}
 
 
 @pytest.mark.parametrize(("values", "words"), [
@@ -181,10 +189,18 @@ MEMBERS = {p.name: p for p in (
     (dict(answer_prompts=["{question}"] * 2), "answer_prompts: 2 values for 3 models; give none, one for all, or one for each"),
     (dict(answer_tokens=[8, 8, 8, 8]), "answer_tokens: 4 values for 3 models"),
     (dict(answer_tokens=[0]), "out of range"), (dict(answer_prompts=["What is it?"]), "'What is it?' has no {question} in it"),
-    (dict(probes_per_auditor=4), "probes_per_auditor: 4 is less than best_of_n = 8")])
+    (dict(probes_per_auditor=4), "probes_per_auditor: 4 is less than best_of_n = 8"),
+    (dict(imitation_pictures=2, imitation_rounds=3), "imitation_pictures: 2 is less than imitation_rounds = 3"),
+    (dict(regeneration_share=0.6, edit_share=0.5), "regeneration_share and edit_share: they add up to 1.1, more than 1"),
+    (dict(pictures="datasets:cats", edit_share=0.1), "edit_share: the drawer 'renderer' cannot redraw or edit the pictures"),
+    (dict(suites=["easy-vqa"], suite_source="testbed"), "suites: testbed has no suite easy-vqa; it has vqav2-mini,"),
+    (dict(pictures="datasets:cats", must_test="smoke"), "set must_test to none")])
 def test_parameters_that_do_not_fit_together_are_refused_before_anything_is_run(values, words):
-    fine = dict(target="a", references=["b", "c"], answer_prompts=[], answer_tokens=[], probes_per_auditor=8, best_of_n=8)
+    fine = dict(target="a", references=["b", "c"], answer_prompts=[], answer_tokens=[], probes_per_auditor=8, best_of_n=8,
+                regeneration_share=0.0, edit_share=0.0, drawer="renderer", pictures="testbed", suite_source="testbed",
+                suites=["gap-items"], must_test="none")
     params.check(fine, MEMBERS, "x.yaml")
+    params.check(fine | dict(regeneration_share=0.4, edit_share=0.6, must_test="smoke"), MEMBERS, "x.yaml")
     params.check(fine | dict(answer_prompts=["{question}!"], answer_tokens=[8, 9, 10]), MEMBERS, "x.yaml")
     with pytest.raises(params.BadParameters) as caught:
         params.check(fine | values, MEMBERS, "x.yaml")

@@ -9,6 +9,7 @@ import ast
 import difflib
 import functools
 import io
+import itertools
 import json
 import math
 import re
@@ -30,6 +31,7 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LARGEST_PROFILE = 100_000  # bytes
+SPLITS = 3  # of the pictures, which share none: audit, probe, test
 RESERVED = {"reference", "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
@@ -163,13 +165,13 @@ def check(values: dict[str, Any], known: dict[str, Parameter], source: str) -> N
             faults.append(f"{name}: unknown parameter; the nearest valid name is `{near[0]}`.")
         elif fault := _fault(value, known[name]):
             faults.append(f"{name}: {fault}")
-    if faults := faults or together(values):
+    if faults := faults or together(values, known):
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise BadParameters("\n  ".join([f"{source}: {count}, nothing was run.", *faults]))
 
 
-def together(values: dict[str, Any]) -> list[str]:
-    """The faults of parameters that are each right alone; of those that `values` holds."""
+def together(values: dict[str, Any], known: dict[str, Parameter] | None = None) -> list[str]:
+    """The faults of parameters that are each right alone; of those that `values` holds. Defaults of `known` suit each other."""
     target, references = values.get("target"), values.get("references") or []
     members, faults = [*([target] if target else []), *references], []
     for i, name in enumerate(members):
@@ -185,7 +187,37 @@ def together(values: dict[str, Any]) -> list[str]:
     if values.get("best_of_n", 0) > values.get("probes_per_auditor", math.inf):
         faults.append(f"probes_per_auditor: {values['probes_per_auditor']} is less than best_of_n = {values['best_of_n']}, the "
                       "questions about one picture: raise it, or lower best_of_n (0 skips this arm).")
+    if values.get("imitation_rounds", 0) > values.get("imitation_pictures", math.inf):
+        faults.append(f"imitation_pictures: {values['imitation_pictures']} is less than imitation_rounds = "
+                      f"{values['imitation_rounds']}, which need a picture each: raise it, or lower imitation_rounds.")
+    return faults + _about_pictures(values, known or {})
+
+
+def _about_pictures(values: dict[str, Any], known: dict[str, Parameter]) -> list[str]:
+    """The faults of what is asked of `pictures`: kinds of probe that nothing can draw, suites that their supplier has not, and
+    claims about another supplier's suites."""
+    faults, source = [], values.get("pictures")
+    shares = {name: values[name] for name in ("regeneration_share", "edit_share") if values.get(name)}
+    if sum(shares.values()) > 1 + 1e-9:
+        faults.append(f"{' and '.join(shares)}: they add up to {sum(shares.values()):g}, more than 1; lower one of them.")
+    if shares and source and "drawer" in values and not can_draw(values["drawer"], source):
+        faults.append(f"{' and '.join(shares)}: the drawer {values['drawer']!r} cannot redraw or edit the pictures "
+                      f"{source!r}: set regeneration_share and edit_share to 0.")
+    suites, supplied = values.get("suites"), values.get("suite_source")
+    chosen = any(name not in known or values.get(name) != known[name].default for name in ("suites", "suite_source"))
+    if suites and chosen and supplied == source:  # of other pictures no suite is scored
+        there = protocols.supplier("suite_source", supplied).suite_names()
+        faults += [f"suites: {supplied} has no suite {name}; it has {', '.join(there)}." for name in suites if name not in there]
+    if values.get("must_test", "none") != "none" and supplied and source and supplied != source:
+        faults.append(f"must_test: the claims of {values['must_test']!r} are about the suites of {supplied}, which say nothing "
+                      f"about the pictures {source!r}: set must_test to none.")
     return faults
+
+
+def can_draw(drawer: str, source: str) -> bool:
+    """Whether a drawer can redraw and edit the pictures of a source. One that draws what it supplies is not imported for it."""
+    module = protocols.SUPPLIERS["drawer"][drawer]
+    return protocols.SUPPLIERS["pictures"].get(source) == module or protocols.supplier("drawer", drawer).can_draw(source)
 
 
 def same_model(name: str, other: str) -> bool:
@@ -286,6 +318,10 @@ def picture_fault(name: str) -> str | None:
     if not path.is_dir():
         return (f"there is no picture folder {name}; give {', '.join(map(repr, protocols.SUPPLIERS['pictures']))}, a folder of "
                 "images, or `datasets:NAME`.")
-    if not any(p.suffix.lower() in IMAGES for p in path.rglob("*")):
+    found = sum(1 for _ in itertools.islice((p for p in path.rglob("*") if p.suffix.lower() in IMAGES), SPLITS))
+    if not found:
         return f"the folder {name} holds no image files."
+    if found < SPLITS:
+        return (f"the folder {name} holds {found} image file{'s' * (found > 1)}; at least {SPLITS} are needed, to train, probe "
+                "and test.")
     return None
