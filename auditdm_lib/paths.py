@@ -39,7 +39,7 @@ CHAIN = (
     Step("03_cluster_failures", "03_taxonomy", ("02_probes",), seconds=lambda p: 10),
     Step("04_rectify_target", "04_rectified", ("02_probes",), megabytes=60, seconds=lambda p: (
         15 + 0.0016 * 2 * p["rectify_steps"] * p["rectify_batch"])),
-    Step("05_evaluate", "05_scores", ("04_rectified",), seconds=lambda p: (
+    Step("05_evaluate", "05_scores", ("02_probes", "04_rectified"), seconds=lambda p: (
         10 + 0.001 * (3 + len(p["references"])) * p["items_per_suite"] * len(p["suites"]))),
     Step("06_figures_and_tables", "figures",
          ("01_auditor", "02_probes", "03_taxonomy", "04_rectified", "05_scores"), (PAPER_VALUES,), lambda p: 12, 20),

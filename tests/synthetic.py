@@ -96,7 +96,8 @@ def arms(n: int = 1000, seed: int = 0) -> pd.DataFrame:
             probe_id=[f"{auditor}-0-{i:05d}" for i in range(n)], auditor=auditor, kind=kind, question="what colour is it?",
             image=(pictures := [f"images/{i:05d}.png" for i in range(n)]), source_image=pictures,
             target_answer=answer, consensus="red", truth="red",
-            disagrees=failed, valid=True, verified_failure=failed.astype(object))))
+            reference_answers=[["red", "red"]] * n, in_full=True, disagrees=failed, valid=True,
+            verified_failure=failed.astype(object))))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -158,6 +159,7 @@ def make_run(folder: Path, n: int = 600) -> Run:
     probes = found.assign(kind="question", disagrees=True, valid=True, truth=found["consensus"], verified_failure=True,
                           reference_answers=[[c, c] for c in found["consensus"]])
     clustered = cluster.cluster(cluster.select_failures(probes))
+    clustered = clustered.merge(probes[["probe_id", "reference_answers", "verified_failure"]], on="probe_id")
     gaps, agreement = grading.grade(clustered, found[["probe_id", "gap"]])
     hits = pd.DataFrame([dict(auditor=a, gap=g, hits=h) for a in ("random", "prompt_only", "trained")
                          for g, h in zip(GAPS, [30, 25, 20, 15, 10, 8, 6, 2, 0], strict=True)])

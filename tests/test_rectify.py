@@ -63,9 +63,13 @@ def test_pair_asked_twice_enters_once():
 @pytest.mark.parametrize("table, missing", [
     (probes(0, 100, 0), "failures"), (probes(10, 0, 0, 0), "agreements"),
     (probes(40, 100, 0), "un-audited questions")])
-def test_empty_pool_is_named(table, missing):
-    with pytest.raises(ValueError, match=f"no {missing} with a consensus"):
-        rectify.training_sets(table, 0.5, ["random"], seed=0)
+def test_an_empty_pool_is_named_and_nothing_is_rectified(table, missing, tmp_path, capsys):
+    sets = rectify.training_sets(table, 0.5, ["random"], seed=0)
+    assert f"no {missing} with a consensus" in capsys.readouterr().out and [len(rows) for rows in sets] == [0, 0]
+    data = rectify.to_dataset(sets[0], tmp_path)
+    data.save_to_disk(tmp_path / "data")
+    history = rectify.finetune("no/model", data, tmp_path / "model", 3, 8, 1e-3, 4, 0)
+    assert history.empty and not (tmp_path / "model").exists()
 
 
 @pytest.fixture(scope="module", params=sorted(tiny_models.BUILDERS))

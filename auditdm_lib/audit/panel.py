@@ -111,6 +111,19 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
             target.unfinished, target.failed, strict=True)], dtype=object)))
 
 
+def agreement(member: VLM, name: str, images: list[Image.Image], questions: list[str], agreed: list[str],
+              llm: LLM | None = None) -> pd.DataFrame:
+    """A member's short answer to question i about image i (None: an error or unfinished), and whether it is `agreed[i]` by the
+    judge D: answer, agrees."""
+    given = _ask(member, images, questions, name, name)
+    if given.failure:
+        warnings.warn(f"{sum(given.failed)} answers of the {name} are missing because it raised an error: {given.failure}",
+                      stacklevel=2)
+    same = _same_by(llm, {i: (q, [given.answers[i], agreed[i]]) for i, q in enumerate(questions)})
+    agrees = [a is not None and not disagrees(a, agreed[i], same(i)) for i, a in enumerate(given.answers)]
+    return pd.DataFrame(dict(answer=pd.Series(given.answers, dtype=object), agrees=pd.Series(agrees, dtype=bool)))
+
+
 @dataclass
 class _Given:
     """What a member gave to each question: its short answer (None: not asked, unfinished or an error), whether its reply did not

@@ -128,6 +128,12 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     return table.sort_values("auditor", key=lambda auditors: auditors.map(order), kind="stable", ignore_index=True)
 
 
+def all_verified(probes: pd.DataFrame) -> bool:
+    """Whether a truth said of every disagreement if the target is wrong. Else disagreements are suspicions."""
+    known, differ = probes["verified_failure"].notna(), probes["disagrees"].astype(bool)
+    return bool(known[differ].all() if differ.any() else known.any())
+
+
 def attempts(probes: pd.DataFrame) -> pd.DataFrame:
     """The probes that count as attempts: each one, but of the questions of a best-of-n arm about a picture only the first that
     disagrees, or else the first."""

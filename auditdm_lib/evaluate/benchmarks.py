@@ -21,6 +21,7 @@ METRICS = {  # a suite's metric -> the score of one prediction against its accep
     "exact_match": metrics.exact_match, "circular": metrics.exact_match, "vqa_accuracy": metrics.vqa_accuracy,
     "anls": metrics.anls, "relaxed_accuracy": metrics.relaxed_accuracy, "iou": metrics.iou, "accuracy": metrics.polled,
     "mme": metrics.polled_by_mme, "cider_d": metrics.cider_d}  # CIDEr-D scores all captions of a suite together
+COLUMNS = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
 CIDER_BEST = 10  # maximum of CIDEr-D
 RIGHT, RIGHT_CAPTION = 0.5, 0.1  # an item is correct from this score on: a half, and for captions 100 CIDEr points
 
@@ -50,8 +51,7 @@ def load_items(suite_source: str, names: list[str], per_suite: int, per_gap: int
 
 def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 128,
           asked: dict[str, dict] | None = None) -> pd.DataFrame:
-    """Every model's answer to every item: model, suite, item, group, metric, score, correct, question, expected, answer, skill,
-    gap.
+    """Every model's answer to every item (COLUMNS).
 
     `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id, `asked` some roles to what replaces fields
     of its `Asking`. Only one model is in memory at a time. An answer is the whole reply without its thinking, since each metric
@@ -65,8 +65,7 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
         scores = pd.concat([_scores(part.assign(answer=answers)) for _, part in items.groupby("suite", sort=False)])
         threshold = items["metric"].eq("cider_d").map({True: RIGHT_CAPTION, False: RIGHT})
         tables.append(items.assign(model=role, answer=answers, score=scores, correct=scores >= threshold))
-    columns = ["model", "suite", "item", "group", "metric", "score", "correct", "question", "expected", "answer", "skill", "gap"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    return pd.concat(tables, ignore_index=True)[COLUMNS]
 
 
 def _answers(vlm: VLM, items: pd.DataFrame, batch_size: int, role: str) -> pd.Series:

@@ -3,13 +3,20 @@
 The items come from `benchmarks.score`: model, suite, item, group, metric, score, correct, answer, expected, skill, gap.
 """
 
+import numpy as np
 import pandas as pd
 
 from auditdm_lib import stats
 from auditdm_lib.evaluate.metrics import pope
 
 GAP_ITEMS = "gap-items"  # questions inside the planted gaps, on pictures that were not used in training
+AGREEMENT = "agreement"  # the metric of `held_out`: with the consensus of the references, whose truth nobody knows
 ROUNDS = 500  # bootstrap resamples
+
+
+def held_out(items: pd.DataFrame) -> bool:
+    """Whether the items are held-out questions scored against the consensus, and no suites; true also if none was scored."""
+    return bool(items["metric"].eq(AGREEMENT).all())
 
 
 def headlines(items: pd.DataFrame, model: str) -> dict[str, stats.Estimate]:
@@ -27,12 +34,14 @@ def summary(items: pd.DataFrame) -> pd.DataFrame:
     """Scores by model and suite: model, suite, metric, n (groups of items), score, ci_low, ci_high (all in 0-1).
 
     The first row of a suite is its headline metric. The row `average` is the mean of the headline scores without the gap
-    items, as in Figure 2 of the paper. Intervals are Wilson's if every group scores 0 or 1, else a bootstrap over the groups.
+    items, as in Figure 2 of the paper; held-out questions have none. Intervals are Wilson's if every group scores 0 or 1, else a
+    bootstrap over the groups; agreement has one clustered by picture.
     """
     rows = [(role, suite, metric, n, *estimate) for (role, suite), part in items.groupby(["model", "suite"], sort=False)
             for metric, n, estimate in _measures(part)]
     groups = items[items["suite"] != GAP_ITEMS].groupby(["model", "suite"])["group"].nunique().groupby("model").sum()
-    rows += [(role, "average", "mean", groups[role], *average(items, role)) for role in items["model"].unique()]
+    if not held_out(items):
+        rows += [(role, "average", "mean", groups[role], *average(items, role)) for role in items["model"].unique()]
     return pd.DataFrame(rows, columns=["model", "suite", "metric", "n", "score", "ci_low", "ci_high"])
 
 
@@ -42,6 +51,8 @@ def _measures(part: pd.DataFrame) -> list[tuple[str, int, stats.Estimate]]:
     MME's three are means over its tasks, which are the skills of the items: each counts the same, however many items it has.
     """
     metric, groups = part["metric"].iloc[0], part.groupby("group", sort=True)["score"]
+    if metric == AGREEMENT:
+        return [(metric, len(groups), stats.clustered_proportion(stats.tally(part["score"], part["group"])))]
     tasks = _tasks(part)
     measured = {metric: _by_group(part)}
     if metric == "circular":
@@ -95,25 +106,37 @@ def _mean(scores: pd.Series, tasks: pd.Series | None = None) -> stats.Estimate:
 def comparisons(items: pd.DataFrame, baseline: str = "target") -> pd.DataFrame:
     """Each other model against the baseline on the same items: model, items, n, before, after, difference.
 
-    The difference in accuracy (column `correct`) has a paired interval (ci_low, ci_high). `items` names the subset: the gap
-    items, all suites, the suites' items outside any planted gap, and, of all items, those that the baseline had right
-    (`before` is 1 there by construction, so the accuracy falls a little by chance alone).
+    The difference in accuracy (column `correct`) has a paired interval (ci_low, ci_high), by group where groups have several
+    items. `items` names the subset: the gap items, all suites, the suites' items outside any planted gap, and, of all items,
+    those that the baseline had right (`before` is 1 there by construction, so the accuracy falls a little by chance alone). For
+    held-out questions there is a row for each suite instead.
     """
+    rows, columns = [], ["model", "items", "n", "before", "after", "difference", "ci_low", "ci_high"]
+    if items.empty:
+        return pd.DataFrame(rows, columns=columns)
     table = items.pivot(index=["suite", "item"], columns="model", values="correct").astype(bool)
-    gap = items.drop_duplicates(["suite", "item"]).set_index(["suite", "item"])["gap"].reindex(table.index)
-    in_suites = table.index.get_level_values("suite") != GAP_ITEMS
-    subsets = {GAP_ITEMS: ~in_suites, "suites": in_suites,
-               "suites outside gaps": in_suites & gap.isna().to_numpy(),
-               "right before": table[baseline].to_numpy()}
-    rows = []
+    about = items.drop_duplicates(["suite", "item"]).set_index(["suite", "item"])[["gap", "group"]].reindex(table.index)
+    suite = table.index.get_level_values("suite")
+    if held_out(items):
+        subsets = {name: suite == name for name in suite.unique()}
+    else:
+        subsets = {GAP_ITEMS: suite == GAP_ITEMS, "suites": suite != GAP_ITEMS,
+                   "suites outside gaps": (suite != GAP_ITEMS) & about["gap"].isna().to_numpy(),
+                   "right before": table[baseline].to_numpy()}
     for role in dict.fromkeys(items["model"]):
         for name, rows_in in subsets.items():
             pair = table.loc[rows_in, [baseline, role]].to_numpy()
             if role != baseline and len(pair):
-                change = stats.paired_difference(pair[:, 1], pair[:, 0])
+                change = _difference(pair[:, 1], pair[:, 0], suite[rows_in] + "/" + about.loc[rows_in, "group"])
                 rows.append((role, name, len(pair), *pair.mean(axis=0), *change))
-    columns = ["model", "items", "n", "before", "after", "difference", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _difference(a: np.ndarray, b: np.ndarray, groups: pd.Series) -> stats.Estimate:
+    """mean(a) - mean(b) of boolean arrays over the same items, paired by item, or by group where groups have several."""
+    if groups.is_unique:
+        return stats.paired_difference(a, b)
+    return stats.clustered_difference(*(stats.tally(pd.Series(marks), groups) for marks in (a, b)))
 
 
 def _f1(group: pd.DataFrame) -> stats.Estimate:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from auditdm_lib.audit.probes import all_verified
+from auditdm_lib.evaluate.scores import held_out
+
 
 @dataclass(frozen=True)
 class Artefacts:
@@ -19,6 +22,17 @@ class Artefacts:
     gaps: pd.DataFrame | None  # 03_taxonomy/grading.csv, testbed only
     agreement: pd.DataFrame | None  # 03_taxonomy/agreement.csv, testbed only
     items: pd.DataFrame  # 05_scores/items.parquet
+    held_out: pd.DataFrame | None = None  # 05_scores/held_out.csv, if no suite is about the pictures
+
+    @property
+    def verified(self) -> bool:
+        """Whether a truth verified the failures; else a disagreement is a suspicion."""
+        return all_verified(self.probes)
+
+    @property
+    def suites_scored(self) -> bool:
+        """Whether the models were scored on suites, and not on held-out questions."""
+        return not held_out(self.items)
 
 
 def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts:
@@ -34,4 +48,4 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
         failures=clustered.merge(asked, on="probe_id", validate="one_to_one"),
         categories=pd.read_parquet(taxonomy / "categories.parquet"),  # categories.csv is for people, its texts made safe
         gaps=read_optional(taxonomy / "grading.csv"), agreement=read_optional(taxonomy / "agreement.csv"),
-        items=pd.read_parquet(scores / "items.parquet"))
+        items=pd.read_parquet(scores / "items.parquet"), held_out=read_optional(scores / "held_out.csv"))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from auditdm_lib.results import measures
 from auditdm_lib.results.artefacts import Artefacts
-from auditdm_lib.results.measures import NotTested
+from auditdm_lib.results.measures import LeftOut, NotTested
 from auditdm_lib.stats import Estimate
 
 HOLDS, FAILS, UNDECIDED, NOT_TESTED = "holds", "does not hold", "undecided", "not tested"
@@ -45,22 +45,31 @@ class Claim:
 def evaluate(run: Artefacts, paper: Values, must_test: str = "none") -> pd.DataFrame:
     """The claims table (COLUMNS), one row per claim, rounded to three decimals.
 
-    `must_test` names a row of MUST_TEST. Raises RuntimeError if the run cannot test a claim of that row; claims about planted
-    gaps are asked only of a target that has some.
+    `must_test` names a row of MUST_TEST. Raises RuntimeError if the run cannot test a claim of that row, unless its parameters
+    leave out what the claim is about or the audit found nothing; claims about planted gaps are asked only of a target that has
+    some.
     """
     required, rows = MUST_TEST.get(must_test, set()) - (set() if run.hits is not None else ABOUT_GAPS), []
+    required = required if len(run.failures) else set()
     for name, claim in CLAIMS.items():
         try:
-            estimate, reads = claim.measure(run), claim.reads
+            estimate, reads = known(claim.measure(run)), claim.reads
             limits = [bound(paper, run) if callable(bound) else bound for bound in (claim.least, claim.most)]
             verdict = verdict_of(estimate, *limits)
         except NotTested as reason:
-            if name in required:
+            if name in required and not isinstance(reason, LeftOut):
                 raise RuntimeError(f"This run must test “{claim.worded(paper)}” (must_test: {must_test}), but "
                                    f"{reason}.") from None
             estimate, verdict, reads = Estimate(np.nan, np.nan, np.nan), NOT_TESTED, f"{claim.reads}: {reason}"
         rows.append((claim.worded(paper), claim.paper(paper), *estimate, verdict, reads))
     return pd.DataFrame(rows, columns=COLUMNS).round(3)
+
+
+def known(estimate: Estimate) -> Estimate:
+    """The estimate; raises LeftOut for a ratio of nothing to nothing."""
+    if np.isnan(estimate.value):
+        raise LeftOut("no failure was found on either side")
+    return estimate
 
 
 def verdict_of(estimate: Estimate, least: float, most: float) -> str:

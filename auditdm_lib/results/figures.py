@@ -14,6 +14,7 @@ from PIL import Image
 
 from auditdm_lib import stats
 from auditdm_lib.audit.probes import overall
+from auditdm_lib.evaluate import scores
 from auditdm_lib.results import measures
 from auditdm_lib.shown import drawable
 
@@ -112,6 +113,27 @@ def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 
 @_styled
+def fig_held_out(items: pd.DataFrame) -> Figure:
+    """Agreement of each model with the consensus of the references on held-out questions, by suite, with intervals by picture."""
+    figure, suites = _figure(8.5, 4.2), list(items["suite"].unique())
+    axis, roles = figure.add_subplot(), list(items["model"].unique())
+    for i, role in enumerate(roles):
+        mine = scores.headlines(items, role)
+        _bars(axis, np.arange(len(suites)) + (i - (len(roles) - 1) / 2) * 0.26, [measures.percent(mine[s]) for s in suites],
+              [COLOUR[role]] * len(suites), width=0.24)
+        axis.containers[-2][0].set_label(LABEL[role].replace("\n", " "))
+    names = {"held-out": "random questions", "held-out-failures": "questions on which the target\ndisagreed elsewhere"}
+    axis.set(xticks=range(len(suites)), xticklabels=[names.get(suite, suite) for suite in suites], ylim=(0, 112),
+             yticks=range(0, 101, 20), ylabel="same answer as the references (%)")
+    axis.set_title("Agreement with the references on pictures that no earlier stage saw", pad=24)
+    if roles:
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
+    else:
+        axis.text(0.5, 0.5, "no held-out question had a consensus", ha="center", transform=axis.transAxes)
+    return figure
+
+
+@_styled
 def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     """Figure 4: for each skill, the shares of its failures made by the target and by reference 1 (each row adds up to 100 %).
 
@@ -149,7 +171,8 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
 def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """Search success of each auditor with its interval, its ceiling, and the paper's values.
 
-    If failures cannot be verified, the share of disagreements is shown instead, with a label that states it.
+    If failures cannot be verified, the share of disagreements is shown instead, with a label that states it. Values that `paper`
+    lacks are left out.
     """
     search = overall(search)
     search = search[~search["auditor"].str.fullmatch(MILESTONES)].reset_index(drop=True)
@@ -166,8 +189,7 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     series = {"prompt_only": "prompt-only auditor", "trained": "AuditDM"}
     printed = paper[paper["item"] == "search_success"].set_index("series")["value"]
     for place, auditor in zip(x, search["auditor"], strict=True):
-        if verified and auditor in series:
-            value = printed[series[auditor]]
+        if verified and (value := printed.get(series.get(auditor))) is not None:
             axis.plot(place + 0.36, value, "D", color="black", markersize=6, clip_on=False, zorder=4,
                       label="the paper (other models and pictures)" if auditor == "trained" else None)
             axis.annotate(f"{value:.1f}", (place + 0.36, value), (7, 0), textcoords="offset points", va="center", fontsize=8)
@@ -177,7 +199,8 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     axis.set(xticks=x, xticklabels=[f"{a}\n{c}" for a, c in zip(names, calls, strict=True)],
              xlim=(-0.6, len(search) - 0.2), ylim=(0, 118), yticks=range(0, 101, 20),
              ylabel="verified failures per attempt (%)" if verified else "disagreements per attempt, not verified (%)")
-    axis.set_title("Search success: how often one probe exposes the target", pad=24)
+    axis.set_title("Search success: how often one probe exposes the target" if verified else
+                   "How often the target disagrees with the consensus of the references", pad=24)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     return figure
@@ -186,6 +209,7 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 @_styled
 def fig_kinds(search: pd.DataFrame) -> Figure:
     """Search success of the untrained and the trained auditor by kind of probe, with intervals."""
+    search = search[search["auditor"].isin(["prompt_only", "trained"])]
     kinds = [kind for kind in ("question", "regeneration", "edit") if kind in set(search["kind"])]
     figure = _figure(6.4, 4.2)
     axis = figure.add_subplot()
@@ -199,7 +223,8 @@ def fig_kinds(search: pd.DataFrame) -> Figure:
              "edit": "question about\nan edited picture"}
     axis.set(xticks=range(len(kinds)), xticklabels=[names[kind] for kind in kinds], ylim=(0, 112), yticks=range(0, 101, 20),
              ylabel=f"{COUNTED[counted]} per attempt (%)")
-    axis.set_title("Search success by kind of probe", pad=24)
+    axis.set_title(f"{COUNTED[counted].capitalize()} by kind of probe" if counted == "disagrees" else
+                   "Search success by kind of probe", pad=24)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     return figure
 
@@ -233,8 +258,8 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
 
 
 @_styled
-def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
-    """Sizes of the `most` largest failure types by name, with one example each."""
+def fig_categories(categories: pd.DataFrame, most: int = 20, verified: bool = True) -> Figure:
+    """Sizes of the `most` largest failure types by name, with one example each; called suspicions where nothing was verified."""
     table = categories.head(most).iloc[::-1].reset_index(drop=True)
     figure = _figure(10, 1.6 + 0.52 * max(len(table), 1))
     axis = figure.add_subplot()
@@ -242,13 +267,16 @@ def fig_categories(categories: pd.DataFrame, most: int = 20) -> Figure:
     labels = []
     for i, row in table.iterrows():
         axis.annotate(f"{row['size']:,}", (row["size"], i), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        example = f"e.g. “{row['example_question']}” right: {row['example_consensus']}, target: {row['example_target']}"
+        example = (f"e.g. “{row['example_question']}” {'right' if verified else 'references'}: {row['example_consensus']}, "
+                   f"target: {row['example_target']}")
         labels.append(f"{drawable(row['name'], 74)}\n{drawable(example, 84)}")
     axis.set_yticks(range(len(table)), labels, fontsize=8)
-    axis.set(xlabel="failures (probes)", xlim=(0, 1.1 * max([1, *table["size"]])), ylim=(-0.6, max(len(table), 1) - 0.4))
-    axis.set_title("Failure types found, each with an example below its name")
+    axis.set(xlabel="failures (probes)" if verified else "suspicions (probes)",
+             xlim=(0, 1.1 * max([1, *table["size"]])), ylim=(-0.6, max(len(table), 1) - 0.4))
+    axis.set_title(f"{'Failure types' if verified else 'Types of suspicion'} found, each with an example below its name")
     if table.empty:
-        axis.text(0.5, 0.5, "no failure type was found", ha="center", transform=axis.transAxes)
+        axis.text(0.5, 0.5, f"no {'failure type' if verified else 'type of suspicion'} was found", ha="center",
+                  transform=axis.transAxes)
     left_out = len(categories) - len(table)
     if left_out:
         axis.annotate(f"and {left_out} smaller types", (0.98, 0.04), xycoords="axes fraction", ha="right", fontsize=8)
@@ -274,12 +302,15 @@ def fig_cost(search: pd.DataFrame) -> Figure:
         name = LABEL.get(row.auditor, row.auditor.replace("_", " ")).replace("\n", " ")
         training = f" after {row.training_calls:,.0f} in training" if row.training_calls else ""
         axis.plot(wanted, row.training_calls + each * wanted, color=COLOUR.get(row.auditor, OKABE["yellow"]),
-                  label=f"{name}: {each:.1f} per failure{training}")
+                  label=f"{name}: {each:.1f} per {COUNTED[counted].split()[-1].removesuffix('s')}{training}")
     axis.set(xscale="log", yscale="log", xlabel=f"number of {COUNTED[counted]}", ylabel="calls of the target")
     for ticks in (axis.xaxis, axis.yaxis):
         ticks.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axis.set_title("Calls of the target for a number of failures")
-    axis.legend(fontsize=8, loc="upper left")
+    axis.set_title(f"Calls of the target for a number of {COUNTED[counted].split()[-1]}")
+    if axis.lines:
+        axis.legend(fontsize=8, loc="upper left")
+    else:
+        axis.text(0.5, 0.5, f"no {COUNTED[counted].removesuffix('s')}", ha="center", transform=axis.transAxes)
     return figure
 
 
@@ -312,7 +343,7 @@ def fig_training(history: pd.DataFrame) -> Figure:
 
 
 @_styled
-def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: int = 2) -> Figure:
+def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: int = 2, verified: bool = True) -> Figure:
     """Example failures: the picture (enlarged by nearest neighbour), the question, the consensus and the target's answer.
 
     First one example of each failure type, the largest types first, then further ones. `pictures` is the folder that the
@@ -322,12 +353,13 @@ def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: i
     turn = typed.groupby("category").cumcount()
     shown = typed.assign(turn=turn).sort_values(["turn", "category"], kind="stable").head(columns * rows)
     figure = _figure(2.3 * columns, 3.35 * rows + 0.7)
-    figure.suptitle("Failures found by the audit: the references agree, the target disagrees", fontweight="bold", fontsize=11)
+    figure.suptitle(f"{'Failures found by the audit' if verified else 'Suspicions'}: the references agree, the target disagrees",
+                    fontweight="bold", fontsize=11)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in grid:
         axis.axis("off")
     if shown.empty:
-        figure.text(0.5, 0.5, "no failure type was found", ha="center")
+        figure.text(0.5, 0.5, f"no {'failure type' if verified else 'type of suspicion'} was found", ha="center")
     for axis, row in zip(grid, shown.itertuples(), strict=False):
         with Image.open(pictures / row.image) as picture:
             axis.imshow(picture.convert("RGB"), interpolation="nearest")

@@ -5,11 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from auditdm_lib.audit.probes import overall
-from auditdm_lib.evaluate.scores import GAP_ITEMS, headlines
+from auditdm_lib.evaluate.scores import GAP_ITEMS, headlines, held_out
 from auditdm_lib.results import measures
 from auditdm_lib.results.artefacts import Artefacts
+from auditdm_lib.results.measures import with_interval
 from auditdm_lib.shown import one_line, write_csv
-from auditdm_lib.stats import Estimate, proportion
+from auditdm_lib.stats import proportion
 
 
 def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
@@ -29,24 +30,20 @@ def write(table: pd.DataFrame, folder: Path, name: str) -> None:
     (folder / f"{name}.tex").write_text(text, encoding="utf-8")
 
 
-def with_interval(estimate: Estimate) -> str:
-    """'81.9 [80.1, 83.5]'; empty if there is no value."""
-    return "" if pd.isna(estimate.value) else f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
-
-
 def scores(items: pd.DataFrame) -> pd.DataFrame:
     """The headline score of each suite in percent with its interval: one row per model, one column per suite, then their
-    average and the gap items."""
+    average and the gap items, which held-out questions have not."""
     rows = []
     for model in items["model"].unique():
         row = {"model": model}
         for suite, estimate in headlines(items, model).items():
             if suite != GAP_ITEMS:
                 row[suite] = with_interval(measures.percent(estimate))
-        row["average of suites"] = with_interval(measures.suite_average(items, model))
-        row[GAP_ITEMS] = with_interval(measures.gap_score(items, model))
+        if not held_out(items):
+            row["average of suites"] = with_interval(measures.suite_average(items, model))
+            row[GAP_ITEMS] = with_interval(measures.gap_score(items, model))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["model"])
 
 
 def search(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,10 +13,10 @@ CATEGORY_COLUMNS = ["category", "name", "description", "size", "share", "example
                     "example_consensus", "example_target"]
 
 
-def categories(clustered: pd.DataFrame) -> pd.DataFrame:
+def categories(clustered: pd.DataFrame, verified: bool = True) -> pd.DataFrame:
     """One row per failure type, largest first, with CATEGORY_COLUMNS: a name in plain words, a description, size, share of
     all failures (0-1), the ids of up to five examples (the first ones in the table, separated by spaces) and the texts of the
-    first example."""
+    first example. Where nothing verified the failures, the description calls them suspicions."""
     clustered = clustered.assign(**{name: one_wording(clustered[name]) for name in ("consensus", "target_answer")})
     total, table = len(clustered), []
     for category, rows in clustered[clustered["category"] >= 0].groupby("category", sort=True):
@@ -27,7 +27,8 @@ def categories(clustered: pd.DataFrame) -> pd.DataFrame:
         answers = ", ".join(f"“{a}” answered “{b}” ({n})" for (a, b), n in pairs)
         table.append((
             category, f"“{form}” {error}",
-            f"{len(rows)} of {total} failures ask “{form}” or the like; right and wrong answers: {answers}. "
+            f"{len(rows)} of {total} {'failures' if verified else 'suspicions'} ask “{form}” or the like; "
+            f"{'right and wrong answers' if verified else 'the references and the target'}: {answers}. "
             f"For instance “{first['question']}”.",
             len(rows), len(rows) / total, " ".join(usual["probe_id"].head(5)),
             first["question"], first["consensus"], first["target_answer"]))
@@ -76,13 +77,18 @@ def _error(rows: pd.DataFrame) -> str:
     return f"{listed} said as {wrong}"
 
 
-def report(clustered: pd.DataFrame, table: pd.DataFrame) -> str:
-    """The failure types as a Markdown report; it states if there is no failure or no type. No text acts as markup."""
+def report(clustered: pd.DataFrame, table: pd.DataFrame, verified: bool = True) -> str:
+    """The failure types as a Markdown report; it states if there is no failure or no type, and speaks of suspicions where nothing
+    was `verified`. No text acts as markup."""
     total, lone = len(clustered), int((clustered["category"] < 0).sum())
-    found = f"{total} failure{'s' if total > 1 else ''}"
-    lines = ["# Failure types", ""]
+    one = "failure" if verified else "suspicion"
+    found = f"{total} {one}{'s' if total > 1 else ''}"
+    lines = ["# Failure types" if verified else "# Types of suspicion", ""]
+    if not verified:
+        lines += ["The truth about these pictures is unknown: the target differs here from the consensus of the references, and "
+                  "either may be right.", ""]
     if total == 0:
-        return "\n".join([*lines, "No failure was found: nowhere did the target differ from the consensus.", ""])
+        return "\n".join([*lines, f"No {one} was found: nowhere did the target differ from the consensus.", ""])
     if table.empty:
         lines += [f"{found}, too few alike to make a type of at least {SMALLEST}.", ""]
     else:

@@ -29,7 +29,7 @@ def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: 
     The answer is the consensus. The audited set holds disagreements of all auditors (`failure_share` of the rows) and, as
     rehearsal, agreements, so that the target does not forget what it had right. The control set holds questions of
     `control_auditors`, whatever the target answered. Each pair of image and question enters a set at most once, and a probe
-    without consensus never. The smallest of the three pools limits the size. Raises ValueError if one of them is empty.
+    without consensus never. The smallest of the three pools limits the size. If one is empty, which is printed, so are both sets.
     """
     labelled = probes[probes["consensus"].notna()]
     distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (
@@ -38,7 +38,7 @@ def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: 
     pools = {"failures": distinct[failed], "agreements": distinct[~failed], "un-audited questions": control}
     for name, pool in pools.items():
         if pool.empty:
-            raise ValueError(f"The probes hold no {name} with a consensus: run stage 02 with more probes.")
+            print(f"The probes hold no {name} with a consensus, so nothing is rectified; more probes in stage 02 may find some.")
     size = int(min(len(pools["failures"]) / failure_share, len(pools["agreements"]) / (1 - failure_share),
                    len(control)))
     found = round(size * failure_share)
@@ -61,8 +61,11 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
     """Fine-tune the model at `path` on `examples` by LoRA, merge the adapters, and save model and processor to `out`.
 
     The model is trained on questions as it is asked them; `asked` replaces fields of its `Asking`, which is saved with it.
-    Returns the history: step, loss (mean over the steps since the previous row). The same seed gives the same bytes.
+    Returns the history: step, loss (mean over the steps since the previous row). The same seed gives the same bytes. Without
+    examples nothing is saved.
     """
+    if not len(examples):
+        return pd.DataFrame(columns=["step", "loss"], dtype=float)
     set_seed(seed)  # before LoRA's matrices are initialised
     vlm = load_vlm(path, asked)
     model = get_peft_model(vlm.model, lora(vlm, rank))
