@@ -149,6 +149,26 @@ class Run:
         return replace(self.artefacts, **tables)
 
 
+def unverified(run: Run, agree: float = 0.8, checked: int = 0) -> artefacts.Artefacts:
+    """The run on pictures whose truth nobody knows: suspicions, held-out questions, and references that agree on a share `agree`
+    of the probes. Of the failures `checked` were verified by chance."""
+    made = run.artefacts
+    blank = ("verified_failures", "success", "ci_low", "ci_high", "label_noise", "disagreements_known", "consensus_answerable",
+             "gaps_found", "ceiling")
+    none = np.arange(len(made.probes)) * 7919 % 1000 >= 1000 * agree
+    probes = made.probes.assign(truth=None, verified_failure=None, consensus=made.probes["consensus"].where(~none, None),
+                                disagrees=made.probes["disagrees"] & ~none)
+    known = pd.Series([True] * checked + [None] * (len(made.failures) - checked), dtype=object)
+    asked = made.items[made.items["suite"].isin(["vqav2-mini", "gqa-mini"]) & ~made.items["model"].str.startswith("reference")]
+    suite = asked["suite"].map({"vqav2-mini": "held-out", "gqa-mini": "held-out-failures"})
+    counts = dict(pictures=50, asked=500, without_consensus=90, unanswered=10, scored=400)
+    return run.altered(
+        probes=probes, search=made.search.assign(**dict.fromkeys(blank, np.nan)), hits=None, gaps=None, agreement=None,
+        categories=names.categories(made.failures, verified=False), failures=made.failures.assign(verified_failure=known),
+        items=asked.assign(suite=suite, metric="agreement", skill=None, gap=None, group="p" + asked["item"].str[-2:]),
+        held_out=pd.DataFrame([dict(suite=name) | counts for name in ("held-out", "held-out-failures")]))
+
+
 def make_run(folder: Path, n: int = 600) -> Run:
     """Write pictures below `folder` and make every table that a run of the testbed has, clusters included."""
     found = failures(n)

@@ -180,6 +180,44 @@ def test_a_run_without_planted_gaps_says_so_where_a_claim_needs_them(run):
     assert "table_gaps" not in tables.all_tables(bare) and "planted" not in " ".join(report.caveats(bare))
 
 
+@pytest.mark.parametrize(("kind", "names"), [("edit", {"editing", "editing_above_regeneration"}),
+                                             ("regeneration", {"regeneration", "editing_above_regeneration"})])
+def test_a_kind_of_probe_that_the_parameters_leave_out_is_not_tested_and_no_fault(run, kind, names):
+    made = run.artefacts
+    bare = run.altered(search=made.search[made.search["kind"] != kind], probes=made.probes[made.probes["kind"] != kind])
+    for must_test in ("none", "testbed", "smoke"):
+        table = claims.evaluate(bare, PAPER, must_test).set_index("claim")
+        for name in names:
+            row = table.loc[claims.CLAIMS[name].worded(PAPER)]
+            assert row["verdict"] == claims.NOT_TESTED and row["reads"].endswith(f": no {kind} probes")
+
+
+def test_a_kind_of_probe_that_one_auditor_alone_lacks_is_a_fault(run):
+    made, lost = run.artefacts, lambda table: (table["kind"] == "edit") & (table["auditor"] == "trained")
+    bare = run.altered(search=made.search[~lost(made.search)], probes=made.probes[~lost(made.probes)])
+    with pytest.raises(RuntimeError, match="no edit probes of the trained auditor"):
+        claims.evaluate(bare, PAPER, "testbed")
+
+
+def test_an_audit_that_found_nothing_has_a_table_and_stops_no_profile(run):
+    made = run.artefacts
+    items = made.items[~made.items["model"].isin(["rectified", "control"])]  # there was nothing to learn from
+    probes = made.probes.assign(disagrees=False, verified_failure=False)
+    bare = run.altered(items=items, probes=probes, failures=made.failures.head(0), categories=made.categories.head(0))
+    table = claims.evaluate(bare, PAPER, "testbed").set_index("claim")
+    row = table.loc[claims.CLAIMS["three_times_prompt_only"].worded(PAPER)]
+    assert row["verdict"] == claims.NOT_TESTED and row["reads"].endswith("no failure was found on either side")
+    assert "not both made" in table.loc[claims.CLAIMS["rectified_on_average"].text, "reads"]
+
+
+def test_of_held_out_questions_and_suspicions_no_claim_is_made(run):
+    table = claims.evaluate(synthetic.unverified(run), PAPER)
+    assert (table["verdict"] == claims.NOT_TESTED).all()
+    reads = table.set_index("claim")["reads"]
+    for name in ("rectified_on_average", "rectified_above_sibling", "lost_at_most_1", "sibling_worse_somewhere"):
+        assert reads[claims.CLAIMS[name].text].endswith("no suite is about these pictures, so none was scored")
+
+
 def test_a_profile_that_must_test_a_claim_stops_when_it_cannot(run):
     with pytest.raises(RuntimeError, match="This run must test .*must_test: testbed.*truth"):
         claims.evaluate(without_truth(run), PAPER, "testbed")

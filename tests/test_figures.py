@@ -1,5 +1,7 @@
 """The figures: what they draw, that nothing lies over anything else, and that the files are the same bytes each time."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +26,7 @@ def draw(run, folder):
     drawn = {
         "fig2_averages": figures.fig2_averages(made.items, PAPER),
         "fig4_failure_shares": figures.fig4_failure_shares(made.items),
+        "fig_held_out": figures.fig_held_out(synthetic.unverified(run).items),
         "fig_search_success": figures.fig_search_success(made.search, PAPER),
         "fig_categories": figures.fig_categories(made.categories),
         "fig_training": figures.fig_training(made.history),
@@ -43,7 +46,7 @@ def saved(run, tmp_path_factory):
 def test_the_same_tables_give_the_same_bytes(run, saved, tmp_path):
     draw(run, tmp_path)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) == 14
+    assert len(files) == 16
     assert [name for name in files if (tmp_path / name).read_bytes() != (saved[1] / name).read_bytes()] == []
 
 
@@ -130,6 +133,33 @@ def test_search_success_without_truth_shows_disagreements_and_says_so(run):
     axis = figures.fig_search_success(search, PAPER).axes[0]
     assert bar_heights(axis)[2] == pytest.approx(86.0) and "not verified" in axis.get_ylabel()
     assert axis.get_legend() is None
+
+
+def test_held_out_questions_show_each_model_by_suite_and_say_where_there_are_none(run):
+    items = synthetic.unverified(run).items
+    axis = figures.fig_held_out(items).axes[0]
+    assert len(bar_heights(axis)) == 6 and [t.get_text() for t in axis.get_legend().get_texts()] == [
+        "target", "target, rectified", "target, control"]
+    whole = scores.headlines(items, "target")["held-out"]
+    assert bar_heights(axis)[0] == pytest.approx(100 * whole.value)
+    empty = figures.fig_held_out(items.head(0)).axes[0]
+    assert "no held-out question had a consensus" in empty.texts[0].get_text()
+
+
+def test_without_the_papers_values_no_diamond_is_drawn(run):
+    axis = figures.fig_search_success(run.artefacts.search, PAPER.head(0)).axes[0]
+    assert "paper" not in " ".join(text.get_text() for text in axis.get_legend().get_texts())
+
+
+@pytest.mark.filterwarnings("error")
+def test_suspicions_are_not_called_failures(run):
+    made = synthetic.unverified(run)
+    drawn = [figures.fig_categories(made.categories, verified=False),
+             figures.fig_probes(made.failures, run.pictures, verified=False),
+             figures.fig_cost(made.search), figures.fig_cost(made.search.assign(disagrees=0)), figures.fig_kinds(made.search),
+             figures.fig_search_success(made.search, PAPER), figures.fig_categories(made.categories.head(0), verified=False)]
+    said = [text.get_text() for figure in drawn for text in figure.findobj(Text)]
+    assert [text for text in said if re.search(r"(?i)failure|exposes|right:", text)] == []
 
 
 def test_milestones_of_the_training_are_left_to_the_figure_of_coverage(run):

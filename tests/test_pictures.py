@@ -437,3 +437,26 @@ def test_a_picture_that_comes_again_is_stored_once(tmp_path):
     again = Pictures(found.names, found.images).take([2, 0, 2, 0, 1])
     assert [name[-9:-4] for name in save_pictures(again, tmp_path / "images")] == ["00000", "00001", "00000", "00001", "00004"]
     assert len(os.listdir(tmp_path / "images")) == 3
+
+
+def test_pictures_of_a_stage_are_opened_when_needed_and_one_file_is_one_object(tmp_path, monkeypatch):
+    saved = save_pictures(load_pictures(str(fill(tmp_path / "a", 10)), 12, 0), tmp_path / "images")
+    found = pictures.stored(tmp_path, saved)
+    assert len(found) == 12 and len({id(image) for image in found}) == len(set(saved)) == 5
+    monkeypatch.setattr(files, "KEPT_BYTES", 0)
+    monkeypatch.setattr(files, "KEPT_AT_LEAST", 1)
+    found = pictures.stored(tmp_path, saved)
+    assert sum(image._im is not None for image in {id(image): image for image in found}.values()) == 1
+    for image, name in zip(found, saved, strict=True):
+        with Image.open(tmp_path / name) as stored:
+            assert image.tobytes() == stored.convert("RGB").tobytes()
+
+
+def test_a_split_that_would_be_empty_is_noticed_before_any_stage_needs_it(tmp_path, capsys):
+    pictures.check_splits(str(fill(tmp_path / "enough", 3)), 0)
+    pictures.check_splits("testbed", 0)
+    assert capsys.readouterr().out == ""
+    fill(tmp_path / "few", 2)
+    drawing(0).save(tmp_path / "few" / "copy.bmp")
+    with pytest.raises(ValueError, match="holds 2 different pictures, too few for the split 'test'"):
+        pictures.check_splits(str(tmp_path / "few"), 0)

@@ -1,7 +1,9 @@
 """The report page: whole in itself, in plain words, and safe against what models write."""
 
+import html
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -11,7 +13,7 @@ import synthetic
 from PIL import Image
 
 from auditdm_lib.paths import PAPER_VALUES
-from auditdm_lib.results import claims, figures, report
+from auditdm_lib.results import claims, figures, findings, report
 
 PAPER = pd.read_csv(PAPER_VALUES)
 HOSTILE = "<script>alert('x')</script>\"><img src=http://example.org/x onerror=alert(1)>"
@@ -28,6 +30,7 @@ def drawn(run, tmp_path_factory):
     for name, figure in [("fig2_averages", figures.fig2_averages(made.items, PAPER)),
                          ("fig4_failure_shares", figures.fig4_failure_shares(made.items)),
                          ("fig_search_success", figures.fig_search_success(made.search, PAPER)),
+                         ("fig_held_out", figures.fig_held_out(synthetic.unverified(run).items)),
                          ("fig_training", figures.fig_training(made.history))]:
         figures.save(figure, folder, name, "testbed result")
     return folder
@@ -93,6 +96,76 @@ def test_an_audit_without_findings_gives_a_page_too(run, drawn):
     made = run.artefacts
     text = page(run, drawn, failures=made.failures.head(0), categories=made.categories.head(0))
     assert "nothing that this audit found" in text
+
+
+def words_of(text: str) -> str:
+    """What a reader sees of a page, up to the claims."""
+    body = re.sub(r"(?s)<style>.*?</style>|<[^>]+>", " ", text.partition("Claims of the paper")[0])
+    return re.sub(r"\s+", " ", html.unescape(body))
+
+
+def test_what_nothing_verified_is_a_suspicion_on_the_whole_page(run, drawn):
+    made = synthetic.unverified(run)
+    verdicts = claims.evaluate(made, PAPER)
+    text = report.write(made, verdicts, drawn, run.pictures, "result").read_text(encoding="utf-8")
+    seen = words_of(text)
+    assert not re.search(r"(?i)fail|cannot do|weak at|weakness|strong at|average|planted gaps", seen)
+    assert seen.index("The references agree on 80 %") < seen.index("Suspicions, the most frequent first")
+    assert "probably unfit" not in seen and "What to do First look at “" in seen and "judge its pictures by eye" in seen
+    first = made.failures[made.failures["category"] == 0]
+    n, shown = len(first), first["source_image"].nunique()
+    assert f"{n} suspicions on {shown} pictures; in {n} of {n} every reference gave the same answer" in seen
+    assert "agreement with the references on random questions about" in seen and ", rectified" in seen
+    assert "held-out questions left out of 1,000 180 without a consensus, 20 unanswered" in seen
+    assert figures_of(text) >= {"Agreement with the references on held-out questions"}
+    assert not figures_of(text) & {"Average scores of this run and of the paper", "Failure shares by skill"}
+    assert "This run cannot test the paper's claims" in text
+
+
+def figures_of(text: str) -> set[str]:
+    return {attributes["alt"] for tag, attributes in Elements(text).found if tag == "img"}
+
+
+def test_references_that_agree_on_less_than_half_are_warned_of_first(run, drawn):
+    made = synthetic.unverified(run, agree=0.4)
+    seen = words_of(report.write(made, claims.evaluate(made, PAPER), drawn, run.pictures, "x").read_text(encoding="utf-8"))
+    places = [seen.index(said) for said in ("are probably unfit", "Suspicions", "What to do First look at the references")]
+    assert places == sorted(places)
+
+
+def test_a_type_says_how_sure_it_is(run):
+    made = run.artefacts
+    rows = made.failures.head(4).assign(source_image=list("aabc"), verified_failure=[True, True, False, True])
+    rows["reference_answers"] = [[c, c] for c in rows["consensus"]][:2] + [["I cannot tell", c] for c in rows["consensus"][2:]]
+    assert findings.certainty(rows, made) == ("4 failures, 3 verified, on 3 pictures; in 2 of 4 every reference gave the same "
+                                              "answer, in the others not all did or some could not tell")
+    assert findings.certainty(rows.head(1).assign(verified_failure=None), synthetic.unverified(run)) == (
+        "1 suspicion on 1 picture; in 1 of 1 every reference gave the same answer")
+    half = rows.assign(verified_failure=pd.Series([True, None, None, None], rows.index, dtype=object))
+    assert findings.certainty(half, synthetic.unverified(run)).startswith("4 suspicions, 1 verified of 1 checked, on 3 pictures;")
+
+
+def test_failures_of_which_some_were_not_checked_are_suspicions(run):
+    probes = run.artefacts.probes
+    assert run.artefacts.verified and not run.altered(probes=probes.assign(verified_failure=None)).verified
+    some = probes["verified_failure"].where(probes["auditor"] == "random", None)
+    assert not run.altered(probes=probes.assign(verified_failure=some)).verified
+
+
+def test_one_reference_is_said_and_the_cost_counts_the_training(run):
+    made = synthetic.unverified(run)
+    alone = replace(made, probes=made.probes.assign(reference_answers=[["red"]] * len(made.probes)))
+    assert "second reference" in findings.agreement(alone)[1]
+    assert "one reference alone" in findings.certainty(made.failures, alone)
+    assert findings.cost(made) == ("The search took 24,000 calls of the target, 20,000 of them to train the auditor and 4,000 to "
+                                   f"probe with all methods: {24000 / len(made.failures):.0f} for each suspicion found.")
+
+
+def test_without_a_type_the_advice_is_to_look_longer_or_at_the_few(run):
+    made = synthetic.unverified(run)
+    none = replace(made, categories=made.categories.head(0))
+    assert "too few alike" in findings.advice(none)
+    assert "No type of suspicion was found in" in findings.advice(replace(none, failures=made.failures.head(0)))
 
 
 def test_the_page_is_the_same_bytes_each_time(run, drawn):

@@ -1,5 +1,7 @@
 """Failure types, on made-up failures with gaps that no shipped model has."""
 
+import re
+
 import pandas as pd
 import pytest
 import synthetic
@@ -125,3 +127,13 @@ def test_many_groups_go_through_centres(monkeypatch):
     failures = synthetic.failures(300, seed=3, noise=0.6)
     once, again = (cluster.cluster(failures, seed=5)["category"].tolist() for _ in range(2))
     assert once == again and len(set(once)) > 3
+
+
+def test_where_nothing_was_verified_the_report_speaks_of_suspicions():
+    clustered = cluster.cluster(synthetic.failures(60))
+    table = names.categories(clustered, verified=False)
+    text = names.report(clustered, table, verified=False)
+    assert "# Types of suspicion" in text and "60 suspicions, " in text and "either may be right" in text
+    assert not re.search("(?i)failure|right and wrong", text + table["description"].str.cat())
+    none = clustered.head(0)
+    assert "No suspicion was found" in names.report(none, names.categories(none, False), False)

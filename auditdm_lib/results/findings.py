@@ -45,12 +45,13 @@ def agreement(run: Artefacts) -> tuple[str, str]:
     """How often the references agree, and a warning or ""."""
     if single_reference(run):
         return ("There is one reference, and its answer alone counts as the consensus.",
-                "Nothing shows whether it is fit for these pictures; a second reference would.")
+                "" if run.verified else "Nothing shows whether it is fit for these pictures; a second reference would.")
     agreed, asked, share = references_agree(run.probes)
     if not asked:
         return "No probe was put to all references, so how often they agree is unknown.", ""
     parts = []
-    for auditor, of in (("random", "random questions"), ("prompt_only", "the untrained auditor's"), ("trained", "the trained's")):
+    for auditor, of in (("random", "random questions"), ("prompt_only", "probes of the untrained auditor"),
+                        ("trained", "of the trained one")):
         k, n, _ = references_agree(run.probes[run.probes["auditor"] == auditor])
         parts += [f"{k} of {n} {of}"] if n else []
     said = (f"The references agree on {share.value:.0f} % of the probes that all of them were asked ({agreed:,} of {asked:,}; "
@@ -98,6 +99,9 @@ def advice(run: Artefacts) -> str:
     if not single_reference(run) and unfit(run):
         return ("First look at the references' answers in 02_probes/probes.parquet, and take references that know such pictures, "
                 "or set a judge_model if they only word the same answer differently.")
+    if run.categories.empty and len(run.failures):
+        return (f"The {counted(len(run.failures), name['one'], name['many'])} are too few alike to make a type: look at them in "
+                "03_taxonomy/failures.parquet, and search with more pictures.")
     if run.categories.empty:
         return (f"No {name['type']} was found in {len(run.probes):,} probes: look for rarer ones with more pictures or a longer "
                 "training before you collect any data.")

@@ -35,7 +35,8 @@ def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path,
         types=len(run.categories),
         figures={path.stem: data_uri(path) for path in sorted(figures.glob("fig*.png"))},
         claims=table.astype(object).where(table.notna(), None).to_dict("records"),
-        counts=verdicts["verdict"].value_counts().to_dict(), suites=run.suites_scored, caveats=caveats(run))
+        counts=verdicts["verdict"].value_counts().to_dict(), suites=run.suites_scored,
+        rectified="rectified" in set(run.items["model"]), caveats=caveats(run))
     path = figures / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
