@@ -6,6 +6,8 @@ import unicodedata
 MARKUP = re.compile(r"</?(?:b|i|u|em|strong|code|p|br|span|mark|small|big|tt|s|answer)\s*/?>|\*\*|__|`", re.IGNORECASE)
 CHARACTERS = {"\u2026": " ", "\u2212": "-", "\u3000": " ", "\u2044": "/", "\u3002": ".", "\u3001": ",", "\u2032": "'",
               "\u2033": '"', "\u00b4": "'", "\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'"}
+STROKED = dict(zip("øØłŁđĐ", "oOlLdD", strict=True)) | {
+    "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "™": "", "®": "", "©": "", "№": "no. ", "\u20e3": ""}
 QUOTES = "\u201e\u201f\u300c\u300d\u300e\u300f"
 BY_CATEGORY = {"Pd": "-", "Zs": " ", "Zl": " ", "Zp": " ", "Cc": " ", "Cf": "", "Cs": "\ufffd", "Pi": '"', "Pf": '"'}
 CONTRACTED = {"can't": "cannot", "won't": "will not", "shan't": "shall not", "ain't": "is not", "let's": "let us"}
@@ -15,21 +17,24 @@ AUXILIARIES = {"s": "is", "re": "are", "ll": "will", "ve": "have", "m": "am", "d
 
 
 def folded(text: str) -> str:
-    """`text` in lower case and one spelling of its characters. Accents are dropped on Latin letters only."""
-    text = unicodedata.normalize("NFD", "".join(map(_folded_character, text)).casefold())
+    """`text` in lower case and one spelling of its characters. Accents are dropped on Latin and Greek letters only."""
+    text = unicodedata.normalize("NFD", "".join(map(_folded_character, unicodedata.normalize("NFC", text))).casefold())
     out = []
     for c in text:
         accent = unicodedata.category(c) == "Mn"
-        if not (accent and (out and out[-1].isascii() or "\ufe00" <= c <= "\ufe0f")):
+        on_letter = bool(out) and (out[-1].isascii() and out[-1].isalpha() or "\u0370" <= out[-1] <= "\u03ff")  # Latin, Greek
+        if not (accent and (on_letter or "\ufe00" <= c <= "\ufe0f")):
             out.append(c)
     return unicodedata.normalize("NFC", "".join(out))
 
 
 def _folded_character(c: str) -> str:
     if c.isascii():
-        return c if c >= " " else " "
+        return c if " " <= c < "\x7f" else " "
     if c in CHARACTERS:
         return CHARACTERS[c]
+    if c in STROKED:
+        return STROKED[c]
     category = unicodedata.category(c)
     if category == "Nd":  # the digits of any script, not the circled or raised ones
         return str(unicodedata.decimal(c))
@@ -37,6 +42,9 @@ def _folded_character(c: str) -> str:
         return chr(ord(c) - 0xFEE0)
     if category == "No" and "\u2044" in (written := unicodedata.normalize("NFKC", c)):  # a fraction as one character
         return f" {written.replace(chr(0x2044), '/')}"
+    if category == "So" or "\uff61" <= c <= "\uffdc" or "\U0001d400" <= c <= "\U0001d7ff":
+        if (written := unicodedata.normalize("NFKC", c)) != c:
+            return written
     return '"' if c in QUOTES else BY_CATEGORY.get(category, c)
 
 

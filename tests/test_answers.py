@@ -41,7 +41,11 @@ def test_what_is_left_is_never_wrongly_the_same():
     ("It appears to be red", "red"), ("a dog in the image", "dog"), ("No, it is not.", "no"),
     ("Yes, the dog is brown.", "yes"),
     ("white, red and blue", "red, white, and blue"), ("resume", "résumé"), ("१२", "12"), ("\u200bcat", "cat"), ("ＣＡＴ", "cat"),
-    ("\\boxed{5}", "5"), ("on the right-hand side", "right"), ("lower left corner", "bottom left"), ("the US", "USA")])
+    ("\\boxed{5}", "5"), ("on the right-hand side", "right"), ("lower left corner", "bottom left"), ("the US", "USA"),
+    ("minus five", "-5"), ("two point five", "2.5"), ("1½", "1.5"), ("two thirds", "2/3"), ("a dozen", "1 dozen"), ("5k", "5000"),
+    ("between 5 and 10", "5-10"), ("9 out of 10", "9/10"), ("US$5", "$5"), ("03:15", "3:15"), ("red or blue", "blue or red"),
+    ("red/white", "white and red"), ("alarms", "alarm"), ("cookies", "cookie"), ("Łódź", "Lodz"),
+    ("red &amp; blue", "blue and red"), ("definitely not", "no"), ("made of wood", "wood"), ("5 feet tall", "5 ft tall")])
 def test_more_wordings_of_one_answer(a, b):
     assert same_answer(a, b)
 
@@ -56,7 +60,11 @@ def test_more_wordings_of_one_answer(a, b):
     ("9 to 5", "5 to 9"),
     ("17:00", "5:00"), ("12 am", "12 pm"), ("quarter to nine", "quarter past nine"), ("50¢", "$50"), ("½", "2"),
     ("4, 3", "3, 4"),
-    ("do", "do not"), ("right", "wrong"), ("iPhone 6", "iPhone 6s"), ("US", "we"), ("5'", "5\""), ("a b", "b")])
+    ("do", "do not"), ("right", "wrong"), ("iPhone 6", "iPhone 6s"), ("US", "we"), ("AB+", "AB-"),
+    ("grade A-", "grade A+"), ("18+", "18"), ("a=b", "a≠b"), ("x > 5", "x < 5"), ("x+1", "x-1"), ("2020-01-15", "2020-11-5"),
+    ("3-2-1", "3-21"), ("-$5", "$5"), ("20℃", "20℉"), ("A♠", "A♥"), ("2% milk", "2 milks"), ("12\" pizza", "12 pizzas"),
+    ("mummy", "mother"), ("seconds", "2nd"), ("tights", "tight"), ("3M", "3 meters"), ("not able", "notable"),
+    ("B♭", "B"), ("5'", "5\""), ("a b", "b")])
 def test_answers_that_differ(a, b):
     assert not same_answer(a, b)
 

@@ -1,6 +1,7 @@
 """Replies: the short answer in what chat models write, and texts made safe."""
 
 import random
+import time
 import unicodedata
 
 import pandas as pd
@@ -143,3 +144,41 @@ def test_a_panel_that_talks_is_judged_like_one_that_answers_in_words(monkeypatch
         probes = table.assign(probe_id=n, image=n, source_image=n, auditor="random", question=questions)
         types.append(categories(cluster(select_failures(probes)))[["category", "size", "example_probe_ids"]])
     pd.testing.assert_frame_equal(*types)
+
+
+@pytest.mark.parametrize(("question", "reply", "short"), [
+    ("Are the lights on?", "The lights are off.", "no"), ("Is the door open?", "The door is closed.", "no"),
+    ("Is the door open?", "It is closed.", "no"), ("Is the car red?", "The car is blue.", "The car is blue"),
+    ("Is the cat sleeping?", "The cat is awake.", "no"), ("Is the door closed?", "The door is not open.", "yes"),
+    ("Is the cat sleeping?", "The cat is sleeping on a bed with no blanket.", "yes"), ("Is it a dog?", "I believe so.", "yes"),
+    ("Is there a dog?", "The image does not contain a dog.", "no"),
+    ("Can you see the moon?", "I cannot see the moon in this image.", "no"),
+    ("Is there a dog?", "I see a cat.", "I see a cat"),
+    ("Are there more than 3 people?", "There are 2 people.", "There are 2 people"),
+    ("What does the sign say?", 'The shirt says "Just Do It".', "Just Do It"),
+    ("What does the sign say?", '"Do Not Enter"', "Do Not Enter"),
+    ("What colour is it?", '{"answer": "red"}', "red"), ("What colour is it?", '```json\n{"answer": "red"}\n```', "red"),
+    ("What colour is the car?", "Car colour: red", "red"), ("What colour is the car?", "<|channel|>red<|end|>", "red"),
+    ("How many dogs are there?", "1. A brown dog on the left\n2. A black dog\nSo there are 2 dogs.", "2"),
+    ("How many dogs are there?", "There is a total of 4 dogs.", "4"), ("How many dogs are there?", "No dogs.", "0"),
+    ("What fruits are there?", "- Apple\n- Banana", "banana and apple"),
+    ("Which city is this?", "This is New York City.", "New York City"),
+    ("What room is this?", "It's a living room.", "living room"), ("What animal is it?", "The animal is a cat.", "cat"),
+    ("What colour is the car?", "It is blue. Actually, looking closer, it is green.", "green"),
+    ("What colour is the car?", "It is red, not green.", "red"),
+    ("What colour is the car?", "There is no car in the image.", "cannot tell"),
+    ("What is half of one?", r"\boxed{\frac{1}{2}}", "0.5"),
+    ("What colour is it?", "Answer: blue\nReasoning: the answer is obvious.", "blue"),
+    ("Where is the cat?", "The cat is lying under the table.", "under the table"),
+    ("What year was it taken?", "It was taken in 1985.", "1985")])
+def test_more_replies_of_chat_models(question, reply, short):
+    assert same_answer(short_answer(reply, question), short)
+
+
+@pytest.mark.parametrize("text", ["1/²", "1/①", "a. " * 6000, "$5 " * 5000, "as an ai " * 2000, "not " * 4000, "(" * 5000,
+                                  "1/" + "9" * 5000])
+def test_no_text_is_too_much(text):
+    began = time.process_time()
+    short_answer(clean(text), "what is it?")
+    normalise(text)
+    assert time.process_time() - began < 3
