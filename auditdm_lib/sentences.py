@@ -20,13 +20,14 @@ UNSEEN = re.compile(
     r"\bnot (?:\w+ )?(?:visible|shown|seen|present|depicted)\b|\bcannot (?:be seen|see)\b|^(?:there (?:is|are) )?no(?:ne| )\b")
 NEGATED = re.compile(r"\b(?:no|not|none|neither|nobody|nothing|cannot|without|never|unlikely|hardly|fails?)\b")
 NO_NEGATION = re.compile(r"\b(?:no doubt|not only)\b")
-OPPOSITES = {word: other.split() for word, _, other in (pair.partition(":") for pair in """open:closed shut|closed:open|on:off
-off:on|asleep:awake|sleeping:awake|awake:asleep sleeping|happy:sad unhappy|sad:happy|daytime:nighttime night|day:night|night:day daytime
-full:empty|empty:full|clean:dirty|dirty:clean|wet:dry|dry:wet|hot:cold|cold:hot|old:young new|young:old|new:old|big:small
-large:small|small:large big|tall:short|short:tall long|long:short|sunny:cloudy overcast raining|left:right|right:left|up:down
-down:up|inside:outside|outside:inside|indoors:outdoors|outdoors:indoors|male:female|female:male|standing:sitting lying
-sitting:standing lying|ripe:unripe|raw:cooked|same:different|different:same|light:dark|dark:light|top:bottom|bottom:top
-front:back|alive:dead|moving:parked stationary|parked:moving|smiling:frowning|odd:even|even:odd""".replace("\n", "|").split("|"))}
+OPPOSITES = {word: other.split() for word, _, other in (pair.partition(":") for pair in """
+open:closed shut|closed:open|on:off|off:on|asleep:awake|sleeping:awake|awake:asleep sleeping|happy:sad unhappy|sad:happy
+daytime:nighttime night|day:night|night:day daytime|full:empty|empty:full|clean:dirty|dirty:clean|wet:dry|dry:wet|hot:cold
+cold:hot|old:young new|young:old|new:old|big:small|large:small|small:large big|tall:short|short:tall long|long:short
+sunny:cloudy overcast raining|left:right|right:left|up:down|down:up|inside:outside|outside:inside|indoors:outdoors
+outdoors:indoors|male:female|female:male|standing:sitting lying|sitting:standing lying|ripe:unripe|raw:cooked|same:different
+different:same|light:dark|dark:light|top:bottom|bottom:top|front:back|alive:dead|moving:parked stationary|parked:moving
+smiling:frowning|odd:even|even:odd""".strip().replace("\n", "|").split("|"))}
 COUNT = rf"(?:\d[\d,]*|{'|'.join((*NUMBER_WORDS, *TENS))}|an?|no)"
 COUNTED = [re.compile(pattern, re.IGNORECASE) for pattern in (
     rf"\bso (?:there are |there is )?({COUNT})\b", rf"^({COUNT}) ?[:(]", rf"\bcounting ({COUNT})\b",
