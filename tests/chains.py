@@ -1,7 +1,9 @@
-"""The notebooks 00 to 04, cell by cell, with tiny random models as the members: `AUDITDM_HOME=... python chains.py`.
+"""Chains of notebooks, cell by cell, in one process, since the start of a kernel for each notebook would take most of the time:
+`AUDITDM_HOME=... python chains.py families` or `... left_out`.
 
-Each of five architectures is once the target, two others are its references; the auditor is the testbed's. One process runs
-all chains, since the start of a kernel for each notebook would take most of the time.
+`families`: stages 00 to 04 with tiny random models as the members. Each of five architectures is once the target, two others are
+its references; the auditor is the testbed's. `left_out`: stages 01 to 06 with the testbed's models and parameters that leave
+something out.
 """
 
 import random
@@ -32,7 +34,24 @@ def run_notebook(name: str, values: dict) -> dict:
     return names
 
 
-def main() -> None:
+CHECKPOINTS = "auditdm_lib/testbed/checkpoints"
+LEFT_OUT = {  # run -> its parameters
+    "no-edits": dict(imitation_pictures=120, edit_share=0.0, regeneration_share=0.3, best_of_n=0, plain_steps=3,
+                     probe_checkpoints=True),
+    "one-reference": dict(references=[f"{CHECKPOINTS}/paligemma2-m-flawed"], consensus_rule="majority", edit_share=0.3),
+    "no-failure": dict(target=f"{CHECKPOINTS}/gemma3-l", references=[f"{CHECKPOINTS}/paligemma2-l"], imitation_pictures=8,
+                       probes_per_auditor=6)}
+
+
+def left_out() -> None:
+    small = SMALL | dict(items_per_suite=40, items_per_gap=2, must_test="smoke")
+    for name, values in LEFT_OUT.items():
+        for step in paths.CHAIN[1:]:
+            run_notebook(step.notebook, small | dict(run=name) | values)
+        print(f"{name} went through stages 01 to 06", file=sys.stderr)
+
+
+def families() -> None:
     warnings.filterwarnings("ignore")
     seen, rng = load_pictures("testbed", 40, 0), random.Random(0)
     about = [seen.random_question(i, rng) for i in range(len(seen))]
@@ -47,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    {"families": families, "left_out": left_out}[sys.argv[1]]()

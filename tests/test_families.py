@@ -20,7 +20,7 @@ from auditdm_lib.run import manifest
 def chains(tmp_path_factory):
     """The home of five runs of the notebooks 00 to 04, one for each family as the target."""
     home = tmp_path_factory.mktemp("chains")
-    done = subprocess.run([sys.executable, "chains.py"], cwd=paths.ROOT / "tests", capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "chains.py", "families"], cwd=paths.ROOT / "tests", capture_output=True, text=True,
                           env=os.environ | {"AUDITDM_HOME": str(home), "MPLBACKEND": "Agg", "PYTHONPATH": str(paths.ROOT)})
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
     return home
