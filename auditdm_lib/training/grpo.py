@@ -20,7 +20,7 @@ from trl import GRPOConfig
 
 from auditdm_lib.audit.auditor import TEXT_COLUMN, Search, complete, empty_proposals, judge_proposed, stream
 from auditdm_lib.audit.panel import Panel, members
-from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.audit.pictures import Pictures, identity
 from auditdm_lib.audit.probes import malformed, texts
 from auditdm_lib.models.vlm import VLM
 from auditdm_lib.run.manifest import Stop
@@ -80,7 +80,7 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
     are not finite, since a collapse of the policy is a result of that baseline.
     """
     claim(work, __name__, [start, *members(panel)], dict(
-        rule=panel.rule, asked=askings(panel), pictures=pictures.names, search=asdict(search), settings=asdict(settings),
+        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=asdict(search), settings=asdict(settings),
         seed=seed, found=[row["answer"] for row in found]))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)

@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from auditdm_lib.audit.auditor import TEXT_COLUMN, Search, drawing_texts, judge_proposed, propose, stream
 from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.panel import Panel, members
-from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.audit.pictures import Pictures, identity
 from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import collate, lora
@@ -71,7 +71,7 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
     claim(work, __name__, [start, *members(panel)], dict(
-        rule=panel.rule, asked=askings(panel), pictures=pictures.names, search=asdict(search), seed=seed, **asdict(settings)))
+        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=asdict(search), seed=seed, **asdict(settings)))
     found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
         seen, folder, part_seed = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
