@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import synthetic
 
+from auditdm_lib import paths
 from auditdm_lib.results import claims, reference
 
 
@@ -51,11 +52,12 @@ def test_the_summary_shows_search_and_rectification_beside_the_papers_values():
 
 def test_the_readings_of_the_readmes_are_those_of_the_data():
     verdicts = pd.read_csv(reference.REFERENCE / "claims.csv").set_index("claim")["verdict"]
+    paper = pd.read_csv(paths.PAPER_VALUES)
     for name in ("beats_control_on_gaps", "beats_control_on_average", "reaches_paper"):
-        assert verdicts[claims.CLAIMS[name].text] == claims.FAILS
+        assert verdicts[claims.CLAIMS[name].worded(paper)] in (claims.FAILS, claims.UNDECIDED)
     hits = pd.read_csv(reference.REFERENCE / "gap_hits.csv").pivot(index="gap", columns="auditor", values="hits")
     assert hits["trained"].nlargest(3).sum() > hits["trained"].sum() / 2
-    assert (hits["trained"] < hits["prompt_only"]).any() and (hits["trained"] == 0).sum() == 1
+    assert (hits["trained"] < hits["prompt_only"]).any() and (hits["trained"] == 0).sum() == 3
     search = pd.read_csv(reference.REFERENCE / "search.csv").set_index(["auditor", "kind"])["success"]
     assert search["best_of_8", "question"] >= search["trained", "all"]
     long = [pd.read_csv(folder / "search.csv").set_index(["auditor", "kind"])["success"]["trained", "all"]
