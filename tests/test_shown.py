@@ -83,8 +83,8 @@ def test_every_figure_with_texts_of_models_can_be_drawn(texts):
     question, right, wrong = texts
     table = pd.DataFrame([dict(name=question, size=3, share=1.0, example_question=question, example_consensus=right,
                                example_target=wrong)])
-    items = pd.DataFrame([dict(model=model, suite="own", item=str(i), group=str(i), metric="exact_match", skill=question, gap=None,
-                               correct=model == "target", score=float(model == "target"))
+    items = pd.DataFrame([dict(model=model, suite="own", item=str(i), group=str(i), metric="exact_match", skill=question,
+                               gap=None, correct=model == "target", score=float(model == "target"))
                           for model in ("target", "reference_1") for i in range(3)])
     for figure in (figures.fig_categories(table), figures.fig4_failure_shares(items),
                    figures.fig4_failure_shares(items.assign(correct=True))):
