@@ -460,3 +460,16 @@ def test_a_split_that_would_be_empty_is_noticed_before_any_stage_needs_it(tmp_pa
     drawing(0).save(tmp_path / "few" / "copy.bmp")
     with pytest.raises(ValueError, match="holds 2 different pictures, too few for the split 'test'"):
         pictures.check_splits(str(tmp_path / "few"), 0)
+
+
+def test_pictures_that_cannot_be_read_are_skipped_or_refused_as_the_parameter_says(tmp_path):
+    for i in range(6):
+        Image.new("RGB", (20 + i, 20), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert len(load_pictures(str(tmp_path), 2, 0, damaged="refuse")) == 2
+    (tmp_path / "page.jpg").write_text("<html>")
+    assert len(load_pictures(str(tmp_path), 2, 0)) == 2
+    with pytest.raises(ValueError, match="cannot be read: mend or remove them, or set damaged_pictures to skip") as refused:
+        load_pictures(str(tmp_path), 2, 0, damaged="refuse")
+    assert "page.jpg" in str(refused.value) and "notes.txt" not in str(refused.value)

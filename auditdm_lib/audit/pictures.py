@@ -25,6 +25,8 @@ TURN = ("audit", "probe", "test", "audit", "probe", "audit", "probe", "audit", "
 WHOLE = 200  # files; of larger sources only as many are read as are needed
 AT_ONCE = 16  # files that are read ahead
 THREADS = min(8, os.cpu_count() or 1)  # each holds one decoded file, of at most MAX_PIXELS
+LEFT_ASIDE = ("hidden", "a linked folder", "of another kind", "a folder that is named like a picture", "a copy of another",
+              "without a question and an answer")  # left out, but no fault of a picture
 GENERIC_QUESTIONS = (  # asked by the random arm where the truth of the pictures is unknown
     "what is in the picture?", "what colour is the largest object?", "how many objects are there?", "is there a person?",
     "is there any text?", "what is in the background?", "where is the main object?", "is it day or night?",
@@ -60,18 +62,22 @@ def identity(pictures: Pictures, n: int = 64) -> list[str]:
     return pictures.names + [pixel_hash(picture) for picture in pictures.images[:n]]
 
 
-def load_pictures(source: str, n: int, seed: int, split: str = "audit") -> Pictures:
+def load_pictures(source: str, n: int, seed: int, split: str = "audit", damaged: str = "skip") -> Pictures:
     """`n` pictures of a split ("audit", "probe" or "test") from a supplier ("testbed"), a folder, or a data set
     ("datasets:NAME", see `sources.SYNTAX`).
 
     No two splits of a folder or data set share a picture. A split is shuffled by `seed`; if it holds fewer than `n` pictures,
     they come again, in the same order. Each is opened when it is needed (`files.OpenedWhenNeeded`). What could not be used is
-    printed with the reason. Raises FileNotFoundError or ValueError with the remedy.
+    printed with the reason; with `damaged` "refuse", pictures that cannot be read are an error. Raises FileNotFoundError or
+    ValueError with the remedy.
     """
     if source in SUPPLIERS["pictures"]:
         return Pictures(*supplier("pictures", source).supply_pictures(n, split, seed))
     found = source_of(source)
     chosen = _in_split(found, n, seed, split)
+    if damaged == "refuse" and (faults := [(why, what) for why, what in found.left_out if why not in LEFT_ASIDE]):
+        raise ValueError("\n".join([f"{found.label} holds pictures that cannot be read: mend or remove them, or set "
+                                    "damaged_pictures to skip.", *left_out_lines(faults, named=10)]))
     again = -(-n // len(chosen))
     print(f"{found.label}: {len(chosen)} different picture{'s' * (len(chosen) > 1)} of the split {split!r}"
           + (f", too few for {n}, so each comes up to {again} times" if again > 1 else ""))
