@@ -9,16 +9,16 @@ model judges if one is named (`models.llm`). The benchmarks' own metrics (`evalu
 
 import html
 import re
-import string
 import unicodedata
 from functools import lru_cache
 
 from auditdm_lib import wording
 from auditdm_lib.abstention import abstains
-from auditdm_lib.folding import folded, plain, written_out
-from auditdm_lib.wording import NUMBER_WORDS, singular
+from auditdm_lib.folding import folded, written_out
+from auditdm_lib.pieces import joined
+from auditdm_lib.wording import NUMBER_WORDS
 
-__all__ = ["LETTERS", "NUMBER_WORDS", "abstains", "certainly_different", "normalise", "plain", "same_answer", "singular"]
+__all__ = ["LETTERS", "abstains", "certainly_different", "normalise", "same_answer"]
 
 LETTERS = "ABCDEFGH"  # labels of the options of a multiple-choice item
 
@@ -27,7 +27,6 @@ YES_NO = re.compile(
     r"(?:(?P<yes>yes|yeah|yep|yup)|no|nope|nah)(?:$|\s*[,;!](?!\d)|\.(?!\s*\d)(?=\s|$)|\s*(?:\(|because\b|definitely\b)|"
     r"\s+-\s+(?=(?:it|there|the|an?|this|that|they|i|he|she)\b)|"
     rf"\s+(?:it|there|they|he|she|i|we|you|this|that|these|those)\s+{VERB}\b)")
-WHOLE = wording.WHOLE
 SCALED = re.compile(r"(?<=\d) ?(?:(?P<thousand>[kK])|(?P<million>M)|(?P<billion>bn)|(?P<giga>G))\b(?! ?[a-z])")  # not "3 m"
 SPAN = re.compile(r"(?:(?:from )?([\d.]+) to|between ([\d.]+) and) ([\d.]+)")
 PICTURED = re.compile(r"\s+(?:in|on|of) (?:the|this) (?:picture|image|photo|photograph|scene)$")
@@ -45,10 +44,9 @@ SIDE = re.compile(
     r"(?:(?:on|to|at|in|near|towards?) )?(?:the )?(?:very )?"
     r"((?:(?:top|bottom)[ -]?)?(?:left|right)|top|bottom|middle|center)(?:[ -]hand)?(?: (?:side|part|corner))?")
 ONE = re.compile(r"(?:an?|the) (.+?) ones?")
-COUNTED = "|".join((*NUMBER_WORDS, *wording.TENS))
 ABOUT = re.compile(
     r"^(?:(?:only|just|about|approximately|approx\.?|around|roughly|nearly|almost|exactly|circa) |~ ?)"
-    rf"(?=\d|(?:{COUNTED}|an? (?:hundred|dozen|thousand))\b)")
+    rf"(?=\d|(?:{wording.COUNTED}|an? (?:hundred|dozen|thousand))\b)")
 ORDER = re.compile(r"^(?:(?:number|no\.|nr\.?|#) ?)(?=\d)|(?<=\s)#(?=\d)")
 DOLLARS, FRACTION = re.compile(r"^\s*\$([^$]+)\$\s*$"), re.compile(r"\\d?frac\{(\d+)\}\{(\d+)\}")  # of LaTeX
 FEET = re.compile(r"\b(\d+) ?'(?!\d{3}|\w*[a-z])(?: ?(\d+)\b ?\"?)?")
@@ -65,12 +63,7 @@ DATE = re.compile(
     r"(?:,? (?=\d{4}\b))?")
 SEPARATORS = re.compile(
     r" ?; ?|, ?(?:and |& ?)|, |,(?=[^\d\s])|(?<=[^\d\s]),| (?:and|&) |-and-|&|(?<=[a-z]{3})/(?=[a-z]{3})")
-TOKEN = re.compile(
-    r"\d\d?:\d\d(?::\d\d)?(?!\d)|\d+(?:\.\d+){2,}|\d[\d,]*\d(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|"
-    rf"[^\s\d{re.escape(string.punctuation)}]+|\S")
-NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
-BETWEEN = frozenset("-+/*=:x^<>")  # marks that count between two numbers
-SIZES = frozenset("tall long wide high deep away old thick apart per off".split())
+TELLING = "°♭♮♠♣♥♦✓✔✗✘⬅➡⬆⬇⚪⚫←→"  # signs that an answer may consist in, unlike the picture of a dog beside "dog"
 CLOSED = frozenset("yes no left right top bottom topleft topright bottomleft bottomright".split())  # no two of them mean the same
 
 
@@ -102,31 +95,47 @@ def certainly_different(a: str, b: str) -> bool:
 
 
 def _canonical(text: str) -> str:
-    marks, text = text, SCALED.sub(lambda m: f" {m.lastgroup} ", html.unescape(text))
-    text = written_out(folded(FRACTION.sub(r"\1/\2", DOLLARS.sub(r"\1", text))))
-    if not any(c.isalnum() for c in text):
-        return text.strip("\"' ") or text or "".join(marks.split())
-    # a drawing beside words adds nothing
-    text = "".join(c for c in text if c.isascii() or c in "°♭♮♠♣♥♦✓✔✗✘⬅➡⬆⬇⚪⚫←→" or unicodedata.category(c) not in ("So", "Sk"))
-    text = FEET.sub(lambda m: f"{m[1]} ft" + (f" {m[2]} inch" if m[2] else ""), text)
-    text = INCHES.sub(r"\1 inch", text)
-    text = " ".join(re.sub(r"\\(?:boxed|text)\{([^{}]*)\}", r"\1", text.strip("\"' ")).split())
+    """One pass of `normalise`: characters, then what stands around the answer, then its parts."""
+    plain_text = _in_plain_characters(text)
+    if not any(c.isalnum() for c in plain_text):
+        return plain_text.strip("\"' ") or plain_text or "".join(text.split())
+    text = _without_decoration(plain_text)
     if said := YES_NO.match(text):
         return "yes" if said["yes"] else "no"
     for phrase, word in wording.PHRASES.items():
         text = re.sub(rf"(?<![\w.]){re.escape(phrase)}(?!\w)", word, text) if phrase in text else text
     text = re.sub(r"\b(hundred|thousand|million) and (?=\w)", r"\1 ", _unwrapped(text))
-    text = WHOLE.get(text.replace("-", " "), text)
+    text = wording.WHOLE.get(text.replace("-", " "), text)
     text = re.sub(r"(?<=\d) out of (?=\d)", "/", re.sub(r"\bus ?(?=\$)", "", text))
     if span := SPAN.fullmatch(text):
         text = f"{span[1] or span[2]}-{span[3]}"
-    if " or " in text:
-        return "|".join(sorted(filter(None, map(_canonical, re.split(r",? or |, ", text)))))
+    return _alternatives(text) if " or " in text else _parts(text)
+
+
+def _in_plain_characters(text: str) -> str:
+    """Folded, without LaTeX and HTML, contractions written out, "5k" as "5 thousand"."""
+    text = SCALED.sub(lambda m: f" {m.lastgroup} ", html.unescape(text))
+    return written_out(folded(FRACTION.sub(r"\1/\2", DOLLARS.sub(r"\1", text))))
+
+
+def _without_decoration(text: str) -> str:
+    """Without drawings beside the words and quotation marks around them, feet and inches in words."""
+    text = "".join(c for c in text if c.isascii() or c in TELLING or unicodedata.category(c) not in ("So", "Sk"))
+    text = FEET.sub(lambda m: f"{m[1]} ft" + (f" {m[2]} inch" if m[2] else ""), text)
+    text = INCHES.sub(r"\1 inch", text)
+    return " ".join(re.sub(r"\\(?:boxed|text)\{([^{}]*)\}", r"\1", text.strip("\"' ")).split())
+
+
+def _alternatives(text: str) -> str:
+    """"blue or red" as "red or blue"."""
+    return "|".join(sorted(filter(None, map(_canonical, re.split(r",? or |, ", text)))))
+
+
+def _parts(text: str) -> str:
+    """The parts of "red and blue", in one order; numbers keep theirs, since "3, 4" may be a place."""
     parts = [part for part in SEPARATORS.split(_timed(text)) if part.strip(" .!?")]
-    forms = [form for part in parts if (form := _joined(part))]
-    if not all(re.fullmatch(r"[-\d.,:/]+", form) for form in forms):  # "red and blue" has no order, "3, 4" may have one
-        forms = sorted(forms)
-    return "&".join(forms)
+    forms = [form for part in parts if (form := joined(part))]
+    return "&".join(forms if all(re.fullmatch(r"[-\d.,:/]+", form) for form in forms) else sorted(forms))
 
 
 def _unwrapped(text: str) -> str:
@@ -169,100 +178,3 @@ def _hour(word: str) -> int:
 def _on_24_hours(found: re.Match) -> str:
     hour, minute = _hour(found[1]), found[2] or "00"
     return f"{hour % 12 + 12 * (found[3] == 'p')}:{minute}" if 0 < hour <= 12 else found[0]
-
-
-def _joined(text: str) -> str:
-    """The words run together, without articles and idle marks; numbers in their shortest form, with sign and unit."""
-    text = re.sub(rf"\b(?:minus|negative) (?=\d|(?:{COUNTED})\b)", "-", text.replace("'", ""))
-    text = re.sub(rf"\b({'|'.join(NUMBER_WORDS[:10])}) point ({'|'.join(NUMBER_WORDS[:10])})\b",
-                  lambda m: f"{NUMBER_WORDS.index(m[1])}.{NUMBER_WORDS.index(m[2])}", text)
-    found = list(TOKEN.finditer(text))
-    apart = [m.start() == 0 or text[m.start() - 1].isspace() for m in found]
-    tokens = [(word, apart[i]) for word, i in wording.digits([m[0] for m in found])]
-    tokens = [(word, space) for i, (word, space) in enumerate(tokens) if not _article(tokens, i)]
-    out, i, numeral = "", 0, False  # numeral: whether `out` ends in a number
-    while i < len(tokens):
-        between = numeral and tokens[i][0] in BETWEEN and NUMBER.fullmatch("".join(word for word, _ in tokens[i + 1:i + 2]))
-        mark = tokens[i][0] if between else ""
-        piece, i, number = _quantity(tokens, i + 1, "") if mark else _piece(tokens, i)
-        out += (mark or (" " if numeral and number else "")) + piece
-        numeral = number if piece else numeral
-    return out
-
-
-def _article(tokens: list[tuple[str, bool]], i: int) -> bool:
-    """Whether token i is an article: "a man", but not "vitamin a" or "a and b"."""
-    if tokens[i][0] not in ("a", "an", "the") or i + 1 == len(tokens):
-        return False
-    following, spaced = tokens[i + 1]
-    letter = len(following) == 1 and following.isalpha() and i + 2 == len(tokens)  # "a b"
-    words = following[0].isalnum() or following[0] in '"(' and any(token[0].isalnum() for token, _ in tokens[i + 2:])
-    return spaced and words and following not in ("or", "and", "vs") and not letter
-
-
-def _piece(tokens: list[tuple[str, bool]], i: int) -> tuple[str, int, bool]:
-    """The canonical piece that begins at token i, the place after it, and whether it is a number."""
-    (word, space), following = tokens[i], tokens[i + 1:i + 2]
-    close = bool(following) and not following[0][1]  # no space before the next token
-    to_number = bool(following) and bool(NUMBER.fullmatch(following[0][0]))
-    if NUMBER.fullmatch(word):
-        return _quantity(tokens, i, "")
-    if word in "+-" and to_number and close and (space or not _after_word(tokens, i)):
-        return _quantity(tokens, i + 1, "-" if word == "-" else "")
-    if word == "-" and close and following[0][0] in wording.CURRENCIES and (space or not _after_word(tokens, i)):
-        piece, end, number = _piece(tokens, i + 1)
-        return piece[:1] + "-" + piece[1:], end, number
-    ahead = [token for token, _ in tokens[i + 1:i + 3]]
-    if word in wording.CURRENCIES and ahead[:1] == ["-"] and NUMBER.fullmatch("".join(ahead[1:])):
-        piece, end, _ = _quantity(tokens, i + 2, "-")
-        return word + piece, end, True
-    if word in wording.CURRENCIES and to_number:
-        piece, end, _ = _quantity(tokens, i + 1, "")
-        return (piece if piece[0] in wording.CURRENCIES else word + piece), end, True
-    if word in ("no", "not") and following and following[0][0][0].isalpha():
-        return ("no¬" if word == "no" else "¬"), i + 1, False  # "not able" is not "notable"
-    if word[0].isalnum() or not word.isascii():
-        if re.fullmatch(r"\d\d?:\d\d(:\d\d)?", word):
-            return word[1:] if word[0] == "0" and word[1] != ":" else word, i + 1, True
-        known = wording.SPELLINGS.get(word, word)
-        known = singular(known)
-        return wording.SPELLINGS.get(known, known), i + 1, word[0].isdigit()
-    before = tokens[i - 1][0] if i else ""
-    if word in "+#-" and before and (not close or word == "#" or following[0][0] in "+#") and (
-            re.fullmatch(r"[a-z]{1,2}|[+#]", before) or word in "+#" and not space and before.isalnum()):
-        return {"+": "\u207a", "-": "\u207b", "#": "\u266f"}[word], i + 1, False
-    if word in "<>=" and to_number or word in "+=<>^*" and before and following:
-        return word, i + 1, False
-    if word in "/@" and 0 < i and following and not space and close:
-        return word, i + 1, False
-    return "", i + 1, False
-
-
-def _after_word(tokens: list[tuple[str, bool]], i: int) -> bool:
-    """Whether a word or number stands directly before token i."""
-    return i > 0 and (tokens[i - 1][0][-1].isalnum() or tokens[i - 1][0] == ")")
-
-
-def _quantity(tokens: list[tuple[str, bool]], i: int, sign: str) -> tuple[str, int, bool]:
-    """The number at token i with its unit, the place after it, and True."""
-    written, end = wording.value(tokens[i][0]), i + 1
-    ahead = [word for word, _ in tokens[end:end + 3]]
-    if ahead[:1] and ahead[0] in ("st", "nd", "rd", "th") and not tokens[end][1]:
-        return f"{sign}{written}{ahead[0]}", end + 1, True
-    if ahead[:1] == ["/"] and len(ahead) > 1 and re.fullmatch(r"[0-9]{1,9}", ahead[1]) and re.fullmatch(r"[0-9]{1,9}", written):
-        written, end = wording.fraction(written, wording.value(ahead[1])), end + 2
-    elif len(ahead) == 3 and ahead[1] == "/" and re.fullmatch(r"[0-9]{1,9} [0-9]{1,9}", f"{written} {ahead[0]}") and (
-            part := wording.fraction(ahead[0], ahead[2]) if re.fullmatch(r"[0-9]{1,9}", ahead[2]) else "/").startswith("0."):
-        written, end = written + part[1:], end + 3  # "1 1/2"
-    elif ahead[:1] == ["dozen"] and re.fullmatch(r"[0-9]{1,9}", written):
-        written, end = str(12 * int(written)), end + 1
-    elif ahead[:1] and ahead[0] in wording.SCALES:
-        written, end = wording.scaled(written, ahead[0]), end + 1
-    ahead = [word for word, _ in tokens[end:end + 3]]
-    for n in (3, 2, 1):
-        unit = wording.UNITS.get(" ".join(ahead[:n])) or wording.UNITS.get("".join(ahead[:n])) if len(ahead) >= n else None
-        if unit and (unit[0] in "%\u00b0" or not (tokens[end + n:end + n + 1] and tokens[end + n][0][0].isalpha()
-                                                  and tokens[end + n][0] not in SIZES)):
-            written = f"{unit}{sign}{written}" if unit in wording.CURRENCIES else f"{sign}{written}{unit}"
-            return written, end + n, True
-    return sign + written, end, True

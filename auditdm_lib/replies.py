@@ -9,8 +9,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from auditdm_lib.answers import plain, singular
+from auditdm_lib.folding import plain
 from auditdm_lib.sentences import from_sentence, unmarked
+from auditdm_lib.wording import singular
 
 THINKING = "think|thinking|thought|reasoning"
 THOUGHT = re.compile(rf"<({THINKING})>.*?</\1>|◁think▷.*?◁/think▷|\[THINK\].*?\[/THINK\]", re.DOTALL | re.IGNORECASE)

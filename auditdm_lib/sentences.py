@@ -6,8 +6,10 @@ a yes/no question gives "yes" or "no" where it says the question's predicate or 
 
 import re
 
-from auditdm_lib.answers import abstains, plain, singular
-from auditdm_lib.wording import NUMBER_WORDS, TENS
+from auditdm_lib.abstention import abstains
+from auditdm_lib.folding import plain
+from auditdm_lib.wording import COUNTED as NUMBERS
+from auditdm_lib.wording import singular
 
 DECLINED = "cannot tell"  # how a refusal in any wording is recorded
 POLAR = re.compile(r"(?:is|are|am|was|were|do|does|did|can|could|has|have|had|will|would|should|may|might)\b", re.IGNORECASE)
@@ -28,7 +30,7 @@ sunny:cloudy overcast raining|left:right|right:left|up:down|down:up|inside:outsi
 outdoors:indoors|male:female|female:male|standing:sitting lying|sitting:standing lying|ripe:unripe|raw:cooked|same:different
 different:same|light:dark|dark:light|top:bottom|bottom:top|front:back|alive:dead|moving:parked stationary|parked:moving
 smiling:frowning|odd:even|even:odd""".strip().replace("\n", "|").split("|"))}
-COUNT = rf"(?:\d[\d,]*|{'|'.join((*NUMBER_WORDS, *TENS))}|an?|no)"
+COUNT = rf"(?:\d[\d,]*|{NUMBERS}|an?|no)"
 COUNTED = [re.compile(pattern, re.IGNORECASE) for pattern in (
     rf"\bso (?:there are |there is )?({COUNT})\b", rf"^({COUNT}) ?[:(]", rf"\bcounting ({COUNT})\b",
     rf"\btotal of (?:about |approximately )?({COUNT})\b", rf"\bnumber of [^.]{{1,60}}? (?:is|are) ({COUNT})\b",

@@ -1,10 +1,11 @@
-"""Words that mean the same: spellings, synonyms, units and numbers. Tables for `answers`, which is the only user."""
+"""Words that mean the same: spellings, synonyms, units and numbers; plurals, and numbers in words."""
 
 import re
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
                 "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
 TENS = {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+COUNTED = "|".join((*NUMBER_WORDS, *TENS))  # for regular expressions
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 UNITS_UP_TO_19 = {word: i for i, word in enumerate(NUMBER_WORDS[:20])}
 ORDINALS = {word: i for i, word in enumerate((

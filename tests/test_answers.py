@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditdm_lib.answers import NUMBER_WORDS, abstains, certainly_different, normalise, same_answer
+from auditdm_lib.answers import abstains, certainly_different, normalise, same_answer
 from auditdm_lib.testbed.skills import SKILLS
+from auditdm_lib.wording import NUMBER_WORDS
 
 CASES = [(r["a"], r["b"], r["same"] == "1", r["clear"] == "1") for r in csv.DictReader(
     (Path(__file__).parent / "cases" / "judge.csv").open(encoding="utf-8", newline=""))]

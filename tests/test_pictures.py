@@ -1,8 +1,8 @@
 """Pictures by name, and the pictures of a user: each of `cases/pictures.md` that concerns files."""
 
+import copy
 import io
 import os
-import pickle
 import random
 import struct
 import sys
@@ -400,7 +400,7 @@ def test_pictures_are_opened_again_when_they_are_needed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("use", [
     lambda image: image.convert("RGB"), lambda image: image.copy(), lambda image: image.resize(image.size),
     lambda image: image.crop((0, 0, *image.size)), lambda image: Image.fromarray(np.asarray(image)),
-    lambda image: pickle.loads(pickle.dumps(image)), lambda image: Image.merge("RGB", image.split()),
+    copy.deepcopy, lambda image: Image.merge("RGB", image.split()),
     lambda image: Dataset.from_dict({"image": [image]})[0]["image"]])
 def test_a_picture_that_is_not_in_memory_is_used_like_any_other(tmp_path, use):
     image = load_pictures(str(fill(tmp_path, 1)), 1, 0).images[0]

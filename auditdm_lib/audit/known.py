@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from auditdm_lib.answers import normalise, plain
+from auditdm_lib.answers import normalise
+from auditdm_lib.folding import plain
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 import string
 import unicodedata
 
-from auditdm_lib.answers import NUMBER_WORDS
+from auditdm_lib.wording import NUMBER_WORDS
 
 _SAME = {word: str(i) for i, word in enumerate(NUMBER_WORDS)} | {
     "true": "yes", "yeah": "yes", "yep": "yes", "false": "no", "nope": "no", "grey": "gray", "centre": "center"}

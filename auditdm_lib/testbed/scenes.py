@@ -11,7 +11,7 @@ from functools import cache
 
 from sklearn.datasets import load_digits
 
-from auditdm_lib.answers import NUMBER_WORDS
+from auditdm_lib.wording import NUMBER_WORDS
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
 # Glyphs of DejaVu Sans, which matplotlib ships, in any colour; a few are drawn by hand instead (`sprites.py`).
