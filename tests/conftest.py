@@ -1,4 +1,4 @@
-"""One run of the smoke chain for the whole session."""
+"""Runs of the chain that several tests look at."""
 
 import os
 import subprocess
@@ -7,6 +7,18 @@ import sys
 import pytest
 
 from auditdm_lib import paths
+
+
+@pytest.fixture(scope="session")
+def run_chains(tmp_path_factory):
+    """A function that runs a group of `chains.py` in a process of its own and gives its home."""
+    def run(group):
+        home = tmp_path_factory.mktemp(group)
+        done = subprocess.run([sys.executable, "chains.py", group], cwd=paths.ROOT / "tests", capture_output=True, text=True,
+                              env=os.environ | {"AUDITDM_HOME": str(home), "MPLBACKEND": "Agg", "PYTHONPATH": str(paths.ROOT)})
+        assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
+        return home
+    return run
 
 
 @pytest.fixture(scope="session")

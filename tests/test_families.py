@@ -1,9 +1,5 @@
 """Five families of models go through the stages that audit and rectify, and answer in bf16, none of them by a line of its own."""
 
-import os
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 import tiny_models
@@ -17,13 +13,9 @@ from auditdm_lib.run import manifest
 
 
 @pytest.fixture(scope="module")
-def chains(tmp_path_factory):
+def chains(run_chains):
     """The home of five runs of the notebooks 00 to 04, one for each family as the target."""
-    home = tmp_path_factory.mktemp("chains")
-    done = subprocess.run([sys.executable, "chains.py", "families"], cwd=paths.ROOT / "tests", capture_output=True, text=True,
-                          env=os.environ | {"AUDITDM_HOME": str(home), "MPLBACKEND": "Agg", "PYTHONPATH": str(paths.ROOT)})
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
-    return home
+    return run_chains("families")
 
 
 @pytest.mark.parametrize("family", tiny_models.BUILDERS)

@@ -1,8 +1,5 @@
 """Runs whose parameters leave something out, or that find nothing, end well, and say which claims that leaves untested."""
 
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -15,13 +12,9 @@ PAPER = pd.read_csv(paths.PAPER_VALUES)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(run_chains):
     """The home of the runs of `chains.LEFT_OUT`, each of which must test the claims of the profile `smoke`."""
-    home = tmp_path_factory.mktemp("left out")
-    done = subprocess.run([sys.executable, "chains.py", "left_out"], cwd=paths.ROOT / "tests", capture_output=True, text=True,
-                          env=os.environ | {"AUDITDM_HOME": str(home), "MPLBACKEND": "Agg", "PYTHONPATH": str(paths.ROOT)})
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
-    return home
+    return run_chains("left_out")
 
 
 def verdicts(home, run):
