@@ -109,7 +109,7 @@ def advice(run: Artefacts) -> str:
     rows = run.failures[run.failures["category"] == first["category"]]
     on = f"{counted(len(rows), name['one'], name['many'])} on {counted(rows['source_image'].nunique(), 'picture')}"
     check = "" if run.verified else "judge its pictures by eye, and where the references are right "
-    return (f"First look at {first['name']} ({on}): {check}collect more pictures for questions such as "
+    return (f"First look at {first['name']} ({on}): {check}collect examples with questions such as "
             f"“{first['example_question']}”.")
 
 
