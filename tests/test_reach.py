@@ -67,5 +67,5 @@ def test_pictures_of_one_s_own_do_not_hang_on_the_testbed():
 
 def test_a_module_and_the_data_file_that_it_names_are_followed_and_others_are_not():
     found = reach.module_sources("auditdm_lib.testbed.gaps")
-    assert {"__init__.py", "testbed/gaps.py", "testbed/gaps.yaml", "testbed/scenes.py", "answers.py"} <= set(found)
+    assert {"__init__.py", "testbed/gaps.py", "testbed/gaps.yaml", "testbed/scenes.py", "wording.py"} <= set(found)
     assert "results/report.html" not in found and "testbed/build.py" not in found
