@@ -15,6 +15,7 @@ PAPER_VALUES = ROOT / "figures" / "paper_values.csv"  # the numbers the paper pr
 HOME = Path(os.environ.get("AUDITDM_HOME", ROOT)).resolve()
 RUNS = HOME / "runs"
 FIGURES = HOME / "figures"
+DRAWN = RUNS / ".drawn"  # pictures that diffusion pipelines drew, kept for all runs; it may be deleted while none is at work
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,22 @@ class Step:
     megabytes: int = 10  # room on the disk, with the testbed's sizes
 
 
+def _drawing_seconds(p: dict, probes: float) -> float:
+    """Seconds in which a diffusion pipeline draws the pictures of so many probes."""
+    return 0.03 * probes * (p["regeneration_share"] + p["edit_share"]) if p["drawer"] == "diffusion" else 0.0
+
+
 CHAIN = (
     Step("00_start_here", "00_start", seconds=lambda p: 10),
     Step("01_train_auditor", "01_auditor", megabytes=60, seconds=lambda p: (
         20 + 0.008 * p["imitation_pictures"] + 0.12 * p["imitation_rounds"] * p["imitation_steps"]
-        + 0.0125 * (p["grpo_steps"] + p["plain_steps"]) * p["group_size"] * p["groups_per_step"])),
+        + 0.0125 * (p["grpo_steps"] + p["plain_steps"]) * p["group_size"] * p["groups_per_step"]
+        + _drawing_seconds(p, p["imitation_pictures"] * (p["imitation_rounds"] > 0)
+                           + (p["grpo_steps"] + p["plain_steps"]) * p["group_size"] * p["groups_per_step"]))),
     Step("02_generate_probes", "02_probes", ("01_auditor",), megabytes=60, seconds=lambda p: (
-        15 + 0.0045 * p["probes_per_auditor"] * (4 + 4 * p["probe_checkpoints"]) + 0.5 * p["ceiling_pictures"])),
+        15 + 0.0045 * p["probes_per_auditor"] * (4 + 4 * p["probe_checkpoints"]) + 0.5 * p["ceiling_pictures"]
+        + 0.0045 * p["probes_per_auditor"] * 4 * (p["regeneration_share"] + p["edit_share"])  # the pairs of two auditors
+        + _drawing_seconds(p, p["probes_per_auditor"] * (3 + 4 * p["probe_checkpoints"])))),
     Step("03_cluster_failures", "03_taxonomy", ("02_probes",), seconds=lambda p: 10),
     Step("04_rectify_target", "04_rectified", ("02_probes",), megabytes=60, seconds=lambda p: (
         15 + 0.0016 * 2 * p["rectify_steps"] * p["rectify_batch"])),

@@ -1,7 +1,7 @@
 """The four places where people extend the kit, and the one place that names the testbed and easy-VQA.
 
-What knows the truth of a picture, what draws a counterfactual picture, what supplies pictures, and what supplies suites. The
-last three are modules chosen by a parameter's value (`SUPPLIERS`); the truth comes with the pictures. The testbed implements
+What knows the truth of a picture, what draws a counterfactual picture exactly, what supplies pictures, and what supplies suites.
+The last three are modules chosen by a parameter's value (`SUPPLIERS`); the truth comes with the pictures. The testbed implements
 all four, easy-VQA all but drawing. To add another, write a module with the functions of its protocol and give it a row in
 `SUPPLIERS`.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the command line reads SUPPLIERS and should not wait for th
 
 SUPPLIERS = {  # parameter -> its value -> the module that stands behind it
     "pictures": {"testbed": "auditdm_lib.testbed.world", "easy-vqa": "auditdm_lib.easyvqa.world"},
-    "drawer": {"renderer": "auditdm_lib.testbed.world"},
+    "drawer": {"renderer": "auditdm_lib.testbed.world", "diffusion": "auditdm_lib.audit.diffusion"},
     "suite_source": {"testbed": "auditdm_lib.testbed.suites", "easy-vqa": "auditdm_lib.easyvqa.suites"},
     # not a parameter: `auditdm testbed ...`
     "commands": {"testbed": "auditdm_lib.testbed.commands", "easy-vqa": "auditdm_lib.easyvqa.commands"},
@@ -34,8 +34,9 @@ class Truth(Protocol):
     `complete` says whether it knows the answer to every question that has one (a simulated world) or only to some (a data set
     with questions): a question without a right answer is then invalid, or else its disagreement stays unverified.
 
-    Stages verify failures with it and never train on it. The last four methods are for grading only: they name the skill that
-    a question is about, and the systematic errors ("gaps") that were planted in a target, where anybody planted some.
+    Stages verify failures with it and never train on it. `told`, `knows` and `unlike` are about pictures that a diffusion
+    pipeline drew. The last four methods are for grading only: they name the skill that a question is about, and the systematic
+    errors ("gaps") that were planted in a target, where anybody planted some.
     """
 
     complete: bool
@@ -51,6 +52,18 @@ class Truth(Protocol):
 
     def all_questions(self, i: int) -> list[str]:
         """Every question that has an answer in picture i, for the ceiling of search success."""
+
+    def told(self, kinds: Sequence[str], texts: Sequence[str | None]) -> tuple[Truth, list[bool]]:
+        """The truth about the pictures if each caption (kind `regeneration`) and command (`edit`) were followed exactly, and
+        whether text i is one that the truth understands, but that cannot be followed or changes nothing. About a picture whose
+        text it cannot follow nothing is known any more. A text of None leaves its picture as it is."""
+
+    def knows(self, i: int) -> bool:
+        """Whether anything is known about picture i."""
+
+    def unlike(self, images: Sequence[Image.Image]) -> list[str | None]:
+        """Why `images[i]` does not show what is known about picture i, as a short phrase; None where it does, or where that
+        cannot be told."""
 
     def skill(self, question: str) -> str | None:
         """The skill that a question is about, or None."""
@@ -73,7 +86,8 @@ class PictureSource(Protocol):
 
 
 class Drawer(Protocol):
-    """Draws counterfactual pictures: from a caption (kind `regeneration`) or by a command (kind `edit`)."""
+    """Draws the counterfactual pictures of its own source exactly: from a caption (kind `regeneration`) or by a command (kind
+    `edit`). A diffusion pipeline, which draws about any picture and not exactly, is `audit.diffusion` instead."""
 
     def can_draw(self, source: str) -> bool:
         """Whether it can draw pictures that come from `source`, a value of the parameter `pictures`."""

@@ -24,7 +24,7 @@ def step_of(questions, rewards, answers=("red", "red"), consensus="red", invalid
     n = len(questions)
     def spread(value):
         return value if isinstance(value, list) and len(value) == n else [value] * n
-    return dict(kind="question", caption=None, edit=None, question=questions, invalid_reason=spread(invalid),
+    return dict(kind="question", pairing="Q*,I", caption=None, edit=None, question=questions, invalid_reason=spread(invalid),
                 reference_answers=[list(a) for a in spread(answers)], consensus=spread(consensus), in_full=True,
                 reward=[float(r) for r in rewards])
 

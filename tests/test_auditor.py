@@ -1,7 +1,9 @@
 """The auditor learns what is rewarded, and its reward sees texts only."""
 
+import ast
 import inspect
 import random
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,13 +11,28 @@ import pytest
 import torch
 import trainings
 
+from auditdm_lib import paths
 from auditdm_lib.audit import auditor
-from auditdm_lib.audit.auditor import KINDS, TEXT_COLUMN, complete, empty_proposals, judge_proposed, propose
+from auditdm_lib.audit.auditor import (
+    BOTH,
+    EXISTING_QUESTION,
+    KINDS,
+    OWN_QUESTION,
+    TEXT_COLUMN,
+    ask_existing,
+    complete,
+    empty_proposals,
+    existing_questions,
+    judge_proposed,
+    propose,
+    written,
+)
 from auditdm_lib.audit.counterfactuals import UNDRAWN
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.audit.probes import COUNTED, malformed
 from auditdm_lib.models.vlm import load_vlm, sample
+from auditdm_lib.run import reach
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 from auditdm_lib.testbed.language import sample_edit
 from auditdm_lib.training.examples import collate
@@ -83,9 +100,9 @@ def test_self_imitation_learns_what_was_found(about_colour, tmp_path):
 
 def test_a_hit_on_an_edited_picture_teaches_the_command_and_the_question():
     pictures, search = load_pictures("testbed", 2, 0), trainings.search_of(edit=0.5)
-    judged = pd.DataFrame(dict(kind=["question", "edit"], caption=None, edit=[None, "make the background mint."],
-                               question="what colour is the background?", consensus="mint",
-                               target_answer="grey", disagrees=[False, True]))
+    judged = pd.DataFrame(dict(kind=["question", "edit"], pairing=[OWN_QUESTION, BOTH], caption=None,
+                               edit=[None, "make the background mint."], question="what colour is the background?",
+                               consensus="mint", target_answer="grey", disagrees=[False, True]))
     drawable = edits_of(pictures, 1)
     judged.loc[1, "edit"] = drawable
     question, command = hits(judged, pictures, search)
@@ -93,6 +110,51 @@ def test_a_hit_on_an_edited_picture_teaches_the_command_and_the_question():
     assert (command["question"], command["answer"]) == (PROMPTS[2], drawable)
     assert command["image"] is pictures.images[1] and question["image"] is not pictures.images[1]
     assert (question["kind"], command["kind"]) == ("question", "edit") and question["topics"] == command["topics"]
+    [alone] = hits(judged.assign(pairing=[OWN_QUESTION, EXISTING_QUESTION]), pictures, search)
+    assert (alone["kind"], alone["answer"]) == ("edit", drawable)  # the question was not the auditor's
+
+
+def test_existing_questions_are_about_the_original_and_leave_plain_questions_to_the_auditor():
+    pictures, search = load_pictures("testbed", 40, 0), trainings.search_of(regeneration=0.25, edit=0.5)
+    kinds = search.kinds(40, 0)
+    assert existing_questions(pictures, kinds, search, 0) == [None] * 40
+    half = replace(search, existing_question_share=0.5)
+    given = existing_questions(pictures, kinds, half, 0)
+    asked = [i for i, question in enumerate(given) if question]
+    assert len(asked) == 15 and all(kinds[i] != "question" for i in asked)
+    assert all(pictures.truth.right_answer(i, given[i]) for i in asked)
+    assert given == existing_questions(pictures, kinds, half, 0) != existing_questions(pictures, kinds, half, 1)
+    every = existing_questions(pictures, kinds, replace(search, existing_question_share=1.0), 0)
+    assert [question is not None for question in every] == [kind != "question" for kind in kinds]
+    few = [sum(q is not None for q in existing_questions(pictures.take([0] * 2), ["edit"] * 2, replace(
+        search, existing_question_share=0.3), seed)) for seed in range(200)]
+    assert 0.2 < np.mean(few) / 2 < 0.4  # rounded by chance, so that few pictures get their share too
+
+
+def test_a_probe_with_an_existing_question_has_the_auditors_picture_and_that_question():
+    pictures, search = load_pictures("testbed", 30, 0), replace(trainings.search_of(edit=1.0), existing_question_share=0.5)
+    kinds = search.kinds(30, 0)
+    given = existing_questions(pictures, kinds, search, 0)
+    table, drawn = propose(load_vlm(CHECKPOINTS / "auditor"), pictures, kinds, search, 0)
+    existing = table["pairing"] == EXISTING_QUESTION
+    assert existing.sum() == 15 and set(table["pairing"]) == {EXISTING_QUESTION, BOTH}
+    assert table.loc[existing, "question"].tolist() == [question for question in given if question]
+    new = [new is not old for new, old in zip(drawn.images, pictures.images, strict=True)]
+    assert table["edit"].notna().all() and sum(new) > 15
+    assert all(text == "" for *_, text in np.array(written(table))[existing])  # what it did not write does not make it varied
+
+
+def test_a_group_of_grpo_asks_one_existing_question(about_colour, tmp_path):
+    search = replace(trainings.search_of(edit=1.0), existing_question_share=1.0)
+    _, _, sampled = trainings.reinforce(tmp_path, steps=2, search=search)
+    assert set(sampled["pairing"]) == {EXISTING_QUESTION} and sampled["question"].notna().all()
+    assert (sampled.groupby(np.arange(len(sampled)) // 4)["question"].nunique() == 1).all()
+    assert sampled["question"].nunique() > 1
+
+
+def test_no_existing_question_leaves_a_table_as_it_is():
+    for kinds in ([], ["question"], ["edit", "question"]):
+        assert ask_existing(empty_proposals(kinds), [None] * len(kinds)).equals(empty_proposals(kinds))
 
 
 def test_batches_hold_examples_of_like_length_and_every_draw_once():
@@ -199,3 +261,13 @@ def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monke
 
 def test_the_reward_sees_no_truth():
     assert not {"world", "truth", "skill", "gap"} & set(inspect.signature(reward).parameters)
+
+
+@pytest.mark.parametrize("module", ["imitation", "grpo"])
+def test_no_training_reaches_the_check_of_pictures_or_asks_what_they_should_show(module):
+    files = reach.module_sources(f"auditdm_lib.training.{module}")
+    assert "audit/counterfactuals.py" in files and not {"audit/checking.py", "audit/pairs.py", "audit/arms.py"} & set(files)
+    for file in files:
+        called = {node.attr for node in ast.walk(ast.parse((paths.LIBRARY / file).read_text(encoding="utf-8")))
+                  if isinstance(node, ast.Attribute)}
+        assert not called & {"told", "unlike"}, file

@@ -66,6 +66,16 @@ def test_the_splits_share_no_picture():
     assert len({shown.file for shown in EVERY}) == len(EVERY) == 4466
 
 
+def test_nothing_is_known_about_a_picture_that_was_drawn_anew():
+    before = truth(*EVERY[:2])
+    after, refused = before.told(["edit", "question"], ["make it red", None])
+    assert refused == [False, False] and [after.knows(i) for i in range(2)] == [False, True]
+    question = before.all_questions(0)[0]
+    assert before.knows(0) and before.knows(1)
+    assert after.right_answer(0, question) is None is not before.right_answer(0, question) and after.all_questions(0) == []
+    assert after.all_questions(1) == before.all_questions(1) and after.unlike([None, None]) == [None, None]
+
+
 def test_a_picture_that_comes_again_keeps_its_name_and_is_the_same_object(tmp_path):
     loaded = load_pictures("easy-vqa", 500, 0, "probe")
     assert len(set(loaded.names)) == 446 and loaded.names[446:] == loaded.names[:54]

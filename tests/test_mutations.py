@@ -15,6 +15,8 @@ MUTATIONS = [  # file, what stands there, what is put instead, the test that mus
      "test_consensus.py::test_an_abstaining_target_disagrees_but_nothing_disagrees_without_a_consensus"),
     ("audit/probes.py", "bool(v and d and not same_answer(a, t))", "bool(v and d)",
      "test_probes.py::test_a_wrong_consensus_is_label_noise_and_not_a_failure"),
+    ("audit/checking.py", "[NOT_FOLLOWED if r else None for r in refused]", "[None for r in refused]",
+     "test_checking.py::test_a_picture_is_checked_against_its_text_by_the_world"),
     ("training/grpo.py", "return 1.0 if differs else", "return 1.0 if agreed else",
      "test_auditor.py::test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away"),
     ("testbed/scenes.py", '"probe": (8,)', '"probe": (3,)', "test_scenes.py::test_splits_share_no_scan_and_no_scene"),

@@ -193,6 +193,7 @@ MEMBERS = {p.name: p for p in (
     (dict(imitation_pictures=2, imitation_rounds=3), "imitation_pictures: 2 is less than imitation_rounds = 3"),
     (dict(regeneration_share=0.6, edit_share=0.5), "regeneration_share and edit_share: they add up to 1.1, more than 1"),
     (dict(pictures="datasets:cats", edit_share=0.1), "edit_share: the drawer 'renderer' cannot redraw or edit the pictures"),
+    (dict(pictures="datasets:cats", edit_share=0.1), "'datasets:cats': set drawer to diffusion, or set regeneration_share"),
     (dict(suites=["easy-vqa"], suite_source="testbed"), "suites: testbed has no suite easy-vqa; it has vqav2-mini,"),
     (dict(pictures="datasets:cats", must_test="smoke"), "set must_test to none")])
 def test_parameters_that_do_not_fit_together_are_refused_before_anything_is_run(values, words):
@@ -205,6 +206,51 @@ def test_parameters_that_do_not_fit_together_are_refused_before_anything_is_run(
     with pytest.raises(params.BadParameters) as caught:
         params.check(fine | values, MEMBERS, "x.yaml")
     assert words in str(caught.value) and "1 fault, nothing was run" in str(caught.value)
+
+
+@pytest.fixture
+def pipelines(monkeypatch):
+    """A stand-in for the check of a pipeline's files: those whose name has "good" in it are sound."""
+    class Diffusion:
+        @staticmethod
+        def fault(name, kind):
+            if name == "drawn":
+                return f"{name} is of no use as {kind}."
+            return None if "good" in name else f"{name} holds no model_index.json."
+    real = params.protocols.supplier
+    monkeypatch.setattr(params.protocols, "supplier", lambda parameter, value: Diffusion if value == "diffusion" else real(
+        parameter, value))
+
+
+DRAWN = MEMBERS | {p.name: p for p in (
+    Parameter("drawer", "str", "renderer", "{renderer|diffusion} what draws"),
+    Parameter("image_model", "str", "ours/image", "<pipeline> draws captions"),
+    Parameter("edit_model", "str", "ours/edit", "<pipeline> follows commands"))}
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (dict(image_model="bad"), "image_model: bad holds no model_index.json."),
+    (dict(image_model=""), "image_model: it is empty, but regeneration_share is 0.1: name a pipeline of diffusers, or set"),
+    (dict(edit_model=""), "edit_model: it is empty, but edit_share is 0.2"),
+    (dict(edit_model="ours/edit"), "edit_model: ours/edit draws the pictures of 'testbed' only: name a pipeline for"),
+    (dict(image_model="drawn"), "image_model: drawn is of no use as regeneration."),
+    (dict(edit_model="drawn"), "edit_model: drawn is of no use as edit."),
+    (dict(pictures="testbed", edit_model="ours/edit"), "edit_model: ours/edit holds no model_index.json.")])
+def test_a_pipeline_that_is_used_is_checked_by_its_files_before_anything_is_run(pipelines, values, words):
+    fine = dict(regeneration_share=0.1, edit_share=0.2, drawer="diffusion", image_model="good", edit_model="org/good",
+                pictures="datasets:cats")
+    params.check(fine, DRAWN, "x.yaml")
+    with pytest.raises(params.BadParameters) as caught:
+        params.check(fine | values, DRAWN, "x.yaml")
+    assert words in str(caught.value) and "1 fault, nothing was run" in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [
+    dict(drawer="renderer", pictures="testbed"), dict(regeneration_share=0.0, edit_share=0.0),
+    dict(regeneration_share=0.0, edit_model="good"), dict(edit_share=0.0, image_model="good")])
+def test_a_pipeline_that_is_not_used_need_not_be_there(pipelines, values):
+    params.check(dict(regeneration_share=0.1, edit_share=0.2, drawer="diffusion", image_model="", edit_model="bad",
+                      pictures="datasets:cats") | values, DRAWN, "x.yaml")
 
 
 def test_one_folder_under_two_names_is_one_model(tmp_path):

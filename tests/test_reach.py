@@ -65,6 +65,24 @@ def test_pictures_of_one_s_own_do_not_hang_on_the_testbed():
     assert set(reach.supplied({"pictures": "photographs", "seed": 1})) == set()
 
 
+def test_a_pipeline_counts_where_it_is_used(tmp_path):
+    for name in ("image", "edit"):
+        (tmp_path / name / "vae").mkdir(parents=True)
+        (tmp_path / name / "vae" / "weights").write_text(name)
+    step, known = paths.step("01_train_auditor"), params.declared(paths.NOTEBOOKS / "01_train_auditor.ipynb")
+    values = params.effective(dict(image_model=str(tmp_path / "image"), edit_model=str(tmp_path / "edit")), known)
+
+    def inputs(**changed):
+        key = stage.stage_key(step, values | changed, known)
+        return {name: value for name, value in key["inputs"].items() if "_model:" in name}
+    assert inputs(drawer="renderer") == inputs(drawer="diffusion", edit_share=0.0, regeneration_share=0.0) == {}
+    assert set(inputs(drawer="diffusion", edit_share=0.0)) == {f"image_model: {tmp_path / 'image'}"}
+    before = inputs(drawer="diffusion")
+    (tmp_path / "edit" / "vae" / "weights").write_text("others")
+    after = inputs(drawer="diffusion")
+    assert len(before) == 2 and {name for name in after if after[name] != before[name]} == {f"edit_model: {tmp_path / 'edit'}"}
+
+
 def test_a_module_and_the_data_file_that_it_names_are_followed_and_others_are_not():
     found = reach.module_sources("auditdm_lib.testbed.gaps")
     assert {"__init__.py", "testbed/gaps.py", "testbed/gaps.yaml", "testbed/scenes.py", "wording.py"} <= set(found)

@@ -9,26 +9,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from auditdm_lib.audit.auditor import Search, empty_proposals, propose
+from auditdm_lib.audit.auditor import NEITHER, Search, drawing_texts, empty_proposals, propose
+from auditdm_lib.audit.checking import checked
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import Pictures, save_drawn
 from auditdm_lib.audit.probes import make_probes
-from auditdm_lib.models.vlm import load_vlm
+from auditdm_lib.models.vlm import VLM, load_vlm
 
 
 def random_arm(panel: Panel, pictures: Pictures, seed: int, names: list[str]) -> tuple[Pictures, pd.DataFrame]:
     """Without an auditor: one random question per picture, an answerable one where the truth supplies such questions."""
     rng, table = random.Random(f"random questions/{seed}"), empty_proposals(["question"] * len(pictures))
+    table.loc[:, "pairing"] = NEITHER
     table.loc[:, "question"] = [pictures.random_question(i, rng) for i in range(len(pictures))]
     return pictures, make_probes(panel, pictures, "random", table, seed, names, names)
 
 
 def auditor_arm(path: Path | str, name: str, panel: Panel, pictures: Pictures, search: Search, seed: int, names: list[str],
-                folder: Path) -> tuple[Pictures, pd.DataFrame]:
-    """One probe per picture by the auditor at `path`. Pictures generated from its captions and edits are saved in `folder`."""
+                folder: Path, verifier: VLM | None = None) -> tuple[Pictures, pd.DataFrame]:
+    """One probe per picture by the auditor at `path`. Pictures generated from its captions and edits are saved in `folder`, and
+    those of a pipeline checked (`checking.checked`)."""
     table, drawn = propose(load_vlm(path), pictures, search.kinds(len(pictures), seed), search, seed, desc=name)
     images = save_drawn(drawn, pictures, names, folder, name)
-    return drawn, make_probes(panel, drawn, name, table, seed, names, images)
+    written = drawing_texts(table, [True] * len(table))
+    check = checked(search.drawing, pictures, drawn, table["kind"].tolist(), written, verifier, desc=name)
+    return check.pictures, make_probes(panel, check.pictures, name, table, seed, names, images, check.reasons, check.verdicts)
 
 
 def best_of_arm(path: Path | str, n: int, panel: Panel, pictures: Pictures, search: Search, seed: int,

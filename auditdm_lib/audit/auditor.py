@@ -3,9 +3,13 @@
 One auditor has three prompts: p_q for a question about a picture, p_c for a caption with something added, from which a new
 picture is generated, and p_e for a command that edits the picture. A probe of kind `question` asks about the original picture,
 one of kind `regeneration` or `edit` about the generated or edited one. The modules `imitation` and `grpo` train the auditor.
+
+With Q* the auditor's question, I* its picture, and Q and I what was there before, the paper's three pairings are (Q*, I), a probe
+of kind `question`; (Q*, I*); and (Q, I*), a probe that asks an existing question about the auditor's picture.
 """
 
 import inspect
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from auditdm_lib.audit.counterfactuals import draw
+from auditdm_lib.audit.diffusion import Drawing
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.audit.probes import malformed, texts
@@ -25,6 +30,7 @@ from auditdm_lib.run import manifest
 
 KINDS = ("question", "regeneration", "edit")
 TEXT_COLUMN = {"regeneration": "caption", "edit": "edit"}  # kind of probe -> column of the text that generates its picture
+OWN_QUESTION, BOTH, EXISTING_QUESTION, NEITHER = "Q*,I", "Q*,I*", "Q,I*", "Q,I"  # pairings of question and picture
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,17 @@ class Search:
     """How an auditor searches.
 
     By kind of probe: its prompt, the maximum number of tokens of its text, and its share of the pictures (shares sum to 1).
-    For all kinds: the sampling temperature and the drawer of captions and edits (a value of the parameter `drawer`).
+    For all kinds: the sampling temperature, what draws captions and edits, the seed of what it draws, and the share of the probes
+    with a drawn picture that ask an existing question.
     """
 
     prompts: dict[str, str]
     tokens: dict[str, int]
     shares: dict[str, float]
     temperature: float
-    drawer: str = "renderer"
+    drawing: Drawing = Drawing()
+    drawing_seed: int = 0
+    existing_question_share: float = 0.0
 
     def kinds(self, n: int, seed: int) -> list[str]:
         """The kind of each of `n` probes: shares rounded to whole probes, in random order."""
@@ -57,10 +66,10 @@ def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, 
             desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
     """One probe of kind `kinds[i]` for picture i: the auditor's texts, and the pictures that the questions are about.
 
-    The table has one row per picture: kind, caption, edit, question, invalid_reason (None where the probe can be put to the
-    panel). Where no picture could be generated, the original is returned in its place.
+    The table has one row per picture: kind, pairing, caption, edit, question, invalid_reason (None where the probe can be put to
+    the panel). Where no picture could be generated, the original is returned in its place.
     """
-    table = empty_proposals(kinds)
+    table = ask_existing(empty_proposals(kinds), existing_questions(pictures, kinds, search, seed))
     for kind in TEXT_COLUMN:
         rows = np.flatnonzero(np.array(kinds) == kind)
         _write_texts(auditor, pictures, table, rows, kind, search, stream(seed, kind), desc)
@@ -69,14 +78,40 @@ def propose(auditor: VLM, pictures: Pictures, kinds: list[str], search: Search, 
 
 def empty_proposals(kinds: list[str]) -> pd.DataFrame:
     """A table of probes of the given kinds, whose texts are still to be written."""
-    return pd.DataFrame(dict(kind=kinds, caption=None, edit=None, question=None, invalid_reason=None), dtype=object)
+    pairings = [BOTH if kind in TEXT_COLUMN else OWN_QUESTION for kind in kinds]
+    return pd.DataFrame(dict(kind=kinds, pairing=pairings, caption=None, edit=None, question=None, invalid_reason=None),
+                        dtype=object)
+
+
+def existing_questions(pictures: Pictures, kinds: list[str], search: Search, seed: int) -> list[str | None]:
+    """A random question about the original picture i (`Pictures.random_question`) for `existing_question_share` of the probes
+    that draw, the number rounded by chance; None for the others."""
+    rng, drawing = random.Random(f"existing questions/{seed}"), [i for i, kind in enumerate(kinds) if kind in TEXT_COLUMN]
+    chosen = set(rng.sample(drawing, int(search.existing_question_share * len(drawing) + rng.random())))
+    return [pictures.random_question(i, rng) if i in chosen else None for i in range(len(kinds))]
+
+
+def ask_existing(table: pd.DataFrame, questions: list[str | None]) -> pd.DataFrame:
+    """The table of probes with these existing questions in it, in place of the auditor's own."""
+    given = np.array([question is not None for question in questions], bool)
+    table.loc[given, "question"] = [question for question in questions if question is not None]
+    table.loc[given, "pairing"] = EXISTING_QUESTION
+    return table
+
+
+def written(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """What the auditor itself wrote for each probe: caption, edit command and question, "" where there is none."""
+    own = table["pairing"] != EXISTING_QUESTION
+    columns = [texts(table["caption"]), texts(table["edit"]), texts(table["question"].where(own))]
+    return [tuple(text or "" for text in row) for row in zip(*columns, strict=True)]
 
 
 def complete(auditor: VLM, pictures: Pictures, table: pd.DataFrame, search: Search, seed: int,
              desc: str | None = None) -> tuple[pd.DataFrame, Pictures]:
     """Generate the pictures of the captions and edit commands in `table`, then add the missing questions of valid probes."""
     invalid = texts(table["invalid_reason"])
-    drawn, undrawn = draw(search.drawer, pictures, table["kind"].tolist(), drawing_texts(table, [r is None for r in invalid]))
+    wanted = drawing_texts(table, [r is None for r in invalid])
+    drawn, undrawn = draw(search.drawing, pictures, table["kind"].tolist(), wanted, search.drawing_seed, desc)
     table["invalid_reason"] = pd.Series([r or u for r, u in zip(invalid, undrawn, strict=True)], dtype=object)
     rows = np.flatnonzero(table["invalid_reason"].isna() & table["question"].isna())
     _write_texts(auditor, drawn, table, rows, "question", search, seed, desc)

@@ -33,6 +33,17 @@ class KnownAnswers:
     def all_questions(self, i: int) -> list[str]:
         return [question for question, _ in self.asked[i]]
 
+    def told(self, kinds: Sequence[str], texts: Sequence[str | None]) -> tuple["KnownAnswers", list[bool]]:
+        """No answers about pictures drawn anew; it understands no text, so it refuses none."""
+        kept = [asked if text is None else [] for asked, text in zip(self.asked, texts, strict=True)]
+        return KnownAnswers(kept), [False] * len(texts)
+
+    def knows(self, i: int) -> bool:
+        return bool(self.asked[i])
+
+    def unlike(self, images: Sequence[Any]) -> list[str | None]:
+        return [None] * len(images)
+
     def skill(self, question: str) -> None:
         return None
 

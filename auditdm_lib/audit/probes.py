@@ -11,6 +11,8 @@ from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.stats import clustered_proportion, tally
 
 COUNTED = ("unfinished", "empty")  # values of invalid_reason that depend on the text alone
+PICTURE_COUNTS = ("drawn", "picture_rejected", "rejected_disagrees", "verifier_unsure", "accepted_consensus_right",
+                  "accepted_consensus_known")
 
 
 def malformed(text: str, ended: bool) -> str | None:
@@ -30,33 +32,38 @@ def try_members(panel: Panel, pictures: Pictures, seed: int, n: int = 48) -> pd.
 
 
 def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFrame, seed: int, sources: list[str],
-                images: list[str]) -> pd.DataFrame:
-    """The probe table, one row per proposed probe (`auditor.propose`: kind, caption, edit, question, invalid_reason).
+                images: list[str], picture_reasons: list[str | None] | None = None,
+                verdicts: list[str | None] | None = None) -> pd.DataFrame:
+    """The probe table, one row per proposed probe (`auditor.propose`: kind, pairing, caption, edit, question, invalid_reason).
 
     Row i asks about picture i of `drawn`, which is stored at `images[i]` and derived from the one at `sources[i]`. Where the
     question's answer is known (`truth`), `verified_failure` is a disagreement in which the target is wrong; elsewhere both
-    columns are null. A probe is invalid (`valid`) where the target's reply raised an error or did not end and, if the truth
-    is complete, where its question has no answer; it is then no verified failure.
+    columns are null. A probe is invalid (`valid`) where its picture does not show what its text says (`picture_reasons` and
+    `verdicts` are those of `checking.checked`), where the target's reply raised an error or did not end and, if all is known
+    about the picture, where its question has no answer; it is then no verified failure.
     """
     probes = pd.DataFrame(dict(
-        probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], auditor=auditor,
-        source_image=sources, image=images, caption=proposed["caption"], edit=proposed["edit"],
-        question=proposed["question"].fillna("").str.strip()))
+        probe_id=[f"{auditor}-{seed}-{i:05d}" for i in range(len(drawn))], kind=proposed["kind"], pairing=proposed["pairing"],
+        auditor=auditor, source_image=sources, image=images, caption=proposed["caption"],
+        edit=proposed["edit"], question=proposed["question"].fillna("").str.strip()))
     invalid = texts(proposed["invalid_reason"])
     probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
     missing = texts(probes.pop("target_missing"))
-    invalid = [r or (m and f"target {m}") for r, m in zip(invalid, missing, strict=True)]
+    unlike = picture_reasons or [None] * len(drawn)
+    invalid = [r or (p and f"picture: {p}") or (m and f"target {m}") for r, p, m in zip(invalid, unlike, missing, strict=True)]
     known = drawn.truth
     truth = [known.right_answer(i, q) if known else None for i, q in probes["question"].items()]
     complete = known is not None and known.complete
-    if complete:
-        invalid = [r or ("not answerable" if t is None else None) for r, t in zip(invalid, truth, strict=True)]
+    unknown = [not complete or not known.knows(i) for i in range(len(drawn))]
+    invalid = [r or ("not answerable" if not u and t is None else None) for r, u, t in zip(invalid, unknown, truth, strict=True)]
     probes["truth"] = pd.Series(truth, dtype=object)
+    probes["picture_reason"] = pd.Series(unlike, dtype=object)
+    probes["verifier"] = pd.Series(verdicts or [None] * len(drawn), dtype=object)
     probes["invalid_reason"] = pd.Series(invalid, dtype=object)
     probes["valid"] = pd.Series([r is None for r in invalid], dtype=bool)
     probes["verified_failure"] = pd.Series([
-        bool(v and d and not same_answer(a, t)) if complete or t is not None else None for v, d, a, t in
-        zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, strict=True)], dtype=object)
+        bool(v and d and not same_answer(a, t)) if t is not None or complete and not (u and v) else None for v, d, a, t, u in
+        zip(probes["valid"], probes["disagrees"], probes["target_answer"], truth, unknown, strict=True)], dtype=object)
     probes["seed"] = seed
     return probes
 
@@ -93,8 +100,11 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     See `attempts` for what an attempt is; all probes count as calls. no_consensus is out of the consensus_asked attempts on
     which every member was asked. label_noise counts disagreements whose consensus is wrong while the target is right, out of the
     disagreements_known whose question has a known answer (their rarity is the paper's second assumption), consensus_answerable
-    those with a consensus whose question has an answer (the first assumption). `ceiling` is the ceiling of plain questions. An
-    auditor with several kinds of probe has a first row of kind `all`. Auditors keep the order of `probes`.
+    those with a consensus whose question has an answer (the first assumption). `ceiling` is the ceiling of plain questions. Of
+    the `drawn` attempts, whose picture is new, picture_rejected fail the check of the picture, rejected_disagrees of them with a
+    disagreement; verifier_unsure counts the verifier's answers that are neither yes nor no; accepted_consensus_right are those
+    whose consensus is right, out of the accepted_consensus_known valid ones with a consensus and a known answer. An auditor with
+    several kinds of probe has a first row of kind `all`. Auditors keep the order of `probes`.
     """
     rows = []
     several = probes.groupby("auditor")["kind"].transform("nunique") > 1
@@ -106,6 +116,7 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
                    no_consensus=int(full["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
                    probing_calls=int(tried["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
                    consensus_probes=len(agreed), ceiling=ceiling if kind in ("question", "all") else None)
+        row |= _pictures(p)
         row |= dict(zip(("disagrees_low", "disagrees_high"), clustered_proportion(tally(p["disagrees"], p["source_image"]))[1:],
                         strict=True))
         if graded is not None:
@@ -122,10 +133,37 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
         rows.append(row)
     columns = ["auditor", "kind", "attempts", "invalid", "consensus_asked", "no_consensus", "disagrees", "disagrees_low",
                "disagrees_high", "verified_failures", "verifiable", "success", "ci_low", "ci_high", "ceiling", "probing_calls",
-               "training_calls", "gaps_found", "label_noise", "disagreements_known", "consensus_probes", "consensus_answerable"]
+               "training_calls", "gaps_found", "label_noise", "disagreements_known", "consensus_probes", "consensus_answerable",
+               *PICTURE_COUNTS]
     order = {auditor: i for i, auditor in enumerate(probes["auditor"].unique())}
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.sort_values("auditor", key=lambda auditors: auditors.map(order), kind="stable", ignore_index=True)
+
+
+def _pictures(p: pd.DataFrame) -> dict[str, int]:
+    """The counts of `search_table` that are about drawn pictures, of some attempts."""
+    drawn = p[p["image"] != p["source_image"]]
+    rejected = drawn["picture_reason"].notna()
+    known = drawn[~rejected & drawn["valid"] & drawn["consensus"].notna() & drawn["truth"].notna()]
+    right = [same_answer(agreed, truth) for agreed, truth in known[["consensus", "truth"]].itertuples(index=False)]
+    unsure = drawn["verifier"].eq("unsure").sum()
+    counts = (len(drawn), rejected.sum(), drawn.loc[rejected, "disagrees"].sum(), unsure, sum(right), len(known))
+    return dict(zip(PICTURE_COUNTS, map(int, counts), strict=True))
+
+
+def pairing_table(probes: pd.DataFrame) -> pd.DataFrame:
+    """Search success by auditor and pairing of question and picture (see `auditor`), counted as in `search_table`: attempts,
+    disagreements, verified failures out of the verifiable attempts, and the success with its 95 % interval clustered by picture
+    (null where no attempt is verifiable)."""
+    rows = []
+    for (auditor, pairing), tried in probes.groupby(["auditor", "pairing"], sort=False):
+        p = attempts(tried)
+        seen = p[p["verified_failure"].notna()]
+        success, low, high = clustered_proportion(tally(seen["verified_failure"].astype(bool), seen["source_image"]))
+        rows.append(dict(auditor=auditor, pairing=pairing, attempts=len(p), disagrees=int(p["disagrees"].sum()),
+                         verified_failures=int(seen["verified_failure"].sum()) if len(seen) else None, verifiable=len(seen),
+                         success=success, ci_low=low, ci_high=high))
+    return pd.DataFrame(rows)
 
 
 def all_verified(probes: pd.DataFrame) -> bool:

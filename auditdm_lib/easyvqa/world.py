@@ -16,10 +16,11 @@ class EasyVQA:
     """The truth about a list of the data set's pictures (see `protocols.Truth`); `i` is a picture's place in that list.
 
     A question of the data set has the answer that the data set gives to it for pictures of the same shape and colour; any other
-    question has none, and neither has one that presupposes another shape or colour. No gap is planted in any model.
+    question has none, and neither has one that presupposes another shape or colour. No gap is planted in any model. Of a picture
+    that was drawn anew nothing is known (None).
     """
 
-    shown: tuple[data.Shown, ...]
+    shown: tuple[data.Shown | None, ...]
     complete: ClassVar[bool] = True
 
     def take(self, rows: Sequence[int]) -> "EasyVQA":
@@ -28,6 +29,8 @@ class EasyVQA:
 
     def right_answer(self, i: int, question: str) -> str | None:
         """The data set's answer, or None where it has none."""
+        if not self.knows(i):
+            return None
         return data.answers().get((self.shown[i].shape, self.shown[i].colour, data.tidy(question)))
 
     def random_question(self, i: int, rng: random.Random) -> str:
@@ -36,7 +39,22 @@ class EasyVQA:
 
     def all_questions(self, i: int) -> list[str]:
         """The 96 questions of the data set that have an answer in picture i."""
+        if not self.knows(i):
+            return []
         return [text for shape, colour, text in data.answers() if (shape, colour) == (self.shown[i].shape, self.shown[i].colour)]
+
+    def told(self, kinds: Sequence[str], texts: Sequence[str | None]) -> tuple["EasyVQA", list[bool]]:
+        """Nothing about pictures drawn anew, the others as they are; it understands no text, so it refuses none."""
+        kept = (one if text is None else None for one, text in zip(self.shown, texts, strict=True))
+        return EasyVQA(tuple(kept)), [False] * len(texts)
+
+    def knows(self, i: int) -> bool:
+        """Whether picture i is still the data set's own."""
+        return self.shown[i] is not None
+
+    def unlike(self, images: Sequence[Image.Image]) -> list[str | None]:
+        """None for each, as the data set cannot tell what a picture shows."""
+        return [None] * len(images)
 
     def skill(self, question: str) -> str | None:
         """What a question of the data set is about (see `data.kind`); None for any other."""

@@ -1,7 +1,7 @@
 """Parameters: declared once in each notebook's `parameters` cell, checked before anything is loaded.
 
 A declaration is an annotated literal with a comment, e.g. `steps: int = 40  # [1, 10000] GRPO updates`.
-The comment may open with a range `[lo, hi]`, choices `{a|b}`, `<model>`, `<models>` or `<pictures>`; the rest
+The comment may open with a range `[lo, hi]`, choices `{a|b}`, `<model>`, `<models>`, `<pipeline>` or `<pictures>`; the rest
 is the parameter's help text.
 """
 
@@ -35,7 +35,7 @@ SPLITS = 3  # of the pictures, which share none: audit, probe, test
 RESERVED = {"reference", "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
-                     r"|<(?P<kind>models?|pictures)>)? *(?P<help>.*)")
+                     r"|<(?P<kind>models?|pipeline|pictures)>)? *(?P<help>.*)")
 
 
 class BadParameters(Stop, ValueError):
@@ -202,7 +202,8 @@ def _about_pictures(values: dict[str, Any], known: dict[str, Parameter]) -> list
         faults.append(f"{' and '.join(shares)}: they add up to {sum(shares.values()):g}, more than 1; lower one of them.")
     if shares and source and "drawer" in values and not can_draw(values["drawer"], source):
         faults.append(f"{' and '.join(shares)}: the drawer {values['drawer']!r} cannot redraw or edit the pictures "
-                      f"{source!r}: set regeneration_share and edit_share to 0.")
+                      f"{source!r}: set drawer to diffusion, or set regeneration_share and edit_share to 0.")
+    faults += [fault for name in used_pipelines(values) if (fault := _pipeline_fault(name, values, known))]
     suites, supplied = values.get("suites"), values.get("suite_source")
     chosen = any(name not in known or values.get(name) != known[name].default for name in ("suites", "suite_source"))
     if suites and chosen and supplied == source:  # of other pictures no suite is scored
@@ -214,8 +215,31 @@ def _about_pictures(values: dict[str, Any], known: dict[str, Parameter]) -> list
     return faults
 
 
+def used_pipelines(values: dict[str, Any]) -> dict[str, str]:
+    """The parameters that name a pipeline which these values use, with the share of the probes that it draws for."""
+    shares = {"image_model": "regeneration_share", "edit_model": "edit_share"}
+    return {name: share for name, share in shares.items() if values.get("drawer") == "diffusion" and values.get(share)
+            and name in values}
+
+
+def _pipeline_fault(name: str, values: dict[str, Any], known: dict[str, Parameter]) -> str | None:
+    """What is wrong with a pipeline that is used, by its files alone."""
+    model, share = values[name], used_pipelines(values)[name]
+    if not model:
+        return f"{name}: it is empty, but {share} is {values[share]:g}: name a pipeline of diffusers, or set {share} to 0."
+    ours = name in known and model == known[name].default
+    if ours and "pictures" in known and values.get("pictures", known["pictures"].default) != known["pictures"].default:
+        return (f"{name}: {model} draws the pictures of {known['pictures'].default!r} only: name a pipeline for "
+                f"{values['pictures']!r}, or set {share} to 0.")
+    kind = share.removesuffix("_share")
+    return (fault := protocols.supplier("drawer", "diffusion").fault(model, kind)) and f"{name}: {fault}"
+
+
 def can_draw(drawer: str, source: str) -> bool:
-    """Whether a drawer can redraw and edit the pictures of a source. One that draws what it supplies is not imported for it."""
+    """Whether a drawer can redraw and edit the pictures of a source. One that draws what it supplies is not imported for it, and
+    neither is "diffusion", which can draw any."""
+    if drawer == "diffusion":
+        return True
     module = protocols.SUPPLIERS["drawer"][drawer]
     return protocols.SUPPLIERS["pictures"].get(source) == module or protocols.supplier("drawer", drawer).can_draw(source)
 
@@ -240,7 +264,7 @@ def _fault(value: Any, parameter: Parameter) -> str | None:
         return f"{value!r} is not one of {', '.join(choices)}."
     if parameter.name == "run" and (fault := run_fault(value)):
         return fault
-    if value in ("", []) and parameter.default:
+    if value in ("", []) and parameter.default and rule["kind"] != "pipeline":  # only one that is used has to be there
         return f"{value!r} is empty; leave the line out to keep the default {parameter.default!r}."
     if rule["kind"] in ("model", "models"):
         return " ".join(fault for item in items if item and (fault := model_fault(item))) or None
@@ -284,9 +308,9 @@ def hub_revision(name: str) -> str:
     try:
         return HfApi().model_info(name, timeout=3).sha
     except Exception as error:  # no network, offline mode, gated, no such model: the client has a dozen types
-        cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            return Path(cached).parent.name
+        for file in ("config.json", "model_index.json"):  # a model's, a pipeline's
+            if isinstance(cached := try_to_load_from_cache(name, file), str):
+                return Path(cached).parent.name
         reason = type(error).__name__
         raise LookupError(f"not in the Hugging Face cache, and the hub gave {reason}") from error
 

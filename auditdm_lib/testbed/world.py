@@ -18,9 +18,12 @@ from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 
 @dataclass(frozen=True)
 class World:
-    """The scenes behind a list of pictures, of one split; `i` is a picture's place in that list."""
+    """The scenes behind a list of pictures, of one split; `i` is a picture's place in that list.
 
-    scenes: list[Scene]
+    A scene is None where nothing is known: the picture was drawn by another than the renderer, from a text outside the language.
+    """
+
+    scenes: list[Scene | None]
     split: str = "probe"
     complete: ClassVar[bool] = True
 
@@ -30,7 +33,7 @@ class World:
 
     def right_answer(self, i: int, question: str) -> str | None:
         """The right answer; None where the question has none in this picture or is not in the language."""
-        right = answer(self.scenes[i], question)
+        right = answer(self.scenes[i], question) if self.knows(i) else CANNOT_TELL
         return None if right == CANNOT_TELL else right
 
     def skill(self, question: str) -> str | None:
@@ -43,26 +46,35 @@ class World:
 
     def gap(self, i: int, question: str, gaps: tuple[Gap, ...]) -> str | None:
         """The name of the first of `gaps` that holds, for grading only."""
-        held = gap_of(self.scenes[i], question, gaps)
+        held = gap_of(self.scenes[i], question, gaps) if self.knows(i) else None
         return held[0].name if held else None
 
     def random_question(self, i: int, rng: random.Random) -> str:
         """A random answerable question: skills at equal chance."""
         return sample_answerable(self.scenes[i], rng)
 
-    def redrawn(self, kinds: list[str], texts: list[str | None]) -> tuple["World", list[Image.Image | None], list[bool]]:
-        """The world after captions (kind `regeneration`) and edit commands (`edit`), the new pictures (None where no text asks
-        for one or none can be drawn), and whether text i could not be followed or changes nothing."""
-        scenes, images, refused = list(self.scenes), [None] * len(texts), [False] * len(texts)
+    def told(self, kinds: Sequence[str], texts: Sequence[str | None]) -> tuple["World", list[bool]]:
+        """The world if captions (kind `regeneration`) and edit commands (`edit`) were followed exactly, and whether text i cannot
+        be followed or changes nothing; the scene is then None."""
+        scenes = list(self.scenes)
         for i, (kind, text) in enumerate(zip(kinds, texts, strict=True)):
-            if text is None:
-                continue
-            new = apply_edit(self.scenes[i], text) if kind == "edit" else parse_caption(text)
-            refused[i] = isinstance(new, Refusal) or new == self.scenes[i]
-            if not refused[i]:
-                scenes[i] = self._posed(i, new, text)
-                images[i] = render(scenes[i])
-        return replace(self, scenes=scenes), images, refused
+            if text is not None:
+                new = apply_edit(self.scenes[i], text) if kind == "edit" else parse_caption(text)
+                refused = isinstance(new, Refusal) or new == self.scenes[i]
+                scenes[i] = None if refused else self._posed(i, new, text)
+        return replace(self, scenes=scenes), [text is not None and new is None for text, new in zip(texts, scenes, strict=True)]
+
+    def knows(self, i: int) -> bool:
+        """Whether the scene of picture i is known."""
+        return self.scenes[i] is not None
+
+    def unlike(self, images: Sequence[Image.Image]) -> list[str | None]:
+        """Why a picture does not show its scene, as the scene reader sees it; None where it does or no scene is known."""
+        from auditdm_lib.testbed.reader import differences  # it loads a model, which only drawn pictures need
+
+        known = [i for i in range(len(images)) if self.knows(i)]
+        reasons = dict(zip(known, differences([images[i] for i in known], [self.scenes[i] for i in known]), strict=True))
+        return [reasons.get(i) for i in range(len(images))]
 
     def _posed(self, i: int, scene: Scene, text: str) -> Scene:
         """Things that are new get a place in their cells and a scan; the others stay where they were drawn, so that nothing
@@ -76,12 +88,12 @@ class World:
 
     def shows(self, i: int, gap: Gap) -> bool:
         """Whether picture i lets one ask a question that meets a gap, for grading only."""
-        asked = all_questions(self.scenes[i], [gap.skill])
+        asked = all_questions(self.scenes[i], [gap.skill]) if self.knows(i) else []
         return any(gap_of(self.scenes[i], text, (gap,)) for text in asked)
 
     def all_questions(self, i: int) -> list[str]:
         """Every answerable question about picture i (see there), for the ceiling of search success."""
-        return all_questions(self.scenes[i])
+        return all_questions(self.scenes[i]) if self.knows(i) else []
 
 
 # What `protocols.PictureSource` and `protocols.Drawer` ask of a module
@@ -107,6 +119,9 @@ def draw(truth: World, images: list[Image.Image], kinds: list[str], texts: list[
     Raises ValueError for pictures that this world did not draw.
     """
     if not isinstance(truth, World):
-        raise ValueError("The renderer draws the testbed's pictures only: set regeneration_share and edit_share to 0.")
-    world, new, refused = truth.redrawn(kinds, texts)
-    return new, world, refused
+        raise ValueError("The renderer draws the testbed's pictures only: set drawer to diffusion, or set regeneration_share and "
+                         "edit_share to 0.")
+    told, refused = truth.told(kinds, texts)
+    scenes = [old if r else new for old, new, r in zip(truth.scenes, told.scenes, refused, strict=True)]
+    new = [render(scene) if text is not None and not r else None for scene, text, r in zip(scenes, texts, refused, strict=True)]
+    return new, replace(truth, scenes=scenes), refused

@@ -10,8 +10,8 @@ import pandas as pd
 from transformers import TrainerCallback
 
 from auditdm_lib.answers import abstains
-from auditdm_lib.audit.counterfactuals import UNDRAWN
-from auditdm_lib.audit.probes import COUNTED, texts
+from auditdm_lib.audit.auditor import written
+from auditdm_lib.audit.probes import texts
 
 PATIENCE = 5  # consecutive steps before most alarms are raised
 NO_SIGNAL = 10  # the same for equal rewards within every group, which are common by chance
@@ -41,14 +41,13 @@ class Watch:
         kind = judged["kind"].iloc[0] if judged["kind"].nunique() == 1 else "probe"
         if not all(map(math.isfinite, rewards)):
             raise Alarm(f"A reward of step {step} is not finite: check the panel's answers.")
-        columns = [texts(judged[column]) for column in ("caption", "edit", "question")]
-        written = ["\n".join(t or "" for t in row) for row in zip(*columns, strict=True)]
+        wrote = ["\n".join(parts) for parts in written(judged)]
         agreed, answers = texts(judged["consensus"]), judged["reference_answers"]
         groups = rewards.reshape(-1, group_size)
-        self._count("constant output", len(groups) > 1 and _top_share(written) >= NEARLY_ALL, self.patience, kind, step,
+        self._count("constant output", len(groups) > 1 and _top_share(wrote) >= NEARLY_ALL, self.patience, kind, step,
                     "the auditor writes the same text for nearly every picture", "lower the learning rate or raise kl_weight")
-        gibberish = [r in (*COUNTED, UNDRAWN) or not _readable(w) or _makes_no_sense(a, c) for r, w, a, c in
-                     zip(texts(judged["invalid_reason"]), written, answers, agreed, strict=True)]
+        gibberish = [r is not None or not _readable(w) or _makes_no_sense(a, c) for r, w, a, c in
+                     zip(texts(judged["invalid_reason"]), wrote, answers, agreed, strict=True)]
         self._count("gibberish", _share(gibberish) >= NEARLY_ALL, self.patience, kind, step,
                     "nearly all texts are unfinished, unreadable or impossible to draw, or make the references abstain",
                     "lower the learning rate or the temperature, or raise kl_weight; and check that no reference always abstains")
@@ -82,9 +81,9 @@ def _share(marks: list[bool]) -> float:
     return sum(marks) / len(marks) if marks else 0.0
 
 
-def _top_share(written: list[str]) -> float:
+def _top_share(wrote: list[str]) -> float:
     """The share of the most frequent text."""
-    return max(map(written.count, set(written))) / len(written)
+    return max(map(wrote.count, set(wrote))) / len(wrote)
 
 
 def _readable(text: str) -> bool:

@@ -18,7 +18,16 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig
 
-from auditdm_lib.audit.auditor import TEXT_COLUMN, Search, complete, empty_proposals, judge_proposed, stream
+from auditdm_lib.audit.auditor import (
+    TEXT_COLUMN,
+    Search,
+    ask_existing,
+    complete,
+    empty_proposals,
+    existing_questions,
+    judge_proposed,
+    stream,
+)
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures, identity
 from auditdm_lib.audit.probes import malformed, texts
@@ -32,9 +41,11 @@ from auditdm_lib.training.trainings import (
     Seal,
     askings,
     claim,
+    described,
     last_checkpoint,
     load_for_training,
     load_table,
+    pipelines_of,
     save_table,
     save_whole,
     steps_of,
@@ -79,8 +90,8 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
     `work` holds another training, and Alarm if the training degenerates (see `alarms`); in the phase "plain" only if numbers
     are not finite, since a collapse of the policy is a result of that baseline.
     """
-    claim(work, __name__, [start, *members(panel)], dict(
-        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=asdict(search), settings=asdict(settings),
+    claim(work, __name__, [start, *members(panel), *pipelines_of(search)], dict(
+        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), settings=asdict(settings),
         seed=seed, found=[row["answer"] for row in found]))
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
@@ -132,9 +143,12 @@ class Rewarder:
 
     def equation_1(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
                    **_) -> list[float]:
-        """The rewards of completions. For captions and edit commands, the policy first adds a question about the new picture."""
+        """The rewards of completions. For captions and edit commands, the policy first adds a question about the new picture,
+        or the group takes one existing question."""
         step, seen = trainer_state.global_step + 1, self.pictures.take(picture)
-        table = empty_proposals(kind)
+        each, size = range(0, len(kind), self.settings.group_size), self.settings.group_size
+        given = existing_questions(seen.take(each), kind[::size], self.search, stream(self.seed, "grpo", step))
+        table = ask_existing(empty_proposals(kind), [question for question in given for _ in range(size)])
         for i, (completion, ids) in enumerate(zip(completions, completion_ids, strict=True)):
             text = completion[0]["content"].strip()
             table.loc[i, TEXT_COLUMN.get(kind[i], "question")] = text

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from auditdm_lib.audit.auditor import written
 from auditdm_lib.training.topics import topics_of
 
 HISTORY = ["phase", "step", "kind", "reward", "disagrees", "reward_std", "frac_reward_zero_std", "entropy", "kl", "invalid",
@@ -19,10 +20,9 @@ def summary(judged: pd.DataFrame, found: set, calls: list[int]) -> dict:
     calls[0] += int(judged["target_answer"].notna().sum())
     calls[1] += int(sum(a is not None for answers in judged["reference_answers"] for a in answers))
     full = judged[judged["in_full"]]
-    written = judged[["question", "caption", "edit"]].astype(object).fillna("").agg("|".join, axis=1)
     return dict(
         kind=judged["kind"].iloc[0] if judged["kind"].nunique() == 1 else "all",
         reward=float(judged["reward"].mean()), disagrees=float(judged["disagrees"].mean()),
         invalid=float(judged["invalid_reason"].notna().mean()),
         no_consensus=float(full["consensus"].isna().mean()) if len(full) else float("nan"),
-        distinct=written.nunique() / len(written), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])
+        distinct=len(set(written(judged))) / len(judged), topics_hit=len(found), target_calls=calls[0], reference_calls=calls[1])

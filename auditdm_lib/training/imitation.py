@@ -17,7 +17,15 @@ import torch
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.audit.auditor import TEXT_COLUMN, Search, drawing_texts, judge_proposed, propose, stream
+from auditdm_lib.audit.auditor import (
+    EXISTING_QUESTION,
+    TEXT_COLUMN,
+    Search,
+    drawing_texts,
+    judge_proposed,
+    propose,
+    stream,
+)
 from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures, identity
@@ -31,9 +39,11 @@ from auditdm_lib.training.trainings import (
     Seal,
     askings,
     claim,
+    described,
     last_checkpoint,
     load_for_training,
     load_table,
+    pipelines_of,
     save_auditor,
     save_table,
     whole,
@@ -70,8 +80,9 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
     rounds = settings.rounds
     if len(pictures) < rounds:
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
-    claim(work, __name__, [start, *members(panel)], dict(
-        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=asdict(search), seed=seed, **asdict(settings)))
+    claim(work, __name__, [start, *members(panel), *pipelines_of(search)], dict(
+        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), seed=seed,
+        **asdict(settings)))
     found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
         seen, folder, part_seed = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
@@ -103,15 +114,16 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
     """Training examples from the disagreements: image, question (the prompt), answer (the auditor's text), kind of text, topics.
 
     A hit on a generated picture gives two examples: the caption or edit command with the original picture, and the question
-    with the generated one.
+    with the generated one, unless it is not the auditor's own.
     """
     captions = drawing_texts(judged, judged["disagrees"].tolist())
-    drawn, _ = draw(search.drawer, pictures, judged["kind"].tolist(), captions)
+    drawn, _ = draw(search.drawing, pictures, judged["kind"].tolist(), captions, search.drawing_seed)
     rows = []
     for i, row in enumerate(judged.itertuples()):
         if row.disagrees:
-            rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question,
-                             kind="question", topics=topics_of(row)))
+            if row.pairing != EXISTING_QUESTION:
+                rows.append(dict(image=drawn.images[i], question=search.prompts["question"], answer=row.question,
+                                 kind="question", topics=topics_of(row)))
             if row.kind in TEXT_COLUMN:
                 rows.append(dict(image=pictures.images[i], question=search.prompts[row.kind], answer=captions[i],
                                  kind=row.kind, topics=topics_of(row)))

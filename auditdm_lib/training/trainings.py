@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +18,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
 
 from auditdm_lib import paths
+from auditdm_lib.audit.auditor import Search
+from auditdm_lib.audit.counterfactuals import pipelines
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.loading import local
@@ -57,6 +59,16 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
 def askings(panel: Panel) -> list[dict]:
     """How each member of a panel is asked, for `claim`: other prompts or token limits give other answers."""
     return [asdict(member.asking) for member in (panel.target, *panel.references)]
+
+
+def described(search: Search) -> dict:
+    """A search for `claim`: all but the names of its pipelines, of which the contents count (`pipelines_of`)."""
+    return asdict(search) | {"drawing": asdict(replace(search.drawing, image_model="", edit_model=""))}
+
+
+def pipelines_of(search: Search) -> list[str]:
+    """The pipelines that a search uses, for `claim`."""
+    return pipelines(search.drawing, search.shares)
 
 
 def _identity(path: str | Path) -> str:
