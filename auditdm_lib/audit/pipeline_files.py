@@ -24,9 +24,9 @@ def fault(model: str, kind: str | None = None) -> str | None:
     only asked whether it can be reached; its files are checked once they are here.
     """
     folder = Path(paths.resolve(model))
-    if folder.is_dir():
+    if model and folder.is_dir():
         return (found := folder_fault(folder, kind)) and f"the folder {model} {found}"
-    if folder.exists():
+    if model and folder.exists():
         return f"{model} is a file; give the pipeline's folder."
     if not params.HUB_ID.fullmatch(model):
         return f"there is no pipeline at {model!r}: give a folder that save_pretrained wrote, or a hub id 'org/name'."
