@@ -4,12 +4,13 @@ A model that exists is not rebuilt. An interrupted training of a language model 
 vision tower (some minutes) starts over.
 """
 
-import functools
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,13 +21,17 @@ from transformers import set_seed
 from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.run import lock
 from auditdm_lib.testbed.accuracy import accuracy_by_skill, auditor_quality
-from auditdm_lib.testbed.cards import CARD, write_model
+from auditdm_lib.testbed.cards import ABOUT, CARD, write_folder, write_model
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS, build_model, build_processor
+from auditdm_lib.testbed.drawn import captions_drawn, commands_done
 from auditdm_lib.testbed.gaps import load_gaps
 from auditdm_lib.testbed.language import caption, noun_phrase, sample_edit
 from auditdm_lib.testbed.learning import EVERY, Schedule, train_language
+from auditdm_lib.testbed.pipelines import build_edit, build_image
 from auditdm_lib.testbed.plant import plant
 from auditdm_lib.testbed.questions import UNANSWERABLE, draw_question, sample_answerable, sample_question
+from auditdm_lib.testbed.reader import STEPS as READER_STEPS
+from auditdm_lib.testbed.reader import load_reader, own_error, save_reader, train_reader
 from auditdm_lib.testbed.scenes import Scene, sample_scenes
 from auditdm_lib.testbed.skills import answer
 from auditdm_lib.testbed.suites import format_item
@@ -73,6 +78,8 @@ PLANTED = {  # model with the gaps of gaps.yaml -> the clean model that they are
     "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m",
     "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l"}
 MODELS = (*CLEAN, "auditor", *PLANTED)
+ABOUT_READER = ABOUT + " It reads drawn pictures; the table is its own error, on exact renderings of held-out scenes."
+DRAWERS = ("reader", "image", "edit")  # the scene reader and the drawing pipelines, each after those before it
 
 
 def build(name: str, corpus: Callable[[], Corpus], folder: Path = CHECKPOINTS) -> Path:
@@ -81,11 +88,13 @@ def build(name: str, corpus: Callable[[], Corpus], folder: Path = CHECKPOINTS) -
     `corpus` renders the training scenes; it is called only where something has to be trained. Raises ValueError for an
     unknown name.
     """
-    if name not in MODELS:
-        raise ValueError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
+    if name not in (*MODELS, *DRAWERS):
+        raise ValueError(f"Unknown model {name!r}; choose one of {', '.join((*MODELS, *DRAWERS))}.")
     if (folder / name / CARD).exists():
         return folder / name
     lock.hold(folder / name)
+    if name in DRAWERS:
+        return build_drawer(name, corpus, folder)
     if name in PLANTED:
         plant(build(PLANTED[name], corpus, folder), load_gaps()[name], folder / name)
         return folder / name
@@ -94,6 +103,20 @@ def build(name: str, corpus: Callable[[], Corpus], folder: Path = CHECKPOINTS) -
     if CLEAN[name].grown:
         build(CLEAN[name].grown, corpus, folder)
     return build_clean(name, corpus(), folder)
+
+
+def build_drawer(name: str, corpus: Callable[[], Corpus], folder: Path) -> Path:
+    """Build the scene reader or a drawing pipeline, whose drawings the shipped reader measures."""
+    if name == "reader":
+        started = time.perf_counter()
+        trained = train_reader(shared_tower(corpus(), folder), corpus())
+        card = dict(name=name, trained_from="vision_tower", scenes=len(corpus().scenes), steps=READER_STEPS,
+                    seconds=round(time.perf_counter() - started))
+        write_folder(folder / name, partial(save_reader, trained), card, lambda saved: own_error(load_reader(saved)),
+                     ABOUT_READER)
+        return folder / name
+    build(DRAWERS[DRAWERS.index(name) - 1], corpus, folder)
+    return build_image(folder, captions_drawn) if name == "image" else build_edit(folder, commands_done)
 
 
 def training_corpus() -> Corpus:
@@ -171,7 +194,7 @@ def build_clean(name: str, corpus: Corpus, folder: Path = CHECKPOINTS) -> Path:
         (Schedule(recipe.careful, lr=3e-3, lr_rest=2.1e-3, alone=1 if own else 0), dict(hard=3, careless=0.9)))
     for part, (schedule, asked) in enumerate(parts):
         if schedule.steps:
-            draw = functools.partial(draw_pairs, **asked)
+            draw = partial(draw_pairs, **asked)
             done = train_language(model, recipe.family, processor.tokenizer, corpus.scenes, features, draw, schedule,
                                   recipe.seed + part, state / f"part {part}", desc=f"{name}, part {part + 1}")
             seconds += done["seconds"]

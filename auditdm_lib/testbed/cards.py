@@ -17,17 +17,28 @@ ABOUT = ("A model of the AuditDM testbed: a real architecture, made tiny, traine
 
 def write_model(path: Path, model, processor, card: dict, measure: Callable[[Path], pd.DataFrame],
                 also: Callable[[Path], None] = lambda folder: None, about: str = ABOUT) -> None:
-    """Save a model in float16, its processor, its card and its manifest; the folder gets its name only when it is complete.
+    """Save a model in float16 and its processor; see `write_folder`.
 
-    `measure` computes the card's table from the saved folder; `also` may add files to it; `about` opens its README. float16
-    halves the size of the package; `model` keeps the rounded weights, and `load_vlm` computes in float32 on a CPU.
+    float16 halves the size of the package; `model` keeps the rounded weights, and `load_vlm` computes in float32 on a CPU.
+    `also` may add files.
+    """
+    def save(folder: Path) -> None:
+        save_checkpoint(model.to(torch.float16), processor, folder)
+        model.float()
+        also(folder)
+    write_folder(path, save, card, measure, about)
+
+
+def write_folder(path: Path, save: Callable[[Path], None], card: dict, measure: Callable[[Path], pd.DataFrame],
+                 about: str = ABOUT) -> None:
+    """What `save` writes, with its card and its manifest; the folder gets its name only when it is complete.
+
+    `measure` computes the card's table from the saved folder; `about` opens its README.
     """
     lock.hold(path)
     folder = commit.temporary(path)
-    save_checkpoint(model.to(torch.float16), processor, folder)
-    model.float()
+    save(folder)
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
-    also(folder)
     table = measure(folder)
     table.to_csv(folder / MEASURED, index=False)
     (folder / "README.md").write_text(readme(card, table, about), encoding="utf-8")

@@ -12,7 +12,8 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option("--only", metavar="NAME", help="Build this model and its parents.")
+@click.option("--only", metavar="NAME", help="""Build this model and its parents: a model by its folder's name, `reader` (the
+    scene reader), `image` or `edit` (the drawing pipelines).""")
 def build(only: str | None) -> None:
     """Train the models that do not exist yet; a build that was stopped resumes.
 
@@ -23,7 +24,7 @@ def build(only: str | None) -> None:
     from auditdm_lib.testbed import build as builder
 
     corpus = cache(builder.training_corpus)
-    for name in [only] if only else builder.MODELS:
+    for name in [only] if only else (*builder.MODELS, *builder.DRAWERS):
         try:
             click.echo(f"{name}: {builder.build(name, corpus)}")
         except ValueError as error:

@@ -119,10 +119,11 @@ def fingerprint(model: nn.Module, schedule: Schedule, seed: int, scenes: int) ->
 def save_state(folder: Path, model: nn.Module, stepped: list, about: dict) -> None:
     """Write weights, optimizer states and the metadata `about` to `folder`/state.safetensors, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model/{name}": p.detach().clone() for name, p in model.state_dict().items()}
+    tensors = {f"model/{name}": p.detach().clone(memory_format=torch.contiguous_format) for name, p in model.state_dict().items()}
     for k, (optimizer, _) in enumerate(stepped):
         for i, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{k}/{i}/{name}": torch.as_tensor(value).clone() for name, value in state.items()}
+            tensors |= {f"optimizer/{k}/{i}/{name}": torch.as_tensor(value).clone(
+                memory_format=torch.contiguous_format) for name, value in state.items()}
     save_file(tensors, folder / "state.partial", metadata={"state": json.dumps(about)})
     os.replace(folder / "state.partial", folder / "state.safetensors")
 

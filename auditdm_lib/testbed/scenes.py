@@ -185,6 +185,17 @@ def pose(scene: Scene, rng: random.Random, split: str) -> Scene:
     return replace(scene, things=tuple(placed(t) for t in scene.things))
 
 
+def pose_after(before: Scene, after: Scene, text: str, split: str) -> Scene:
+    """The scene after an edit or a caption, posed: things that are new get a place in their cells and a scan, by `text`; the
+    others stay where they were drawn in `before`, so that nothing changes but what the text says."""
+    fresh = pose(after, random.Random(text), split)
+
+    def kept(t: Thing, f: Thing) -> Thing:
+        placed = t if t.dx or t.dy else next((old for old in before.things if old == t), f)
+        return replace(placed, scan=f.scan) if placed.kind == DIGIT and placed.scan is None else placed
+    return replace(after, things=tuple(map(kept, after.things, fresh.things)))
+
+
 THEMES = (  # content of a scene besides random things, so that there are often questions of each skill
     *((kind,) for kind in ("clock", "arrow", "person", "face", "word", "sign", "chart", BEAD, DIGIT)),
     (DIGIT, DIGIT), ("cover",), ("cover",), (), ())

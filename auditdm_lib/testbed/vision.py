@@ -87,12 +87,17 @@ def train_vision_tower(tower: nn.Module, corpus: Corpus, steps: int, seed: int, 
         features = tower(pixel_values=pixel_values(corpus.pixels[rows])).last_hidden_state
         features = features + noise * features.detach().std() * torch.randn(features.shape, generator=generator)
         logits = heads(features)
-        loss = sum(_loss(logits[name], labels[rows]) for labelled in (cells, whole) for name, labels in labelled.items())
+        loss = dense_loss(logits, {name: labels[rows] for labelled in (cells, whole) for name, labels in labelled.items()})
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
     return loss.item()
+
+
+def dense_loss(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The sum over all labels of their mean cross-entropies, where a label applies (see `dense_labels`)."""
+    return sum(_loss(logits[name], values) for name, values in labels.items())
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
