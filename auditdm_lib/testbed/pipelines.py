@@ -32,7 +32,7 @@ from auditdm_lib.testbed.scenes import Scene, pose_after, sample_scenes
 from auditdm_lib.testbed.training import Corpus, render_corpus
 
 SCENES, PAIRS, DECODER_STEPS = 120_000, 100_000, 9000
-IMAGE, EDIT = Flow(steps=10_000), Flow(steps=8000, lr=1e-3, muon_lr=5e-3)
+IMAGE, EDIT = Flow(steps=5000), Flow(steps=8000, lr=1e-3, muon_lr=5e-3)
 SHIFT = 6.0  # of the noise levels at which the sampler looks: most of its steps go where the text decides
 STEPS = 8
 DRAWING = "drawing.json"
