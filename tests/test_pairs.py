@@ -106,7 +106,7 @@ def test_the_drawers_fault_is_the_success_that_the_check_takes_away():
         row("d", DRAWN, F, [T, T], disagrees=True, reason=NOT_FOLLOWED), row("d", EXACT, None, None, reason=NOT_FOLLOWED)])
     probes = pd.DataFrame(dict(probe_id=list("abcd"), valid=[True, False, True, False]))
     found = drawer_fault(probes, table).set_index(["kind", "measure"])[["n", "successes"]]
-    counts = {"unchecked": (4, 3), "checked": (4, 1), "exact": (4, 2), "fault": (3, 2)}
+    counts = {"disagrees": (4, 3), "unchecked": (4, 3), "checked": (4, 1), "exact": (4, 2), "fault": (3, 2)}
     assert {name: tuple(found.loc[("all", name)]) for name in counts} == counts
 
 
@@ -200,7 +200,7 @@ def test_each_drawn_probe_is_asked_about_the_original_and_the_exact_picture_and_
     again = pd.read_parquet(tmp_path / "versions.parquet")
     assert flips(again, MEMBERS).equals(flips(table, MEMBERS)) and survival(again).equals(survival(table))
     assert drawer_fault(made, again).equals(drawer_fault(made, table)) and set(drawer_fault(made, table)["measure"]) == {
-        "unchecked", "checked", "exact", "fault"}
+        "disagrees", "unchecked", "checked", "exact", "fault"}
 
 
 def test_the_renderer_has_no_other_seed_and_no_exact_twin(pipeline, monkeypatch, tmp_path):

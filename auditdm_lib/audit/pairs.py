@@ -203,13 +203,15 @@ def drawer_fault(probes: pd.DataFrame, versions: pd.DataFrame) -> pd.DataFrame:
 
     A success is a disagreement in which the target is wrong (by the truth or, where nothing is known about the picture, by the
     consensus). One row per auditor, kind and measure, with `successes` out of `n` and their share with its interval:
+      disagrees  of all drawn probes, the disagreements: what counts as a success where there is neither a truth nor a check
       unchecked  of all drawn probes, whatever the picture shows
       checked    the same, but a probe that is not valid is no success
       exact      the same probes about the exact picture; no success where the exact drawer cannot follow the text
       fault      of the unchecked successes, those that the check takes away
     """
     drawn = versions[versions["version"] == DRAWN].merge(probes[["probe_id", "valid"]], on="probe_id")
-    drawn["unchecked"] = drawn["disagrees"].astype(bool) & drawn["target_right"].eq(False)
+    drawn["disagrees"] = drawn["disagrees"].astype(bool)
+    drawn["unchecked"] = drawn["disagrees"] & drawn["target_right"].eq(False)
     drawn["checked"] = drawn["unchecked"] & drawn["valid"].astype(bool)
     made = versions[versions["version"] == EXACT].set_index("probe_id")
     if len(made):
@@ -218,7 +220,8 @@ def drawer_fault(probes: pd.DataFrame, versions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for auditor, kind, part in _kinds(drawn):
         wrong = part[part["unchecked"]]
-        measured = {name: (part, part[name].astype(bool)) for name in ("unchecked", "checked", "exact") if name in part}
+        names = [name for name in ("disagrees", "unchecked", "checked", "exact") if name in part]
+        measured = {name: (part, part[name].astype(bool)) for name in names}
         for name, (of, success) in (measured | {"fault": (wrong, ~wrong["checked"])}).items():
             rows.append(dict(auditor=auditor, kind=kind, measure=name, n=len(of), successes=int(success.sum()))
                         | _share(success, of["source_image"], "share"))

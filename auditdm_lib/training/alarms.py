@@ -50,7 +50,8 @@ class Watch:
                      zip(texts(judged["invalid_reason"]), wrote, answers, agreed, strict=True)]
         self._count("gibberish", _share(gibberish) >= NEARLY_ALL, self.patience, kind, step,
                     "nearly all texts are unfinished, unreadable or impossible to draw, or make the references abstain",
-                    "lower the learning rate or the temperature, or raise kl_weight; and check that no reference always abstains")
+                    "lower the learning rate or the temperature, or raise kl_weight; check that no reference always abstains "
+                    "and, if nothing is drawn, the drawer")
         voted = [c is None for c, f, a in zip(agreed, judged["in_full"], answers, strict=True)
                  if f and sum(not abstains(x) for x in a) >= 2]
         self._count("references disagree", _share(voted) >= NEARLY_ALL, self.patience, kind, step,
