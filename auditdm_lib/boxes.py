@@ -26,3 +26,15 @@ def located(text: str) -> tuple[Fraction, Fraction, Fraction, Fraction] | None:
     else:
         return None
     return (x1, y1, x2, y2) if all(0 <= side <= 1 for side in (x1, y1, x2, y2)) else None
+
+
+def overlap(a: tuple[Fraction, ...], b: tuple[Fraction, ...]) -> float:
+    """Intersection over union of two boxes (x1, y1, x2, y2), 0 to 1, 0 if neither holds an area."""
+    common = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    union = _area(a) + _area(b) - common
+    return float(common / union) if union else 0.0
+
+
+def _area(box: tuple[Fraction, ...]) -> Fraction:
+    x1, y1, x2, y2 = box
+    return max(Fraction(0), x2 - x1) * max(Fraction(0), y2 - y1)

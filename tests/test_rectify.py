@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from auditdm_lib.boxes import location
 from auditdm_lib.models import vlm as models
 from auditdm_lib.training import examples, rectify
 
@@ -58,6 +59,37 @@ def test_pair_asked_twice_enters_once():
     again = pd.concat([table, table.assign(auditor="prompt_only")], ignore_index=True)
     audited, _ = rectify.training_sets(again, 0.5, ["random"], seed=0)
     assert not audited.duplicated(["image", "question"]).any()
+
+
+def test_failures_may_be_those_of_some_auditors_and_the_sets_no_larger_than_asked():
+    table = probes(40, 100, 100)
+    audited, control = rectify.training_sets(table, 0.5, ["random"], 0, ["trained"], most=30)
+    mine = set(table.loc[table["auditor"] == "trained", "image"])
+    assert len(audited) == len(control) == 30 and audited["failure"].sum() == 15
+    assert set(audited.loc[audited["failure"], "image"]) <= mine < set(table["image"])
+    assert not set(audited.loc[~audited["failure"], "image"]) <= mine  # rehearsal is of all auditors
+    assert [len(rows) for rows in rectify.training_sets(table, 0.5, ["random"], 0, ["prompt_only"])] == [0, 0]
+
+
+def box(left, top):
+    return location((left, top, left + 0.2, top + 0.2))
+
+
+NEARLY, AWAY = box(0.12, 0.1), box(0.5, 0.5)  # overlaps of 0.82 and 0 with box(0.1, 0.1)
+
+
+@pytest.mark.parametrize(("kind", "after", "before", "left_out"), [
+    ("edit", box(0.1, 0.1), NEARLY, False), ("edit", box(0.1, 0.1), AWAY, True), ("edit", box(0.1, 0.1), None, True),
+    ("edit", box(0.1, 0.1), "red", True), ("regeneration", box(0.1, 0.1), box(0.1, 0.1), True), ("edit", "red", "blue", False),
+    ("regeneration", None, None, False), ("edit", float("nan"), AWAY, False)])
+def test_a_located_answer_about_a_drawn_picture_is_used_only_after_an_edit_in_which_nothing_moved(kind, after, before, left_out):
+    table = pd.DataFrame(dict(probe_id=["p", "q"], kind=[kind, "question"], source_image="a.png", image=["b.png", "a.png"],
+                              consensus=[after, box(0.1, 0.1)]), index=[7, 3])
+    versions = pd.DataFrame(dict(probe_id=["p", "p"], version=["original", "drawn"], consensus=[before, after]))
+    found = rectify.moved(table, versions)
+    assert found.to_dict() == {7: left_out, 3: False} and found.dtype == bool
+    assert rectify.moved(table, None)[7] == (isinstance(after, str) and "loc" in after)  # nothing is known about the originals
+    assert rectify.moved(table.head(0), None).empty
 
 
 @pytest.mark.parametrize("table, missing", [

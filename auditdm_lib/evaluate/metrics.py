@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from anls_star import anls_score
 
-from auditdm_lib.boxes import located
+from auditdm_lib.boxes import located, overlap
 from auditdm_lib.evaluate.captions import cider_d
 from auditdm_lib.evaluate.multiple_choice import choice, value
 from auditdm_lib.evaluate.vqa import vqa_accuracy
@@ -122,11 +122,4 @@ def iou(prediction: str, answers: list[str]) -> float:
     a, b = located(prediction), located(answers[0])
     if a is None or b is None:
         return 0.0
-    common = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    union = _area(a) + _area(b) - common
-    return float(common / union) if union else 0.0
-
-
-def _area(box: tuple[Fraction, Fraction, Fraction, Fraction]) -> Fraction:
-    x1, y1, x2, y2 = box
-    return max(Fraction(0), x2 - x1) * max(Fraction(0), y2 - y1)
+    return overlap(a, b)

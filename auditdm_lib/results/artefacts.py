@@ -1,5 +1,6 @@
 """The tables that the stages of a run wrote, loaded once for figures, tables, claims and the report."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from auditdm_lib.audit.probes import all_verified
 from auditdm_lib.evaluate.scores import held_out
+from auditdm_lib.run import manifest
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Artefacts:
     agreement: pd.DataFrame | None  # 03_taxonomy/agreement.csv, testbed only
     items: pd.DataFrame  # 05_scores/items.parquet
     held_out: pd.DataFrame | None = None  # 05_scores/held_out.csv, if no suite is about the pictures
+    versions: pd.DataFrame | None = None  # 02_probes/versions.parquet, if pictures were drawn; the same for the next four
+    flips: pd.DataFrame | None = None  # 02_probes/flips.csv
+    survival: pd.DataFrame | None = None  # 02_probes/survival.csv
+    faults: pd.DataFrame | None = None  # 02_probes/drawer.csv
+    pairings: pd.DataFrame | None = None  # 02_probes/pairings.csv
+    drawer: str = "renderer"  # what drew the pictures, a parameter of stage 02
 
     @property
     def verified(self) -> bool:
@@ -37,15 +45,29 @@ class Artefacts:
 
 def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts:
     """Load the artefacts from the folders of stages 01, 02, 03 and 05."""
-    def read_optional(path: Path) -> pd.DataFrame | None:
-        return pd.read_csv(path) if path.exists() else None
-
     asked = pd.read_parquet(probes / "probes.parquet")
     clustered = pd.read_parquet(taxonomy / "failures.parquet")
+    versions = probes / "versions.parquet"
     return Artefacts(
         history=pd.read_csv(auditor / "history.csv"), probes=asked,
-        search=pd.read_csv(probes / "search.csv"), hits=read_optional(probes / "gap_hits.csv"),
+        search=pd.read_csv(probes / "search.csv"), hits=_optional(probes / "gap_hits.csv"),
         failures=clustered.merge(asked, on="probe_id", validate="one_to_one"),
         categories=pd.read_parquet(taxonomy / "categories.parquet"),  # categories.csv is for people, its texts made safe
-        gaps=read_optional(taxonomy / "grading.csv"), agreement=read_optional(taxonomy / "agreement.csv"),
-        items=pd.read_parquet(scores / "items.parquet"), held_out=read_optional(scores / "held_out.csv"))
+        gaps=_optional(taxonomy / "grading.csv"), agreement=_optional(taxonomy / "agreement.csv"),
+        items=pd.read_parquet(scores / "items.parquet"), held_out=_optional(scores / "held_out.csv"),
+        versions=pd.read_parquet(versions) if versions.exists() else None, flips=_optional(probes / "flips.csv"),
+        survival=_optional(probes / "survival.csv"), faults=_optional(probes / "drawer.csv"),
+        pairings=_optional(probes / "pairings.csv"), drawer=_drawer(probes))
+
+
+def _optional(file: Path) -> pd.DataFrame | None:
+    """A table, or None where the file is missing or its table has neither rows nor columns."""
+    return pd.read_csv(file) if file.exists() and file.read_bytes().strip() else None
+
+
+def _drawer(probes: Path) -> str:
+    """The drawer of stage 02; the renderer, which was the only one, where the stage does not say."""
+    if not (probes / manifest.NAME).exists():
+        return "renderer"
+    record = json.loads((probes / manifest.NAME).read_text(encoding="utf-8"))
+    return record["key"]["parameters"].get("drawer", "renderer")

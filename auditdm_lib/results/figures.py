@@ -36,15 +36,15 @@ STYLE = {
 NOTE_INCHES = 0.3  # height of the strip for the footer below the axes
 
 
-def _figure(width: float, height: float) -> Figure:
-    # Not a pyplot figure, since pyplot would keep each one in memory and show it twice.
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches. It is none of pyplot, which would keep each one in memory and show it twice."""
     figure = Figure(figsize=(width, height))
     figure.get_layout_engine().set(rect=(0, NOTE_INCHES / height, 1, 1 - NOTE_INCHES / height), w_pad=0.1, h_pad=0.1)
     return figure
 
 
-def _styled(draw):
-    # Draws each figure with STYLE, whatever the settings of the notebook are.
+def styled(draw):
+    """The function `draw`, drawing with STYLE whatever the settings of the notebook are."""
     def inner(*args, **kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
             return draw(*args, **kwargs)
@@ -70,7 +70,8 @@ def png(figure: Figure) -> bytes:
         return file.getvalue()
 
 
-def _bars(axis, x, estimates: list[stats.Estimate], colours: list[str], width: float = 0.75) -> None:
+def bars(axis, x, estimates: list[stats.Estimate], colours: list[str], width: float = 0.75) -> None:
+    """Bars at `x` with their intervals and values."""
     value, low, high = np.array(estimates, float).T
     axis.bar(x, value, width, color=colours, edgecolor="#333333", linewidth=0.6)
     axis.errorbar(x, value, [value - low, high - value], fmt="none", ecolor="#222222", capsize=3, linewidth=1)
@@ -78,13 +79,13 @@ def _bars(axis, x, estimates: list[stats.Estimate], colours: list[str], width: f
         axis.annotate(f"{number:.1f}", (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=8)
 
 
-@_styled
+@styled
 def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """Figure 2: the average suite scores of this run's models, next to the averages printed in the paper.
 
     `items` is items.parquet, `paper` is paper_values.csv. They do not share an axis, as models and suites differ.
     """
-    figure = _figure(12.5, 5.6)
+    figure = blank(12.5, 5.6)
     grid = figure.add_gridspec(2, 2, width_ratios=[1.35, 1], hspace=0.12)
     roles = [role for role in ("target", "rectified", "control", "reference_1", "reference_2") if role in set(items["model"])]
     panels = [(grid[0, 0], "This run: average of the suites", measures.suite_average),
@@ -95,7 +96,7 @@ def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         if np.isnan(estimates[0].value):
             axis.text(0.5, 0.5, "no held-out items inside planted gaps", ha="center", transform=axis.transAxes)
         else:
-            _bars(axis, range(len(roles)), estimates, [COLOUR[role] for role in roles])
+            bars(axis, range(len(roles)), estimates, [COLOUR[role] for role in roles])
         axis.set(title=title, ylabel="accuracy (%)", ylim=(0, 112), yticks=range(0, 101, 20), xticks=range(len(roles)),
                  xticklabels=[LABEL[role] for role in roles])
     printed = paper[paper["item"] == "fig2_average"]
@@ -112,14 +113,14 @@ def fig2_averages(items: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig_held_out(items: pd.DataFrame) -> Figure:
     """Agreement of each model with the consensus of the references on held-out questions, by suite, with intervals by picture."""
-    figure, suites = _figure(8.5, 4.2), list(items["suite"].unique())
+    figure, suites = blank(8.5, 4.2), list(items["suite"].unique())
     axis, roles = figure.add_subplot(), list(items["model"].unique())
     for i, role in enumerate(roles):
         mine = scores.headlines(items, role)
-        _bars(axis, np.arange(len(suites)) + (i - (len(roles) - 1) / 2) * 0.26, [measures.percent(mine[s]) for s in suites],
+        bars(axis, np.arange(len(suites)) + (i - (len(roles) - 1) / 2) * 0.26, [measures.percent(mine[s]) for s in suites],
               [COLOUR[role]] * len(suites), width=0.24)
         axis.containers[-2][0].set_label(LABEL[role].replace("\n", " "))
     names = {"held-out": "random questions", "held-out-failures": "questions on which the target\ndisagreed elsewhere"}
@@ -133,7 +134,7 @@ def fig_held_out(items: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     """Figure 4: for each skill, the shares of its failures made by the target and by reference 1 (each row adds up to 100 %).
 
@@ -144,7 +145,7 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     silent = sorted(table.loc[total == 0, "skill"])
     table = table.assign(share=100 * table["target"] / total.where(total > 0))[total > 0]
     table = table.sort_values(["share", "skill"], ascending=[True, False]).reset_index(drop=True)  # drawn bottom to top
-    figure = _figure(8.5, 1.9 + 0.34 * max(len(table), 2))
+    figure = blank(8.5, 1.9 + 0.34 * max(len(table), 2))
     axis = figure.add_subplot()
     y = np.arange(len(table))
     axis.barh(y, table["share"], 0.75, color=COLOUR["target"], edgecolor="white", label="target")
@@ -167,7 +168,7 @@ def fig4_failure_shares(items: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """Search success of each auditor with its interval, its ceiling, and the paper's values.
 
@@ -178,10 +179,10 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     search = search[~search["auditor"].str.fullmatch(MILESTONES)].reset_index(drop=True)
     verified = search["verified_failures"].notna().all()
     estimates = measures.rates(search, verified)
-    figure = _figure(max(7.2, 1.7 * len(search)), 4.6)
+    figure = blank(max(7.2, 1.7 * len(search)), 4.6)
     axis = figure.add_subplot()
     x = np.arange(len(search))
-    _bars(axis, x, estimates, [COLOUR.get(a, OKABE["yellow"]) for a in search["auditor"]], width=0.6)
+    bars(axis, x, estimates, [COLOUR.get(a, OKABE["yellow"]) for a in search["auditor"]], width=0.6)
     if verified and search["ceiling"].notna().all():
         for place, ceiling in zip(x, search["ceiling"], strict=True):
             axis.hlines(100 * ceiling, place - 0.38, place + 0.38, color=OKABE["red"], linestyle="--", linewidth=1.5,
@@ -206,18 +207,18 @@ def fig_search_success(search: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig_kinds(search: pd.DataFrame) -> Figure:
     """Search success of the untrained and the trained auditor by kind of probe, with intervals."""
     search = search[search["auditor"].isin(["prompt_only", "trained"])]
     kinds = [kind for kind in ("question", "regeneration", "edit") if kind in set(search["kind"])]
-    figure = _figure(6.4, 4.2)
+    figure = blank(6.4, 4.2)
     axis = figure.add_subplot()
     for shift, auditor in [(-0.2, "prompt_only"), (0.2, "trained")]:
         rows = search[search["auditor"] == auditor].set_index("kind").reindex(kinds)
         counted = "verified_failures" if rows["verified_failures"].notna().all() else "disagrees"
         estimates = measures.rates(rows, counted == "verified_failures")
-        _bars(axis, np.arange(len(kinds)) + shift, estimates, [COLOUR[auditor]] * len(kinds), width=0.38)
+        bars(axis, np.arange(len(kinds)) + shift, estimates, [COLOUR[auditor]] * len(kinds), width=0.38)
         axis.containers[-2][0].set_label(LABEL[auditor].replace("\n", " "))
     names = {"question": "question about\nthe picture", "regeneration": "question about one\nfrom a caption",
              "edit": "question about\nan edited picture"}
@@ -229,7 +230,7 @@ def fig_kinds(search: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
     """Search success and coverage by checkpoint over the target calls used in training, for the kit's auditor and plain GRPO.
 
@@ -240,7 +241,7 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
     asked["coverage"] = 100 * hits.assign(covered=hits["hits"] >= OFTEN).groupby("auditor")["covered"].mean()
     lines = {"trained": ("self-imitation, then GRPO (trained)", r"prompt_only|imitation|step_\d+|trained"),
              "plain_grpo": ("plain GRPO (Equation 1)", r"prompt_only|plain_\d+|plain_grpo")}
-    figure = _figure(10, 4)
+    figure = blank(10, 4)
     for axis, (column, title) in zip(figure.subplots(1, 2), [
             ("success", "Search success"), ("coverage", f"Planted gaps found at least {OFTEN} times")], strict=True):
         for name, (label, pattern) in lines.items():
@@ -257,11 +258,11 @@ def fig_coverage(search: pd.DataFrame, hits: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig_categories(categories: pd.DataFrame, most: int = 20, verified: bool = True) -> Figure:
     """Sizes of the `most` largest failure types by name, with one example each; called suspicions where nothing was verified."""
     table = categories.head(most).iloc[::-1].reset_index(drop=True)
-    figure = _figure(10, 1.6 + 0.52 * max(len(table), 1))
+    figure = blank(10, 1.6 + 0.52 * max(len(table), 1))
     axis = figure.add_subplot()
     axis.barh(range(len(table)), table["size"], 0.62, color=OKABE["blue"])
     labels = []
@@ -283,7 +284,7 @@ def fig_categories(categories: pd.DataFrame, most: int = 20, verified: bool = Tr
     return figure
 
 
-@_styled
+@styled
 def fig_cost(search: pd.DataFrame) -> Figure:
     """Calls of the target, training included, that a given number of failures costs: shows when the training pays off.
 
@@ -294,7 +295,7 @@ def fig_cost(search: pd.DataFrame) -> Figure:
     search = overall(search)
     search = search[~search["auditor"].str.fullmatch(rf"{MILESTONES}|best_of_\d+")]
     counted = "verified_failures" if search["verified_failures"].notna().all() else "disagrees"
-    figure = _figure(6.4, 4.2)
+    figure = blank(6.4, 4.2)
     axis = figure.add_subplot()
     wanted = np.geomspace(10, 100_000, 100)
     for row in search[search[counted] > 0].itertuples():
@@ -314,7 +315,7 @@ def fig_cost(search: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig_training(history: pd.DataFrame) -> Figure:
     """The auditor's training over calls of the target: shares of disagreements, of invalid probes, of probes without a
     consensus, and of distinct probes.
@@ -328,7 +329,7 @@ def fig_training(history: pd.DataFrame) -> Figure:
     panels = dict(disagrees="Disagreements", invalid="Invalid probes", no_consensus="Probes without consensus",
                   distinct="Distinct probes")
     colours = {"all": OKABE["black"], "question": OKABE["blue"], "regeneration": OKABE["purple"], "edit": OKABE["orange"]}
-    figure = _figure(12.5, 3.6)
+    figure = blank(12.5, 3.6)
     axes = figure.subplots(1, len(panels))
     for axis, (column, title) in zip(axes, panels.items(), strict=True):
         for (phase, kind), rows in history.groupby(["phase", "kind"], sort=False):
@@ -342,7 +343,7 @@ def fig_training(history: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: int = 2, verified: bool = True) -> Figure:
     """Example failures: the picture (enlarged by nearest neighbour), the question, the consensus and the target's answer.
 
@@ -352,7 +353,7 @@ def fig_probes(failures: pd.DataFrame, pictures: Path, columns: int = 5, rows: i
     typed = failures[failures["category"] >= 0]
     turn = typed.groupby("category").cumcount()
     shown = typed.assign(turn=turn).sort_values(["turn", "category"], kind="stable").head(columns * rows)
-    figure = _figure(2.3 * columns, 3.35 * rows + 0.7)
+    figure = blank(2.3 * columns, 3.35 * rows + 0.7)
     figure.suptitle(f"{'Failures found by the audit' if verified else 'Suspicions'}: the references agree, the target disagrees",
                     fontweight="bold", fontsize=11)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()

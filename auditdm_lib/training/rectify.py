@@ -9,38 +9,61 @@ import functools
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, Features, Image, Value
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
+from auditdm_lib.audit.pairs import ORIGINAL
+from auditdm_lib.boxes import located, overlap
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.vlm import load_vlm, put
 from auditdm_lib.training.examples import collate, lora
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
+UNMOVED = 0.5  # least intersection over union of the box before an edit and after it where nothing moved (our choice)
 
 
-def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: list[str],
-                  seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def moved(probes: pd.DataFrame, versions: pd.DataFrame | None) -> pd.Series:
+    """Which probes ask where something is in a drawn picture that may have moved there (bool, indexed as `probes`).
+
+    These are the probes on drawn pictures whose consensus is a box, but for edits after which it is nearly the box of the
+    consensus about the original picture (UNMOVED), taken from `versions`, the table of `pairs.versions`. The paper filters the
+    edits for grounding to the same end; how, it does not say.
+    """
+    drawn = probes["image"] != probes["source_image"]
+    before = {} if versions is None else versions[versions["version"] == ORIGINAL].set_index("probe_id")["consensus"].to_dict()
+
+    def may_have(kind: str, probe: str, consensus: str | None) -> bool:
+        box, old = (located(text) if isinstance(text, str) else None for text in (consensus, before.get(probe)))
+        return box is not None and (kind != "edit" or old is None or overlap(box, old) < UNMOVED)
+    return pd.Series([d and may_have(*row) for d, row in zip(drawn, probes[["kind", "probe_id", "consensus"]].itertuples(
+        index=False), strict=True)], probes.index, dtype=bool)
+
+
+def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: list[str], seed: int,
+                  failure_auditors: tuple[str, ...] | list[str] = (), most: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The audited and the control examples, equally many: image (path), question, answer, failure (bool).
 
-    The answer is the consensus. The audited set holds disagreements of all auditors (`failure_share` of the rows) and, as
-    rehearsal, agreements, so that the target does not forget what it had right. The control set holds questions of
-    `control_auditors`, whatever the target answered. Each pair of image and question enters a set at most once, and a probe
-    without consensus never. The smallest of the three pools limits the size. If one is empty, which is printed, so are both sets.
+    The answer is the consensus. The audited set holds disagreements (`failure_share` of the rows) of `failure_auditors`, or of
+    all auditors if none is named, and, as rehearsal, agreements of all, so that the target does not forget what it had right. The
+    control set holds questions of `control_auditors`, whatever the target answered. Each pair of image and question enters a set
+    at most once, and a probe without consensus never. The smallest of the three pools limits the size, and so does `most`, if it
+    is not 0. If a pool is empty, which is printed, so are both sets.
     """
     labelled = probes[probes["consensus"].notna()]
     distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (
         labelled, labelled[labelled["auditor"].isin(control_auditors)]))
     failed = distinct["disagrees"].astype(bool)
-    pools = {"failures": distinct[failed], "agreements": distinct[~failed], "un-audited questions": control}
+    chosen = distinct["auditor"].isin(failure_auditors) | (len(failure_auditors) == 0)
+    pools = {"failures": distinct[failed & chosen], "agreements": distinct[~failed], "un-audited questions": control}
     for name, pool in pools.items():
         if pool.empty:
             print(f"The probes hold no {name} with a consensus, so nothing is rectified; more probes in stage 02 may find some.")
     size = int(min(len(pools["failures"]) / failure_share, len(pools["agreements"]) / (1 - failure_share),
-                   len(control)))
+                   len(control), most or np.inf))
     found = round(size * failure_share)
     audited = pd.concat([pools["failures"].sample(found, random_state=seed),
                          pools["agreements"].sample(size - found, random_state=seed)])
