@@ -1,9 +1,9 @@
 """Chains of notebooks, cell by cell, in one process, since the start of a kernel for each notebook would take most of the time:
-`AUDITDM_HOME=... python chains.py families` or `... left_out`.
+`AUDITDM_HOME=... python chains.py families`, `... left_out` or `... drawn`.
 
 `families`: stages 00 to 04 with tiny random models as the members. Each of five architectures is once the target, two others are
 its references; the auditor is the testbed's. `left_out`: stages 01 to 06 with the testbed's models and parameters that leave
-something out.
+something out. `drawn`: stages 01 and 02, twice, on pictures that nobody knows anything about, drawn anew by random pipelines.
 """
 
 import random
@@ -12,6 +12,8 @@ import warnings
 
 import matplotlib.pyplot as plt
 import tiny_models
+import tiny_pipelines
+from PIL import Image
 
 from auditdm_lib import paths
 from auditdm_lib.audit.pictures import load_pictures
@@ -65,5 +67,21 @@ def families() -> None:
         print(f"{name} went through stages 00 to 04", file=sys.stderr)
 
 
+def drawn() -> None:
+    warnings.filterwarnings("ignore")
+    (paths.HOME / "pictures").mkdir()
+    for i in range(24):
+        Image.effect_mandelbrot((60 + 9 * i, 330 - 9 * i), (-2 + i / 20, -1, 1, 1), 20).save(paths.HOME / f"pictures/{i}.png")
+    for name, build in (("image", tiny_pipelines.flux), ("edit", tiny_pipelines.kontext)):
+        build().save_pretrained(paths.HOME / name)
+    values = SMALL | dict(
+        pictures=str(paths.HOME / "pictures"), drawer="diffusion", image_model=str(paths.HOME / "image"), edit_share=0.3,
+        edit_model=str(paths.HOME / "edit"), drawing_steps=1, drawing_size=48, regeneration_share=0.2, imitation_pictures=24,
+        probes_per_auditor=20, existing_question_share=0.5, verifier=f"{CHECKPOINTS}/gemma3-l")
+    for name in ("first", "second"):  # the second draws nothing anew
+        for step in paths.CHAIN[1:3]:
+            run_notebook(step.notebook, values | dict(run=name))
+
+
 if __name__ == "__main__":
-    {"families": families, "left_out": left_out}[sys.argv[1]]()
+    {"families": families, "left_out": left_out, "drawn": drawn}[sys.argv[1]]()
