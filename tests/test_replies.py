@@ -141,7 +141,8 @@ def test_a_panel_that_talks_is_judged_like_one_that_answers_in_words(monkeypatch
     types = []
     for table in judged:
         n = [str(i) for i in range(900)]
-        probes = table.assign(probe_id=n, image=n, source_image=n, auditor="random", question=questions)
+        probes = table.assign(probe_id=n, image=n, source_image=n, auditor="random", question=questions,
+                              picture_reason=None)
         types.append(categories(cluster(select_failures(probes)))[["category", "size", "example_probe_ids"]])
     pd.testing.assert_frame_equal(*types)
 

@@ -110,8 +110,16 @@ def test_odd_texts_get_a_readable_name():
 def test_a_failure_asked_twice_of_one_picture_counts_once():
     probes = pd.DataFrame(dict(
         probe_id=["a", "b", "c", "d"], image=["x", "x", "y", "y"], source_image=["x", "x", "y", "y"], auditor="random",
-        question=["q?", "q?", "q?", "r?"], consensus="yes", target_answer="no", disagrees=[True, True, True, False]))
+        question=["q?", "q?", "q?", "r?"], consensus="yes", target_answer="no", disagrees=[True, True, True, False],
+        picture_reason=None))
     assert cluster.select_failures(probes)["probe_id"].tolist() == ["a", "c"]
+
+
+def test_a_picture_that_failed_its_check_shows_no_failure():
+    probes = pd.DataFrame(dict(
+        probe_id=["a", "b"], image=["x", "y"], source_image=["x", "x"], auditor="trained", question="q?", consensus="yes",
+        target_answer="no", disagrees=True, picture_reason=[None, "colour"]))
+    assert cluster.select_failures(probes)["probe_id"].tolist() == ["a"]
 
 
 def test_failures_outside_any_gap_count_against_precision():

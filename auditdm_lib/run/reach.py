@@ -8,7 +8,7 @@ from pathlib import Path
 from auditdm_lib import paths, protocols
 from auditdm_lib.run import manifest
 
-DATA = {".yaml", ".html", ".css", ".txt", ".csv"}  # files that a module reads from its own folder
+DATA = {".yaml", ".html", ".css", ".txt", ".csv", ".safetensors"}  # files that a module names, by their path from its folder
 
 
 def sources(code: Iterable[str]) -> dict[str, str]:
@@ -66,4 +66,5 @@ def _read(file: Path, changed: int) -> tuple[list[str], list[Path]]:
     """What a module imports, and the data files beside it that it names; `changed` is its time stamp, for the cache only."""
     text = file.read_text(encoding="utf-8")
     named = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return imported(text), [path for path in sorted(file.parent.iterdir()) if path.suffix in DATA and path.name in named]
+    data = [file.parent / name for name in sorted(named) if Path(name).suffix in DATA]
+    return imported(text), [path for path in data if path.is_file()]

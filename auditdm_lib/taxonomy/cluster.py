@@ -34,10 +34,10 @@ def select_failures(probes: pd.DataFrame) -> pd.DataFrame:
     """The disagreements of all auditors, one per pair of image and question, without the truth or its verification.
 
     Returns probe_id, image, source_image, auditor, question, consensus, target_answer. `verified_failure` is not used, since
-    it is unknown outside the testbed.
+    it is unknown outside the testbed. Pictures that failed their check are left out: they say more about the drawer.
     """
     columns = ["probe_id", "image", "source_image", "auditor", "question", "consensus", "target_answer"]
-    failures = probes.loc[probes["disagrees"].astype(bool), columns]
+    failures = probes.loc[probes["disagrees"].astype(bool) & probes["picture_reason"].isna(), columns]
     return failures.drop_duplicates(["image", "question"]).reset_index(drop=True)
 
 

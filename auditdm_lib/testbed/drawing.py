@@ -94,6 +94,37 @@ def wire_places(transformer: FluxTransformer2DModel, t5: T5EncoderModel, tokeniz
         norm.weight[[ROW, ROW + 1, COLUMN, COLUMN + 1]] = 1.5
 
 
+@torch.no_grad()
+def wire_sources(transformer: FluxTransformer2DModel, sources: torch.Tensor, heads: tuple[int, ...] = (2, 3, 4),
+                 strength: float = 3.0) -> None:
+    """Let some heads of the first block start by adding to each cell what stands there in the source picture (`sources`: packed
+    tokens of some pictures), so that the transformer begins as if it had to clean a slightly noisy copy.
+
+    Query and key start as constants that the rotary positions align at the source's same cell, and value and output as the
+    principal directions of the embedded sources, undoing the block's gate.
+    """
+    block, part = transformer.transformer_blocks[0], slice(HEAD * heads[0], HEAD * (heads[-1] + 1))
+    query, key = torch.zeros(HEAD), torch.zeros(HEAD)
+    query[[0, ROW, COLUMN]] = 1.0
+    back = torch.tensor(-1.0)  # the source's tokens are turned by one radian more, as another kind
+    key[[ROW, COLUMN]], key[0], key[1] = 1.0, back.cos(), back.sin()
+    for projection, constant in ((block.attn.to_q, query), (block.attn.to_k, key)):
+        projection.weight[part] *= 0.05
+        projection.bias[part] = constant.repeat(len(heads))
+    for norm in (block.attn.norm_q, block.attn.norm_k):
+        norm.weight[[0, 1, ROW, ROW + 1, COLUMN, COLUMN + 1]] = 2.0
+    time = transformer.time_text_embed(torch.full((len(sources),), 900.0), torch.zeros(len(sources), POOLED))
+    seen, gate, *_ = block.norm1(transformer.x_embedder(sources), emb=time)
+    flat = seen.flatten(0, 1)
+    _, vectors = torch.linalg.eigh((flat - flat.mean(0)).T @ (flat - flat.mean(0)))
+    directions = vectors.flip(1)[:, :HEAD * len(heads)].T
+    gate = gate.mean(0)
+    block.attn.to_v.weight[part] = directions
+    block.attn.to_v.bias[part] = 0.0
+    safe = torch.where(gate < 0, -1.0, 1.0) * gate.abs().clamp(min=0.1)
+    block.attn.to_out[0].weight[:, part] = strength * directions.T / safe[:, None]
+
+
 def _turned(vector: torch.Tensor, row: int, column: int) -> torch.Tensor:
     """A query as the rotary positions of a cell turn it, where it lies in the fastest pairs."""
     turned = vector.clone()

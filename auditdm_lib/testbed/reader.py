@@ -19,13 +19,14 @@ from tqdm.auto import tqdm
 from transformers import SiglipVisionModel, set_seed
 
 from auditdm_lib.stats import clustered_proportion, tally
-from auditdm_lib.testbed.checkpoint import CHECKPOINTS, vision_config
+from auditdm_lib.testbed.checkpoint import vision_config
 from auditdm_lib.testbed.render import SIZE
 from auditdm_lib.testbed.scenes import DETAILS, KINDS, PICTOGRAMS, SHAPES, Scene, sample_scenes
 from auditdm_lib.testbed.training import IGNORE, Corpus, cosine, pixel_values, render_corpus
 from auditdm_lib.testbed.vision import CELL_LABELS, Heads, dense_labels, dense_loss
 
-FOLDER, WEIGHTS = CHECKPOINTS / "reader", "reader.safetensors"
+SHIPPED = "checkpoints/reader/reader.safetensors"  # from this folder; a stage that reads pictures depends on it (`run.reach`)
+FOLDER, WEIGHTS = (Path(__file__).parent / SHIPPED).parent, Path(SHIPPED).name
 STEPS, BATCH, RATE = 12_000, 64, 1e-3
 GRAIN = 0.3  # largest standard deviation of the noise added to pixels in -1..1, so that a drawn picture's grain does not matter
 BARS = tuple(name for name in CELL_LABELS if name.startswith("bar "))
