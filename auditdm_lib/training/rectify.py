@@ -16,13 +16,13 @@ from datasets import Dataset, Features, Image, Value
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
-from auditdm_lib.audit.pairs import ORIGINAL
 from auditdm_lib.boxes import located, overlap
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.vlm import load_vlm, put
 from auditdm_lib.training.examples import collate, lora
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
+ORIGINAL = "original"  # the version of a probe that asks about the picture before it was drawn anew (`pairs.VERSIONS`)
 UNMOVED = 0.5  # least intersection over union of the box before an edit and after it where nothing moved (our choice)
 
 
