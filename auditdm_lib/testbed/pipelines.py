@@ -14,9 +14,9 @@ from diffusers import AutoencoderTiny, DiffusionPipeline, FluxKontextPipeline, F
 from torch import nn
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from auditdm_lib.testbed.autoencoder import build_autoencoder, projection, train_decoder
+from auditdm_lib.testbed.autoencoder import build_autoencoder, packed, projection, train_decoder
 from auditdm_lib.testbed.cards import write_folder
-from auditdm_lib.testbed.drawing import Drawer, Examples, Flow, build_transformer, train, wire_places
+from auditdm_lib.testbed.drawing import Drawer, Examples, Flow, build_transformer, train, wire_places, wire_sources
 from auditdm_lib.testbed.encoders import (
     CAPTION_LENGTHS,
     COMMAND_LENGTHS,
@@ -32,7 +32,7 @@ from auditdm_lib.testbed.scenes import Scene, pose_after, sample_scenes
 from auditdm_lib.testbed.training import Corpus, render_corpus
 
 SCENES, PAIRS, DECODER_STEPS = 120_000, 100_000, 9000
-IMAGE, EDIT = Flow(steps=5000), Flow(steps=8000, lr=1e-3, muon_lr=5e-3)
+IMAGE, EDIT = Flow(steps=5000), Flow(steps=8000, level=1.5)
 SHIFT = 6.0  # of the noise levels at which the sampler looks: most of its steps go where the text decides
 STEPS = 8
 DRAWING = "drawing.json"
@@ -97,9 +97,10 @@ def build_edit(folder: Path, measure: Callable[[Path], pd.DataFrame]) -> Path:
     path, state = folder / "edit", folder / ".edit.state"
     parent = FluxPipeline.from_pretrained(folder / "image", torch_dtype=torch.float32)
     before, commands, after, _ = edit_pairs(PAIRS, "train", "0")
-    drawer, done = train(
-        Drawer(parent.transformer, parent.text_encoder_2), parent.tokenizer_2, projection(parent.vae),
-        Examples(render_corpus(after).pixels, commands, render_corpus(before).pixels), EDIT, 1, state / "flow", desc="edit")
+    examples = Examples(render_corpus(after).pixels, commands, render_corpus(before).pixels)
+    wire_sources(parent.transformer, packed(examples.sources[:500], *projection(parent.vae)))
+    drawer, done = train(Drawer(parent.transformer, parent.text_encoder_2), parent.tokenizer_2, projection(parent.vae), examples,
+                         EDIT, 1, state / "flow", desc="edit")
     pipeline = assemble(FluxKontextPipeline, drawer, parent.vae, parent.tokenizer_2)
     card = dict(name="edit", trained_from="image", pairs=PAIRS, **asdict(EDIT), error=done["error"],
                 parameters=parameters(pipeline), seconds=done["seconds"])

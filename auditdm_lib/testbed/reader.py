@@ -27,7 +27,7 @@ from auditdm_lib.testbed.vision import CELL_LABELS, Heads, dense_labels, dense_l
 
 SHIPPED = "checkpoints/reader/reader.safetensors"  # from this folder; a stage that reads pictures depends on it (`run.reach`)
 FOLDER, WEIGHTS = (Path(__file__).parent / SHIPPED).parent, Path(SHIPPED).name
-STEPS, BATCH, RATE = 12_000, 64, 1e-3
+STEPS, BATCH, RATE = 9000, 64, 1e-3
 GRAIN = 0.3  # largest standard deviation of the noise added to pixels in -1..1, so that a drawn picture's grain does not matter
 BARS = tuple(name for name in CELL_LABELS if name.startswith("bar "))
 # What makes a thing wrong, in this order; a kind's detail and a chart's bars count as "detail". Whether a thing is covered
