@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from auditdm_lib.audit.auditor import load_auditor
 from auditdm_lib.models import vlm as models
-from auditdm_lib.run import model_files, params
+from auditdm_lib.run import hub, model_files, params
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_hub_model_is_loaded_at_the_revision_that_is_recorded(folder, monkeypa
         monkeypatch.setattr(kind, "from_pretrained", recorded(kind.from_pretrained))
     monkeypatch.setattr("auditdm_lib.models.asking.cached_file",
                         lambda name, file, revision=None, **_: asked.append((name, revision)))
-    monkeypatch.setattr(params, "hub_revision", lambda name: "0123abc")
+    monkeypatch.setattr(hub, "revision", lambda name: "0123abc")
     assert models.load_vlm("org/model").name == "org/model"
     assert asked == [("org/model", "0123abc")] * 3  # processor, protocol, weights
     models.load_vlm(folder)
@@ -166,7 +166,7 @@ def test_a_hub_model_is_loaded_at_the_revision_that_is_recorded(folder, monkeypa
 
 
 def test_a_hub_model_that_nobody_has_is_named(monkeypatch):
-    params.hub_revision.cache_clear()
+    hub.revision.cache_clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="No model at nobody/no-such-model: .* not in the Hugging Face cache"):
         models.load_vlm("nobody/no-such-model")

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditdm_lib.run import params
+from auditdm_lib.run import hub, params
 from auditdm_lib.run.params import Parameter
 
 KNOWN = {p.name: p for p in (
@@ -108,7 +108,7 @@ def test_a_model_is_a_folder_with_a_configuration(tmp_path):
 
 
 def test_a_hub_id_that_nobody_has_is_a_fault_at_once(monkeypatch):
-    params.hub_revision.cache_clear()
+    hub.revision.cache_clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "not in the Hugging Face cache" in params.model_fault("nobody/no-such-model")
 
@@ -211,15 +211,11 @@ def test_parameters_that_do_not_fit_together_are_refused_before_anything_is_run(
 @pytest.fixture
 def pipelines(monkeypatch):
     """A stand-in for the check of a pipeline's files: those whose name has "good" in it are sound."""
-    class Diffusion:
-        @staticmethod
-        def fault(name, kind):
-            if name == "drawn":
-                return f"{name} is of no use as {kind}."
-            return None if "good" in name else f"{name} holds no model_index.json."
-    real = params.protocols.supplier
-    monkeypatch.setattr(params.protocols, "supplier", lambda parameter, value: Diffusion if value == "diffusion" else real(
-        parameter, value))
+    def fault(name, kind):
+        if name == "drawn":
+            return f"{name} is of no use as {kind}."
+        return None if "good" in name else f"{name} holds no model_index.json."
+    monkeypatch.setattr(params.pipeline_files, "fault", fault)
 
 
 DRAWN = MEMBERS | {p.name: p for p in (

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 
 from auditdm_lib.audit import pipelines
 from auditdm_lib.audit.files import pixel_hash
-from auditdm_lib.audit.pipeline_files import DRAWS, EDITS, LARGEST, MOST_STEPS, fault, identity, own_settings
 from auditdm_lib.audit.pipelines import Pipeline
 from auditdm_lib.audit.store import keep, kept, place
 from auditdm_lib.run import manifest
+from auditdm_lib.run.pipeline_files import DRAWS, EDITS, LARGEST, MOST_STEPS, fault, identity, own_settings
 
 __all__ = ["Drawing", "draw_pictures", "fault"]
 

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from auditdm_lib import paths
-from auditdm_lib.audit.pipeline_files import DRAWS, fault, folder_fault, pipeline_class, variant
 from auditdm_lib.models.vlm import as_data
-from auditdm_lib.run import params
+from auditdm_lib.run import hub
+from auditdm_lib.run.pipeline_files import DRAWS, fault, folder_fault, pipeline_class, variant
 
 LANES = 4  # rows; on a CPU, calls of 4, 8, 16, ... give the same bytes for each picture, calls of 1 to 3 do not
 UNET_LANES = 8  # pictures; convolutions differ between calls of 4, 8 and 32, so that all calls of a UNet are of one size
@@ -66,7 +66,7 @@ def _fetched(model: str) -> Path:
     from diffusers import DiffusionPipeline
 
     try:
-        return Path(DiffusionPipeline.download(model, revision=params.hub_revision(model), use_safetensors=True))
+        return Path(DiffusionPipeline.download(model, revision=hub.revision(model), use_safetensors=True))
     except Exception as error:  # the hub's client and diffusers have a dozen types
         raise ValueError(f"The pipeline {model} cannot be fetched: check the name and the network, or give a folder "
                          f"({reason(error)}).") from error

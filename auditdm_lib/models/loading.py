@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from auditdm_lib import paths
-from auditdm_lib.run import model_files, params
+from auditdm_lib.run import hub, model_files
 
 TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
@@ -26,10 +26,10 @@ def where(path: str | Path) -> tuple[str, dict[str, str]]:
     source = paths.resolve(str(path))
     if Path(source).is_dir():
         return source, {}
-    if not params.HUB_ID.fullmatch(source):
+    if not hub.ID.fullmatch(source):
         raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
     try:
-        return source, {"revision": params.hub_revision(source)}
+        return source, {"revision": hub.revision(source)}
     except LookupError as error:
         raise FileNotFoundError(f"No model at {path}: no such folder, {error}.") from error
 

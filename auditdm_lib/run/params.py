@@ -7,7 +7,6 @@ is the parameter's help text.
 
 import ast
 import difflib
-import functools
 import io
 import itertools
 import json
@@ -22,13 +21,12 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from auditdm_lib import paths, protocols
-from auditdm_lib.run import model_files
+from auditdm_lib.run import hub, model_files, pipeline_files
 from auditdm_lib.run.manifest import Stop
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool,
          "list[str]": list[str], "list[int]": list[int], "list[float]": list[float]}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LARGEST_PROFILE = 100_000  # bytes
 SPLITS = 3  # of the pictures, which share none: audit, probe, test
@@ -232,7 +230,7 @@ def _pipeline_fault(name: str, values: dict[str, Any], known: dict[str, Paramete
         return (f"{name}: {model} draws the pictures of {known['pictures'].default!r} only: name a pipeline for "
                 f"{values['pictures']!r}, or set {share} to 0.")
     kind = share.removesuffix("_share")
-    return (fault := protocols.supplier("drawer", "diffusion").fault(model, kind)) and f"{name}: {fault}"
+    return (fault := pipeline_files.fault(model, kind)) and f"{name}: {fault}"
 
 
 def can_draw(drawer: str, source: str) -> bool:
@@ -297,24 +295,6 @@ def _remedy(value: Any, annotation: str) -> str:
     return f"it is {type(value).__name__}, and {annotation} is declared."
 
 
-@functools.lru_cache
-def hub_revision(name: str) -> str:
-    """The commit of a hub model as it would be loaded now: the hub's, or without network the local cache's.
-
-    Raises LookupError where neither has it.
-    """
-    from huggingface_hub import HfApi, try_to_load_from_cache  # slow, and most runs are local
-
-    try:
-        return HfApi().model_info(name, timeout=3).sha
-    except Exception as error:  # no network, offline mode, gated, no such model: the client has a dozen types
-        for file in ("config.json", "model_index.json"):  # a model's, a pipeline's
-            if isinstance(cached := try_to_load_from_cache(name, file), str):
-                return Path(cached).parent.name
-        reason = type(error).__name__
-        raise LookupError(f"not in the Hugging Face cache, and the hub gave {reason}") from error
-
-
 def model_fault(name: str) -> str | None:
     """What is wrong with a model's name (a folder that holds a model, or a hub id), or None."""
     path, parent = Path(paths.resolve(name)), (paths.ROOT / name).parent
@@ -322,9 +302,9 @@ def model_fault(name: str) -> str | None:
         return (found := model_files.fault(path)) and f"the folder {name} {found}"
     if path.exists():
         return f"{name} is a file; give the model's folder."
-    if HUB_ID.fullmatch(name) and not parent.is_dir():
+    if hub.ID.fullmatch(name) and not parent.is_dir():
         try:
-            hub_revision(name)
+            hub.revision(name)
             return None
         except LookupError as error:
             return f"there is no model {name}: no such folder, {error}."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from auditdm_lib import paths
-from auditdm_lib.run import commit, lock, manifest, params, reach
+from auditdm_lib.run import commit, hub, lock, manifest, params, reach
 
 
 @dataclass
@@ -88,7 +88,7 @@ def input_hash(name: str, kind: str) -> str | None:
     for folder in (text, text.partition(":")[0]):  # a data set's folder may be followed by :CONFIGURATION:SPLIT
         if folder and (path := Path(paths.resolve(folder))).is_dir():
             return manifest.digest(manifest.hash_folder(path))
-    return None if kind == "pictures" else params.hub_revision(name)
+    return None if kind == "pictures" else hub.revision(name)
 
 
 def start(notebook: str, names: dict[str, Any]) -> Stage:
