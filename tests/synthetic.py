@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from auditdm_lib import stats
+from auditdm_lib.audit import pairs
 from auditdm_lib.results import artefacts
 from auditdm_lib.taxonomy import cluster, grading, names
 
@@ -88,17 +89,54 @@ def arms(n: int = 1000, seed: int = 0) -> pd.DataFrame:
     """probes.parquet of three arms on the same `n` pictures: seven questions in ten, then edits, then drawn captions."""
     rng, tables = np.random.default_rng(seed), []
     kinds = np.repeat(["question", "edit", "regeneration"], [7 * n // 10, n // 5, n // 10])
+    reasons = np.array([None, "a thing is missing", "a colour", "a thing too many"], object)
     for auditor, success in SUCCESS.items():
         kind = kinds if len(success) > 1 else np.repeat("question", n)
         failed = rng.random(n) < pd.Series(kind).map(success)
         answer = np.where(failed, "blue", "red")
+        drawn = kind != "question"
+        reason = np.where(drawn, reasons[np.where(np.arange(n) % 8, 0, 1 + np.arange(n) // 8 % 3)], None)
+        accepted = np.array([r is None for r in reason])
         tables.append(pd.DataFrame(dict(
             probe_id=[f"{auditor}-0-{i:05d}" for i in range(n)], auditor=auditor, kind=kind, question="what colour is it?",
-            image=(pictures := [f"images/{i:05d}.png" for i in range(n)]), source_image=pictures,
+            image=[f"images/{auditor}-{i:05d}.png" if d else f"images/{i:05d}.png" for i, d in enumerate(drawn)],
+            source_image=[f"images/{i:05d}.png" for i in range(n)],
+            caption=np.where(kind == "regeneration", "a red umbrella in the middle, a blue sun at the top", None),
+            edit=np.where(kind == "edit", [f"make the {NOUNS[i % 12]} {COLOURS[i % 10]}" for i in range(n)], None),
             target_answer=answer, consensus="red", truth="red",
-            reference_answers=[["red", "red"]] * n, in_full=True, disagrees=failed, valid=True,
-            verified_failure=failed.astype(object))))
+            reference_answers=[["red", "red"]] * n, in_full=True, disagrees=failed, valid=accepted, picture_reason=reason,
+            verified_failure=(failed & accepted).astype(object))))
     return pd.concat(tables, ignore_index=True)
+
+
+def versions(probes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """versions.parquet of the drawn probes in a table like `arms`: most failures are flips, and most survive."""
+    rng, rows = np.random.default_rng(seed), []
+
+    def add(probe, version, wrong, reason, image, **more):
+        rows.append({name: getattr(probe, name) for name in pairs.OF_THE_PROBE} | dict(
+            version=version, image=image, target_answer="blue" if wrong else "red", reference_answers=["red", "red"],
+            consensus="red", disagrees=wrong, truth="red", picture_reason=reason, target_right=not wrong,
+            references_right=[True, True], consensus_right=True) | more)
+    asked = probes[(probes["image"] != probes["source_image"]) & probes["auditor"].isin(["prompt_only", "trained"])]
+    for probe in asked.itertuples():
+        wrong, reason = probe.target_answer == "blue", None if pd.isna(probe.picture_reason) else probe.picture_reason
+        add(probe, pairs.ORIGINAL, bool(rng.random() < 0.2), None, probe.source_image)
+        add(probe, pairs.DRAWN, wrong, reason, probe.image)
+        if wrong and reason is None:
+            add(probe, pairs.OTHER_SEED, bool(rng.random() < 0.95), None, probe.image)
+            add(probe, pairs.RE_ENCODED, bool(rng.random() < 0.98), None, probe.image)
+        add(probe, pairs.EXACT, wrong and bool(reason is None or rng.random() < 0.5), None, probe.image)
+    return pd.DataFrame(rows, columns=pairs.COLUMNS)
+
+
+def drawn(probes: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
+    """What a run has of pairs when a diffusion pipeline drew."""
+    table = versions(probes)
+    success = [dict(auditor=auditor, pairing=pairing, attempts=900, disagrees=400, verified_failures=390, verifiable=900,
+                    success=390 / 900, ci_low=0.4, ci_high=0.47) for auditor in ("prompt_only", "trained") for pairing in "ab"]
+    return dict(versions=table, flips=pairs.flips(table, ["target", "reference_1", "reference_2"]), drawer="diffusion",
+                survival=pairs.survival(table), faults=pairs.drawer_fault(probes, table), pairings=pd.DataFrame(success))
 
 
 def items(n: int = 400, seed: int = 0) -> pd.DataFrame:
@@ -177,12 +215,29 @@ def make_run(folder: Path, n: int = 600) -> Run:
         pixels = np.random.default_rng(i).integers(0, 255, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST).save(folder / name)
     probes = found.assign(kind="question", disagrees=True, valid=True, truth=found["consensus"], verified_failure=True,
-                          reference_answers=[[c, c] for c in found["consensus"]])
+                          picture_reason=None, reference_answers=[[c, c] for c in found["consensus"]])
+    asked = arms()
+    shown, files = pd.unique(asked[["image", "source_image"]].to_numpy().ravel()), list((folder / "images").iterdir())
+    for i, name in enumerate(shown):
+        (folder / name).write_bytes(files[i % len(files)].read_bytes())
     clustered = cluster.cluster(cluster.select_failures(probes))
     clustered = clustered.merge(probes[["probe_id", "reference_answers", "verified_failure"]], on="probe_id")
     gaps, agreement = grading.grade(clustered, found[["probe_id", "gap"]])
     hits = pd.DataFrame([dict(auditor=a, gap=g, hits=h) for a in ("random", "prompt_only", "trained")
                          for g, h in zip(GAPS, [30, 25, 20, 15, 10, 8, 6, 2, 0], strict=True)])
     return Run(artefacts.Artefacts(
-        history=history(), probes=arms(), search=search(), hits=hits, failures=clustered,
-        categories=names.categories(clustered), gaps=gaps, agreement=agreement, items=items()), folder)
+        history=history(), probes=asked, search=search(), hits=hits, failures=clustered,
+        categories=names.categories(clustered), gaps=gaps, agreement=agreement, items=items(), **drawn(asked)), folder)
+
+
+def ablation() -> pd.DataFrame:
+    """ablation.csv, with the paper's gains of RefCOCO where it prints them."""
+    rows = []
+    for k, arm in enumerate(("question", "regeneration", "edit", "all")):
+        for i, (measure, benchmark) in enumerate([("gqa-mini", "GQA"), ("refcoco-mini", "RefCOCO"), ("ai2d-mini", "AI2D"),
+                                                  ("mean of all suites", None), ("gap-items", None)]):
+            gain = 3.0 * k + 10.0 * i - 4
+            paper = np.nan if benchmark is None or (benchmark == "RefCOCO" and k < 2) else 0.4 + k
+            rows.append((arm, measure, gain, gain - 2, gain + 2, benchmark, paper, 1000, 300))
+    return pd.DataFrame(rows, columns=["arm", "measure", "gain", "ci_low", "ci_high", "paper_benchmark", "paper_gain", "examples",
+                                       "failures"])

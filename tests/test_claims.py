@@ -6,9 +6,10 @@ import pytest
 import synthetic
 
 from auditdm_lib import stats
+from auditdm_lib.audit import pairs
 from auditdm_lib.evaluate import scores
 from auditdm_lib.paths import PAPER_VALUES, PARAMS
-from auditdm_lib.results import artefacts, claims, measures, report, tables
+from auditdm_lib.results import artefacts, claims, drawn, measures, report, tables
 from auditdm_lib.run import params
 from auditdm_lib.taxonomy import grading
 
@@ -76,6 +77,21 @@ def own_types(run, n: int):
     return run.altered(failures=pd.DataFrame(rows, columns=["source_image", "auditor", "category"]))
 
 
+def with_shares(run, table: str, share: float):
+    """The run with this share in every row of survival.csv or drawer.csv."""
+    column = {"faults": "share", "survival": "survival"}[table]
+    rows = getattr(run.artefacts, table)
+    return run.altered(**{table: rows.assign(**{column: share, "ci_low": share - 0.1, "ci_high": share + 0.1})})
+
+
+def exact_pictures(run, wrong: bool):
+    """The run whose target is wrong, or right, about every picture that the renderer makes of an auditor's text."""
+    made = run.artefacts.versions.copy()
+    chosen = made["version"] == pairs.EXACT
+    made.loc[chosen, ["disagrees", "target_right"]] = [wrong, not wrong]
+    return run.altered(versions=made)
+
+
 def typed(run, share: float, gaps: int = 60):
     return run.altered(gaps=pd.DataFrame(dict(failures=30, own_category=np.arange(gaps) < share * gaps)))
 
@@ -114,6 +130,13 @@ FLIPS = {
     "editing": (lambda r: r.artefacts, lambda r: with_probes(r, "trained", 0.05, kind="edit")),
     "editing_above_regeneration": (lambda r: r.artefacts, lambda r: with_probes(r, "trained", 0.3, kind="edit")),
     "sibling_worse_somewhere": (lambda r: r.artefacts, lambda r: with_marks(r, "reference_1", share=1)),
+    "drawn_consensus_right": (lambda r: r.artefacts, lambda r: with_probes(r, "trained", 0.5, "consensus", "edit", "green")),
+    "drawers_fault": (lambda r: r.artefacts, lambda r: with_shares(r, "faults", 0.4)),
+    "drawn_near_exact": (lambda r: r.artefacts, lambda r: exact_pictures(r, wrong=True)),
+    "edits_flip": (lambda r: r.artefacts, lambda r: r.altered(flips=r.artefacts.flips.rename(
+        columns={"n_right_wrong": "n_wrong_right", "n_wrong_right": "n_right_wrong"}))),
+    "survives_seed": (lambda r: r.artefacts, lambda r: with_shares(r, "survival", 0.6)),
+    "survives_encoding": (lambda r: r.artefacts, lambda r: with_shares(r, "survival", 0.6)),
 }
 
 
@@ -197,6 +220,39 @@ def test_a_kind_of_probe_that_one_auditor_alone_lacks_is_a_fault(run):
     bare = run.altered(search=made.search[~lost(made.search)], probes=made.probes[~lost(made.probes)])
     with pytest.raises(RuntimeError, match="no edit probes of the trained auditor"):
         claims.evaluate(bare, PAPER, "testbed")
+
+
+ABOUT_DRAWINGS = {"drawn_consensus_right", "drawers_fault", "drawn_near_exact", "edits_flip", "survives_seed",
+                  "survives_encoding"}
+
+
+@pytest.mark.parametrize(("change", "untested"), [
+    (lambda made: dict(drawer="renderer"), ABOUT_DRAWINGS - {"edits_flip", "survives_encoding"}),
+    (lambda made: dict(drawer="renderer", versions=None, flips=None, survival=None, faults=None), ABOUT_DRAWINGS),
+    (lambda made: dict(versions=None, probes=made.probes.assign(image=made.probes["source_image"])), ABOUT_DRAWINGS),
+    (lambda made: dict(survival=None), {"survives_seed", "survives_encoding"}),
+    (lambda made: dict(survival=made.survival.assign(asked=0, survival=np.nan)), {"survives_seed", "survives_encoding"}),
+    (lambda made: dict(flips=made.flips.assign(n_right_wrong=0, n_wrong_right=0)), {"edits_flip"}),
+    (lambda made: dict(flips=made.flips[made.flips["kind"] != "edit"]), {"edits_flip"}),
+    (lambda made: dict(faults=made.faults.assign(n=0, share=np.nan)), {"drawers_fault"}),
+    (lambda made: dict(versions=made.versions[made.versions["version"] != pairs.EXACT]), {"drawn_near_exact"})])
+def test_a_claim_about_drawn_pictures_is_left_out_where_nothing_of_the_kind_was_drawn(run, change, untested):
+    table = claims.evaluate(run.altered(**change(run.artefacts)), PAPER, "testbed").set_index("claim")["verdict"]
+    verdicts = {name: table[claims.CLAIMS[name].text] for name in ABOUT_DRAWINGS}
+    assert {name for name, verdict in verdicts.items() if verdict == claims.NOT_TESTED} == untested
+
+
+def test_a_run_by_diffusion_that_lost_its_pairs_stops_its_profile(run):
+    with pytest.raises(RuntimeError, match="02_probes has no pairs"):
+        claims.evaluate(run.altered(versions=None), PAPER, "testbed")
+
+
+def test_success_beside_exact_pictures_is_the_difference_of_the_two_rows_of_the_drawers_table(run):
+    gain, shares = drawn.success_beside_exact(run.artefacts), run.artefacts.faults.set_index(["auditor", "kind", "measure"])
+    of = shares["share"].loc["trained", "all"]
+    assert gain.value == pytest.approx(100 * (of["checked"] - of["exact"])) and gain.low < gain.value < gain.high
+    same = drawn.success_beside_exact(exact_pictures(run, wrong=False))
+    assert same.value == pytest.approx(100 * of["checked"]) and same.low < same.value < same.high
 
 
 def test_an_audit_that_found_nothing_has_a_table_and_stops_no_profile(run):

@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 
 from auditdm_lib.evaluate import scores
 from auditdm_lib.paths import PAPER_VALUES
-from auditdm_lib.results import figures, measures
+from auditdm_lib.results import drawn_figures, figures, measures
 
 PAPER = pd.read_csv(PAPER_VALUES)
 
@@ -31,7 +31,11 @@ def draw(run, folder):
         "fig_categories": figures.fig_categories(made.categories),
         "fig_training": figures.fig_training(made.history),
         "fig_cost": figures.fig_cost(made.search),
-        "fig_probes": figures.fig_probes(made.failures, run.pictures)}
+        "fig_probes": figures.fig_probes(made.failures, run.pictures),
+        "fig_flips": drawn_figures.fig_flips(made.versions, made.flips, made.probes, run.pictures),
+        "fig_drawers": drawn_figures.fig_drawers(made.versions, made.probes, run.pictures),
+        "fig_drawer_fault": drawn_figures.fig_drawer_fault(made.faults, made.probes),
+        "fig_ablation": drawn_figures.fig_ablation(synthetic.ablation())}
     for name, figure in drawn.items():
         figures.save(figure, folder, name, "testbed result, run 'x'")
     return drawn
@@ -46,7 +50,7 @@ def saved(run, tmp_path_factory):
 def test_the_same_tables_give_the_same_bytes(run, saved, tmp_path):
     draw(run, tmp_path)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) == 16
+    assert len(files) == 24
     assert [name for name in files if (tmp_path / name).read_bytes() != (saved[1] / name).read_bytes()] == []
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from auditdm_lib.results import measures
+from auditdm_lib.audit.pairs import OTHER_SEED, RE_ENCODED
+from auditdm_lib.results import drawn, measures
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.results.measures import LeftOut, NotTested
 from auditdm_lib.stats import Estimate
@@ -20,6 +21,7 @@ HOLDS, FAILS, UNDECIDED, NOT_TESTED = "holds", "does not hold", "undecided", "no
 VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_TESTED)
 COLUMNS = ["claim", "paper_value", "run_value", "ci_low", "ci_high", "verdict", "reads"]
 ABOVE_0 = np.nextafter(0.0, 1.0)
+ABOVE_HALF = np.nextafter(50.0, 100.0)
 Values = pd.DataFrame  # figures/paper_values.csv
 
 
@@ -203,6 +205,24 @@ CLAIMS = {
         "The trained auditor finds more failures by editing than by regeneration (points of search success)",
         "02_probes/probes.parquet",
         lambda run: measures.success_gain(run, "trained", "trained", "edit", "regeneration"), ABOVE_0),
+    "drawn_consensus_right": Claim(
+        "Of the trained auditor's accepted probes on drawn pictures with a consensus at least 95 % have the right one (%)",
+        "02_probes/probes.parquet", drawn.consensus_right, 95),
+    "drawers_fault": Claim(
+        "At most a fifth of the trained auditor's apparent successes with drawn pictures are the drawer's fault (%)",
+        "02_probes/drawer.csv", drawn.fault, most=20),
+    "drawn_near_exact": Claim(
+        "On drawn pictures the trained auditor's search success with the pipelines is at most 10 points below that with exact "
+        "pictures of the same texts (points, paired by picture)", "02_probes/versions.parquet", drawn.success_beside_exact, -10),
+    "edits_flip": Claim(
+        "The trained auditor's edits turn a right answer of the target into a wrong one more often than the reverse (% of the "
+        "pairs that differ, the references right on both pictures)", "02_probes/flips.csv", drawn.flipped, ABOVE_HALF),
+    "survives_seed": Claim(
+        "At least 80 % of the trained auditor's disagreements on drawn pictures are there again when the same text is drawn by "
+        "another seed (%)", "02_probes/survival.csv", lambda run: drawn.survival(run, OTHER_SEED), 80),
+    "survives_encoding": Claim(
+        "At least 90 % of the trained auditor's disagreements on drawn pictures are there again after the picture is re-encoded "
+        "as JPEG (%)", "02_probes/survival.csv", lambda run: drawn.survival(run, RE_ENCODED), 90),
     "gemma_above_12b": Claim(
         "Gemma3-4B with AuditDM beats Gemma3-12B on the average (points)", "05_scores",
         measures.untested("this run audits one target"),
@@ -219,5 +239,6 @@ ABOUT_GAPS = _LONE | {"gaps_hit", "gaps_beyond_random", "types_match_gaps", "gap
 MUST_TEST = {
     "testbed": _ALWAYS,
     "needle": _LONE | {"trained_above_prompt_only", "gaps_hit", "answerable"},
-    "smoke": _ALWAYS - {"gaps_own_category", "types_match_gaps", "target_only_correct_is_rare"},  # too few failures
+    "smoke": _ALWAYS - {"gaps_own_category", "types_match_gaps", "target_only_correct_is_rare",  # too few failures
+                        "drawers_fault", "edits_flip", "survives_seed", "survives_encoding"},
 }

@@ -4,10 +4,11 @@ cost, and what to do first. A disagreement that nothing verified is called a sus
 import pandas as pd
 
 from auditdm_lib.answers import same_answer
+from auditdm_lib.audit.pairs import OTHER_SEED, RE_ENCODED
 from auditdm_lib.audit.probes import overall
-from auditdm_lib.results import measures
+from auditdm_lib.results import drawn, measures
 from auditdm_lib.results.artefacts import Artefacts
-from auditdm_lib.results.measures import percent
+from auditdm_lib.results.measures import percent, with_interval
 from auditdm_lib.stats import Estimate, clustered_proportion, tally
 
 LOW = 50  # % of the probes: references that agree on fewer are probably unfit for the pictures
@@ -111,6 +112,53 @@ def advice(run: Artefacts) -> str:
     check = "" if run.verified else "judge its pictures by eye, and where the references are right "
     return (f"First look at {first['name']} ({on}): {check}collect examples with questions such as "
             f"“{first['example_question']}”.")
+
+
+def pairs(run: Artefacts) -> list[str]:
+    """How often the target is right on one picture of a pair alone, and whether its disagreements survive, in sentences."""
+    said, whose = [], {"trained": "the trained auditor", "prompt_only": "the untrained one"}
+    for row in _rows(run.flips, kind="edit", member="target"):
+        if row.auditor in whose and row.pairs:
+            said.append(
+                f"Edits of {whose[row.auditor]}: of {counted(row.pairs, 'pair')} on which the references are right both times, "
+                f"the target is right before the edit and wrong after it in {row.n_right_wrong:,}, and the reverse in "
+                f"{row.n_wrong_right:,} (p of the exact McNemar test: {row.p:.2g}).")
+    if said and not run.verified:
+        said.append("Right is here what the references agree on.")
+    done = {OTHER_SEED: "when the text is drawn by another seed", RE_ENCODED: "after the picture is re-encoded as JPEG"}
+    for row in _rows(run.survival, kind="all", auditor="trained"):
+        if row.asked:
+            share = with_interval(percent(Estimate(row.survival, row.ci_low, row.ci_high)))
+            said.append(f"Of the trained auditor's disagreements on drawn pictures, {share} % ({row.survived:,} of "
+                        f"{row.asked:,}) are there again {done.get(row.version, row.version)}"
+                        + (f"; {counted(row.rejected, 'other new picture')} did not show the text." if row.rejected else "."))
+    return said
+
+
+def drawings(run: Artefacts) -> list[str]:
+    """How many drawings of a diffusion pipeline were rejected and why, and what of the success is the drawer's fault."""
+    mine = drawn.drawings(run.probes)
+    if run.drawer != "diffusion" or mine.empty:
+        return []
+    lost, why = mine["picture_reason"].notna(), drawn.reasons(mine)
+    share = percent(clustered_proportion(tally(lost, mine["source_image"])))
+    first = "; ".join(f"{reason}: {count:,}" for reason, count in why.head(5).items())
+    said = [f"Of {counted(len(mine), 'picture')} drawn by diffusion, {lost.sum():,} ({with_interval(share)} %) do not show what "
+            f"their text says, so their probes are invalid{'. Most frequent reasons: ' + first if first else ''}."]
+    what = "Success" if run.verified else "Disagreements"
+    names = {"unchecked": "without the check", "checked": "with it", "exact": "with exact pictures of the same texts",
+             "fault": "share of the first that the check takes away"}
+    found = {row.measure: with_interval(percent(Estimate(row.share, row.ci_low, row.ci_high))) for row in
+             _rows(run.faults, kind="all", auditor="trained") if row.n}
+    parts = [f"{names[name]} {found[name]} %" for name in names if name in found]
+    return said + ([f"{what} of the trained auditor with drawn pictures: {', '.join(parts)}."] if parts else [])
+
+
+def _rows(table: pd.DataFrame | None, **cells: str) -> list:
+    """The rows of a table, if there is one, that have these cells."""
+    for column, value in cells.items() if table is not None else ():
+        table = table[table[column] == value]
+    return [] if table is None else list(table.itertuples(index=False))
 
 
 def held_out(run: Artefacts) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path,
     page = template.render(
         note=note, verified=run.verified, words=findings.words(run), agreement=findings.agreement(run), cost=findings.cost(run),
         advice=findings.advice(run), headline=headline(run), numbers=numbers(run), cards=cards(run, pictures),
-        types=len(run.categories),
+        types=len(run.categories), pairs=findings.pairs(run), drawings=findings.drawings(run),
         figures={path.stem: data_uri(path) for path in sorted(figures.glob("fig*.png"))},
         claims=table.astype(object).where(table.notna(), None).to_dict("records"),
         counts=verdicts["verdict"].value_counts().to_dict(), suites=run.suites_scored,

@@ -10,16 +10,19 @@ from auditdm_lib.results import measures
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.results.measures import with_interval
 from auditdm_lib.shown import one_line, write_csv
-from auditdm_lib.stats import proportion
+from auditdm_lib.stats import Estimate, proportion
 
 
 def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
-    """All tables of this run by file name; that of the planted gaps only if gaps were planted."""
+    """All tables of this run by file name; that of the planted gaps only if gaps were planted, those about pairs of pictures only
+    if pictures were drawn."""
     tables = {"table_scores": scores(run.items), "table_search": search(run.search), "table_assumptions": assumptions(run.search),
               "table_categories": categories(run.categories)}
     if run.gaps is not None and run.hits is not None:
         tables["table_gaps"] = gaps(run.gaps, run.hits, run.categories)
-    return tables
+    about_drawings = {"table_flips": (flips, run.flips), "table_survival": (survival, run.survival),
+                      "table_drawer": (drawer, run.faults), "table_pairings": (pairings, run.pairings)}
+    return tables | {name: made(table) for name, (made, table) in about_drawings.items() if table is not None and len(table)}
 
 
 def write(table: pd.DataFrame, folder: Path, name: str) -> None:
@@ -87,3 +90,37 @@ def categories(table: pd.DataFrame) -> pd.DataFrame:
     out = table[["name", "size"]].copy()
     out["share %"] = (100 * table["share"]).round(1)
     return out.join(table[["example_question", "example_consensus", "example_target"]])
+
+
+def flips(table: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of an original and a drawn picture on which all other members are right: how often each member is right on both, on
+    one, on none, and its share of flips among those right on the original, in percent."""
+    out = table[["auditor", "kind", "member", "pairs"]].copy()
+    out[["right on both", "right, then wrong", "wrong, then right", "wrong on both"]] = table[
+        ["n_right_right", "n_right_wrong", "n_wrong_right", "n_wrong_wrong"]]
+    out["flips % [95 % interval]"] = _shares(table, "flips")
+    out["p (exact McNemar)"] = [f"{p:.2g}" for p in table["p"]]
+    return out
+
+
+def survival(table: pd.DataFrame) -> pd.DataFrame:
+    """Disagreements on drawn pictures whose picture was made in another way, and the share that is there again, in percent."""
+    out = table[["auditor", "kind", "version", "disagreements", "rejected", "asked", "survived"]].copy()
+    return out.assign(**{"survived % [95 % interval]": _shares(table, "survival")})
+
+
+def drawer(table: pd.DataFrame) -> pd.DataFrame:
+    """Success with drawn pictures, in percent, by what is counted as one (see `audit.pairs.drawer_fault`)."""
+    out = table[["auditor", "kind", "measure", "successes", "n"]].copy()
+    return out.assign(**{"share % [95 % interval]": _shares(table, "share")})
+
+
+def pairings(table: pd.DataFrame) -> pd.DataFrame:
+    """Search success in percent by auditor and pairing of question and picture."""
+    out = table[["auditor", "pairing", "attempts", "disagrees", "verified_failures", "verifiable"]].copy()
+    return out.assign(**{"success % [95 % interval]": _shares(table, "success")})
+
+
+def _shares(table: pd.DataFrame, name: str) -> list[str]:
+    """A share (0-1) of each row in percent with its interval."""
+    return [with_interval(measures.percent(Estimate(*row))) for row in table[[name, "ci_low", "ci_high"]].itertuples(index=False)]

@@ -1,8 +1,9 @@
-"""The command line: `auditdm run`, `auditdm status`, `auditdm lab`, and `auditdm testbed` by the testbed's own commands."""
+"""The command line: `auditdm run`, `status`, `ablation` and `lab`, and `auditdm testbed` by the testbed's own commands."""
 
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,18 @@ def status(profile: str, settings: tuple[str, ...]) -> None:
     """
     for notebook, state in executor.states(profile_values(profile, settings)):
         click.echo(f"{notebook:24}{state}")
+
+
+@main.command()
+def ablation() -> None:
+    """Compare the runs of params/ablation-*.yaml, which differ in their kinds of probes, in figures/ablation/.
+
+    Make them first: auditdm run ablation-question --to 05, and so on for regeneration, edit and all.
+
+    Example: auditdm ablation
+    """
+    # a process of its own, as each stage has: what draws and compares lies above the command line
+    sys.exit(subprocess.run([sys.executable, "-m", "auditdm_lib.results.ablation"], check=False).returncode)
 
 
 @main.command(context_settings=dict(ignore_unknown_options=True, allow_extra_args=True))
