@@ -55,8 +55,8 @@ def flipped_pairs(versions: pd.DataFrame, probes: pd.DataFrame, member: int, mos
     about the edited picture, which passed the check, and all others are right about both.
 
     First come edits after which the right answer is still the same, so that they are of something that the question is not
-    about; among them each question once before any comes twice, then the trained auditor's. Columns are those of versions.parquet for the original, with the
-    suffix _new those for the edited picture, and `text`, the command.
+    about; among them each question once before any comes twice, then the trained auditor's. Columns are those of
+    versions.parquet for the original, with the suffix _new those for the edited picture, and `text`, the command.
     """
     edits = versions[versions["kind"] == "edit"]
     pairs = edits[edits["version"] == ORIGINAL].merge(
