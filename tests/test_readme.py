@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from auditdm_lib import paths
-from auditdm_lib.results import claims, figures, reference, report, tables
+from auditdm_lib.results import ablation, claims, drawn_figures, figures, reference, report, tables
 from auditdm_lib.run import chain, params
 from auditdm_lib.testbed import commands as testbed
 
@@ -101,14 +101,15 @@ def unknown_names(text, path):
     for code in inline(text):
         if re.fullmatch(rf"[\w<>./-]+/[\w<>./-]*|[\w.-]+{SUFFIXES}", code):
             found += [] if exists(code, path) else [code]
-        elif call := re.fullmatch(r"(figures|tables|claims|report)\.(\w+)\(.*\)", code):
+        elif call := re.fullmatch(r"(figures|drawn_figures|ablation|tables|claims|report)\.(\w+)\(.*\)", code):
             found += [] if hasattr(MODULES[call[1]], call[2]) else [code]
         elif setting := re.fullmatch(r"(\w+): (-?[\d.]+)", code):
             found += [] if setting[1] in params.declared_anywhere() else [code]
     return found
 
 
-MODULES = {"figures": figures, "tables": tables, "claims": claims, "report": report}
+MODULES = {"figures": figures, "drawn_figures": drawn_figures, "ablation": ablation, "tables": tables, "claims": claims,
+           "report": report}
 
 
 def exists(name, document):
@@ -183,6 +184,6 @@ def test_status_runs_as_the_readme_types_it(tmp_path, monkeypatch):
 
 def test_the_readmes_name_every_notebook_and_every_figure():
     assert {step.notebook for step in (*paths.CHAIN, paths.BUILD)} <= set(inline(text_of(README)))
-    drawn = {name for name in vars(figures) if re.match(r"fig\d?_", name)}
-    named = set(re.findall(r"`figures\.(fig\w+)\(", text_of(paths.ROOT / "figures" / "README.md")))
+    drawn = {name for module in (figures, drawn_figures) for name in vars(module) if re.match(r"fig\d?_", name)}
+    named = set(re.findall(r"`(?:drawn_)?figures\.(fig\w+)\(", text_of(paths.ROOT / "figures" / "README.md")))
     assert named == drawn and len(named) >= 9
