@@ -127,12 +127,15 @@ def _reach(residuals: pd.Series) -> float:
 def mean_difference(a: np.ndarray, b: np.ndarray) -> Estimate:
     """mean(a) - mean(b) of two arrays of scores over the same n items or groups, with Student's paired interval.
 
-    Scores that are all 0 or 1 take the interval of `paired_difference`. Raises ValueError as that does.
+    Scores that are all 0 or 1, or the same in both arrays, take the interval of `paired_difference`. Raises ValueError as that
+    does.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if len(a) != len(b) or len(a) == 0 or np.isin([a, b], (0, 1)).all():
         return paired_difference(a, b)
     change = a - b
+    if not change.any():  # the spread of the changes would give no width
+        return paired_difference(np.zeros(len(a)), np.zeros(len(a)))
     reach = t.ppf(0.975, len(a) - 1) * change.std(ddof=1) / np.sqrt(len(a)) if len(a) > 1 else np.inf
     return Estimate(float(change.mean()), float(change.mean() - reach), float(change.mean() + reach))
 

@@ -138,3 +138,9 @@ def test_scores_that_are_no_marks_are_compared_by_students_interval():
     change = stats.mean_difference(a, b)
     assert change.low < change.value < change.high and change.value == pytest.approx(0.05)
     assert stats.mean_difference(a > 0.5, b > 0.5) == stats.paired_difference(a > 0.5, b > 0.5)
+
+
+def test_scores_that_did_not_change_have_an_interval_with_a_width():
+    same = np.array([0.2, 0.7, 0.7, 0.4])
+    value, low, high = stats.mean_difference(same, same)
+    assert value == 0 and low == -high < 0 and (low, high) == stats.paired_difference([0] * 4, [0] * 4)[1:]

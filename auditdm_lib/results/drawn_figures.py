@@ -137,7 +137,7 @@ def _pair(figure: Figure, x: float, y: float, row: pd.Series, names: list[str], 
 
 def _flip_counts(axis, counts: pd.DataFrame | None) -> None:
     """Bars of the pairs on which a member is right once, with p of the exact McNemar test."""
-    axis.set_title("Pairs on which all others are right twice: how often a member is right on one picture alone", loc="left")
+    axis.set_title("Pairs on which all others are right twice: how often a member is right on one picture alone")
     if counts is None or counts.empty:
         axis.axis("off")
         axis.text(0, 0.5, "no edited picture was asked about", fontsize=8.5, va="center", transform=axis.transAxes)

@@ -204,7 +204,7 @@ def _about_pictures(values: dict[str, Any], known: dict[str, Parameter]) -> list
     faults += [fault for name in used_pipelines(values) if (fault := _pipeline_fault(name, values, known))]
     suites, supplied = values.get("suites"), values.get("suite_source")
     chosen = any(name not in known or values.get(name) != known[name].default for name in ("suites", "suite_source"))
-    if suites and chosen and supplied == source:  # of other pictures no suite is scored
+    if suites and chosen and supplied and supplied == source:  # of other pictures no suite is scored
         there = protocols.supplier("suite_source", supplied).suite_names()
         faults += [f"suites: {supplied} has no suite {name}; it has {', '.join(there)}." for name in suites if name not in there]
     if values.get("must_test", "none") != "none" and supplied and source and supplied != source:
