@@ -13,7 +13,7 @@ import synthetic
 from PIL import Image
 
 from auditdm_lib.paths import PAPER_VALUES
-from auditdm_lib.results import claims, figures, findings, report
+from auditdm_lib.results import claims, drawn_figures, figures, findings, report
 
 PAPER = pd.read_csv(PAPER_VALUES)
 HOSTILE = "<script>alert('x')</script>\"><img src=http://example.org/x onerror=alert(1)>"
@@ -90,6 +90,20 @@ def test_verdicts_are_coloured_and_the_claims_all_there(run, drawn):
     text = page(run, drawn)
     tones = re.findall(r'<td><span class="verdict ([a-z-]+)">', text)
     assert len(tones) == len(claims.CLAIMS) and set(tones) == {"holds", "does-not-hold", "undecided", "not-tested"}
+
+
+def test_pairs_and_drawings_have_sections_where_there_are_any_with_reasons_escaped(run, drawn, tmp_path):
+    made = run.artefacts
+    for file in drawn.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    figures.save(drawn_figures.fig_drawer_fault(made.faults, made.probes), tmp_path, "fig_drawer_fault", "testbed result")
+    reasons = made.probes["picture_reason"]
+    text = page(run, tmp_path, probes=made.probes.assign(picture_reason=reasons.where(reasons.isna(), HOSTILE)))
+    assert "Pairs: small edits" in text and "is it the model or the picture?" in text and "&lt;script&gt;alert" in text
+    assert "script" not in {tag for tag, _ in Elements(text).found}
+    assert "Drawn pictures with and without the check" in figures_of(text)
+    bare = page(run, tmp_path, versions=None, flips=None, survival=None, faults=None, drawer="renderer")
+    assert "Pairs: small edits" not in bare and "is it the model" not in bare
 
 
 def test_an_audit_without_findings_gives_a_page_too(run, drawn):
