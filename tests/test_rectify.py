@@ -24,9 +24,17 @@ def probes(failures, agreements, others, without_consensus=3):
     rows += [("random", i % 5 == 0) for i in range(others)]
     table = pd.DataFrame(rows, columns=["auditor", "disagrees"])
     table["image"] = [f"images/{i}.png" for i in range(len(table))]
-    table["question"], table["consensus"], table["target_answer"] = QUESTION, "blue", "red"
+    table["question"], table["consensus"], table["target_answer"], table["picture_reason"] = QUESTION, "blue", "red", None
     none = table.head(without_consensus).assign(consensus=None, disagrees=False, question="no consensus ?")
     return pd.concat([table, none], ignore_index=True)
+
+
+def test_a_picture_that_failed_its_check_teaches_nothing():
+    table = probes(40, 40, 40)
+    table.loc[table.index % 2 == 0, "picture_reason"] = "colour"
+    rejected = set(table.loc[table["picture_reason"].notna(), "image"])
+    audited, control = rectify.training_sets(table, 0.5, ["random"], seed=0)
+    assert len(audited) == len(control) == 20 and not (set(audited["image"]) | set(control["image"])) & rejected
 
 
 @pytest.mark.parametrize("failures, agreements, others", [(40, 100, 100), (100, 9, 60), (30, 30, 11)])

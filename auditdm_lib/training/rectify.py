@@ -50,10 +50,10 @@ def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: 
     The answer is the consensus. The audited set holds disagreements (`failure_share` of the rows) of `failure_auditors`, or of
     all auditors if none is named, and, as rehearsal, agreements of all, so that the target does not forget what it had right. The
     control set holds questions of `control_auditors`, whatever the target answered. Each pair of image and question enters a set
-    at most once, and a probe without consensus never. The smallest of the three pools limits the size, and so does `most`, if it
-    is not 0. If a pool is empty, which is printed, so are both sets.
+    at most once, and a probe without consensus, or with a picture that failed its check, never. The smallest of the three pools
+    limits the size, and so does `most`, if it is not 0. If a pool is empty, which is printed, so are both sets.
     """
-    labelled = probes[probes["consensus"].notna()]
+    labelled = probes[probes["consensus"].notna() & probes["picture_reason"].isna()]
     distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (
         labelled, labelled[labelled["auditor"].isin(control_auditors)]))
     failed = distinct["disagrees"].astype(bool)
