@@ -12,7 +12,7 @@ from pathlib import Path
 
 from auditdm_lib import paths
 
-RUN = ("__init__", "__main__", "manifest", "commit", "lock", "reach", "model_files", "params", "stage", "executor", "lab",
+RUN = ("__init__", "__main__", "manifest", "commit", "lock", "reach", "model_files", "hub", "pipeline_files", "params", "stage", "executor", "lab",
        "chain")
 MODULES = ("__init__", "paths", "protocols", *(f"run/{name}" for name in RUN))
 TABLE = '''

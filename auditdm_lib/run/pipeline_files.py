@@ -77,7 +77,7 @@ def pipeline_class(name: Any, kind: str | None = None) -> type | None:
 
 def class_fault(name: Any, kind: str | None = None) -> str | None:
     """What is wrong with the class that a model_index.json names."""
-    if (name, kind) in KNOWN:
+    if isinstance(name, str) and (name, kind) in KNOWN:
         return None
     own = pipeline_class(name)
     if own is None:
