@@ -145,7 +145,7 @@ def test_diffusers_loads_and_runs_what_was_saved(parts, tmp_path):
     for cls, name, lengths in ((FluxPipeline, "image", encoders.CAPTION_LENGTHS),
                                (FluxKontextPipeline, "edit", encoders.COMMAND_LENGTHS)):
         pipeline = pipelines.assemble(cls, drawer.eval(), vae, tokenizer)
-        pipelines.save_pipeline(pipeline, lengths, tmp_path / name)
+        pipelines.save_pipeline(pipeline, 3, lengths, tmp_path / name)
         drawer.float(), vae.float()
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 25e6
     assert json.loads((tmp_path / "edit" / "drawing.json").read_text())["text_lengths"] == [8, 16]
