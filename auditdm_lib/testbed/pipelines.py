@@ -34,7 +34,7 @@ from auditdm_lib.testbed.training import Corpus, render_corpus
 SCENES, PAIRS, DECODER_STEPS = 120_000, 100_000, 9000
 IMAGE, EDIT = Flow(steps=5000), Flow(steps=8000, level=1.5)
 SHIFT = 6.0  # of the noise levels at which the sampler looks: most of its steps go where the text decides
-IMAGE_STEPS, EDIT_STEPS = 8, 4  # of the sampler, chosen on the validation split
+IMAGE_STEPS, EDIT_STEPS = 8, 2  # of the sampler, chosen on the validation split
 DRAWING = "drawing.json"
 ABOUT = ("A drawing pipeline of the AuditDM testbed: FLUX's own classes, made tiny, trained on procedurally drawn scenes only. "
          "What it can draw says nothing about real models. The table is read by the scene reader (`reader/`, see there for its "
