@@ -1,5 +1,8 @@
 """The shipped checkpoints: complete, small, and with an answer for whatever a person types."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +35,8 @@ def test_a_shipped_checkpoint_is_what_its_manifest_says_and_carries_its_card_and
     card = (CHECKPOINTS / name / "README.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {name}\n") and "| seconds |" in card and "ci_low" in card
     assert gaps_of(CHECKPOINTS / name) == load_gaps().get(name, ())
+    configs = [json.loads(file.read_text(encoding="utf-8")) for file in (CHECKPOINTS / name).rglob("*.json")]
+    assert not [config for config in configs if Path(str(config.get("_name_or_path", ""))).is_absolute()]
 
 
 @pytest.mark.parametrize("name", ["target", "gemma3-s"])

@@ -23,9 +23,9 @@ FLOW = drawing.Flow(steps=4, batch=4, save_every=2)
 @pytest.fixture(scope="module")
 def parts():
     """A corpus of 200 scenes, the tokenizer, an autoencoder with an untrained decoder, and a drawer that has learnt nothing."""
+    torch.manual_seed(0)
     corpus = render_corpus(sample_scenes(200, "train", "test drawing"))
     tokenizer, vae = encoders.build_tokenizer(), autoencoder.build_autoencoder(corpus)
-    torch.manual_seed(0)
     return corpus, tokenizer, vae, drawing.Drawer(drawing.build_transformer(), encoders.build_t5(tokenizer))
 
 
@@ -164,9 +164,14 @@ def test_diffusers_loads_and_runs_what_was_saved(parts, tmp_path):
     assert type(editing) is FluxKontextPipeline
     editing.set_progress_bar_config(disable=True)
     sources = [render(scene) for scene in sample_scenes(2, "test", "sources")]
-    changed = editing(image=sources, prompt=["remove the star"] * 2, height=48, width=48, max_area=48 * 48, _auto_resize=False,
-                      num_inference_steps=2, max_sequence_length=8, generator=made).images
-    assert [picture.size for picture in changed] == [(48, 48)] * 2 and changed[0] != changed[1]
+    how = dict(image=sources, prompt=["remove the star"] * 2, height=48, width=48, max_area=48 * 48, _auto_resize=False,
+               num_inference_steps=2, max_sequence_length=8)
+    assert [picture.size for picture in editing(**how, generator=made).images] == [(48, 48)] * 2
+    same = [torch.Generator().manual_seed(0) for _ in range(2)]  # so that the sources alone differ
+    one, other = editing(**how, generator=same, output_type="latent").images
+    assert not torch.allclose(one, other, atol=1e-3)
+    pipelines.save_pipeline(loaded, 3, encoders.CAPTION_LENGTHS, tmp_path / "again")
+    assert str(tmp_path) not in "".join(file.read_text() for file in (tmp_path / "again").rglob("*.json"))  # where it came from
 
 
 class Steps:

@@ -244,23 +244,3 @@ def train_step(drawer: Drawer, tokenizer: PreTrainedTokenizerFast, projection: t
     for optimizer, _ in stepped:
         optimizer.step()
     return loss.item()
-
-
-@torch.inference_mode()
-def sampled(drawer: Drawer, tokenizer: PreTrainedTokenizerFast, texts: list[str], lengths: tuple[int, ...], steps: int,
-            shift: float, source: torch.Tensor | None = None, seed: int = 0, batch: int = 64) -> torch.Tensor:
-    """Tokens (n, 9, 256) drawn from texts by first-order steps, without diffusers: a quick look during a training."""
-    found, needed = torch.zeros(len(texts), SIDE**2, 4 * CHANNELS), length_of(tokenizer, texts, lengths)
-    levels = torch.linspace(1, 0, steps + 1)
-    levels = shift * levels / (1 + (shift - 1) * levels)
-    for length in np.unique(needed):
-        chosen = np.flatnonzero(needed == length)
-        for rows in np.array_split(chosen, -(-len(chosen) // batch)):
-            ids = tokens(tokenizer, [texts[i] for i in rows], int(length))
-            generator = torch.Generator().manual_seed(hash_of(seed, int(rows[0])))
-            x = torch.randn(len(rows), SIDE**2, 4 * CHANNELS, generator=generator)
-            for now, after in zip(levels[:-1], levels[1:], strict=True):
-                clean = drawer(x, now.expand(len(rows)), ids, None if source is None else source[rows])
-                x = clean + (x - clean) * (after / now)
-            found[rows] = x
-    return found

@@ -12,7 +12,7 @@ from auditdm_lib.testbed.gaps import Gap, gap_of, gaps_of
 from auditdm_lib.testbed.language import Refusal, apply_edit, parse_caption
 from auditdm_lib.testbed.questions import all_questions, sample_answerable
 from auditdm_lib.testbed.render import render
-from auditdm_lib.testbed.scenes import DIGIT, Scene, Thing, pose, sample_scenes
+from auditdm_lib.testbed.scenes import Scene, pose_after, sample_scenes
 from auditdm_lib.testbed.skills import CANNOT_TELL, answer, parse_question
 
 
@@ -61,7 +61,7 @@ class World:
             if text is not None:
                 new = apply_edit(self.scenes[i], text) if kind == "edit" else parse_caption(text)
                 refused = isinstance(new, Refusal) or new == self.scenes[i]
-                scenes[i] = None if refused else self._posed(i, new, text)
+                scenes[i] = None if refused else pose_after(self.scenes[i], new, text, self.split)
         return replace(self, scenes=scenes), [text is not None and new is None for text, new in zip(texts, scenes, strict=True)]
 
     def knows(self, i: int) -> bool:
@@ -75,16 +75,6 @@ class World:
         known = [i for i in range(len(images)) if self.knows(i)]
         reasons = dict(zip(known, differences([images[i] for i in known], [self.scenes[i] for i in known]), strict=True))
         return [reasons.get(i) for i in range(len(images))]
-
-    def _posed(self, i: int, scene: Scene, text: str) -> Scene:
-        """Things that are new get a place in their cells and a scan; the others stay where they were drawn, so that nothing
-        changes but what the text says."""
-        fresh, old = pose(scene, random.Random(text), self.split), self.scenes[i].things
-
-        def kept(t: Thing, f: Thing) -> Thing:
-            placed = t if t.dx or t.dy else next((o for o in old if o == t), f)
-            return replace(placed, scan=f.scan) if placed.kind == DIGIT and placed.scan is None else placed
-        return replace(scene, things=tuple(map(kept, scene.things, fresh.things)))
 
     def shows(self, i: int, gap: Gap) -> bool:
         """Whether picture i lets one ask a question that meets a gap, for grading only."""
