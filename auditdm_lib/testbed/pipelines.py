@@ -124,7 +124,8 @@ def parameters(pipeline: DiffusionPipeline) -> int:
 def save_pipeline(pipeline: DiffusionPipeline, steps: int, lengths: tuple[int, ...], folder: Path) -> None:
     """Save in float16, with the settings that `audit.diffusion` draws with by default."""
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
-    for file in (folder / "model_index.json", *folder.glob("*/config.json")):  # diffusers notes there from which folder of this machine a part was loaded
+    for file in (folder / "model_index.json", *folder.glob("*/config.json")):
+        # diffusers notes there from which folder of this machine a part was loaded
         config = {name: value for name, value in json.loads(file.read_text()).items() if name != "_name_or_path"}
         file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     settings = dict(steps=steps, guidance=1.0, size=SIZE, text_lengths=list(lengths))
