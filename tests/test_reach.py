@@ -61,7 +61,7 @@ def test_a_change_in_what_01_reaches_puts_every_later_stage_after_it():
 
 
 def test_pictures_of_one_s_own_do_not_hang_on_the_testbed():
-    assert set(reach.supplied(DEFAULTS)) == {"pictures: testbed", "drawer: renderer", "suite_source: testbed"}
+    assert set(reach.supplied(DEFAULTS)) == {"pictures: testbed", "drawer: diffusion", "suite_source: testbed"}
     assert set(reach.supplied({"pictures": "photographs", "seed": 1})) == set()
 
 
