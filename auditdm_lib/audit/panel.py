@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -98,7 +99,7 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
                     if asked[name].failure is not None]:
         warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was raised by the "
                       f"{failures[0]}", stacklevel=2)
-    same = _same_by(panel.llm, {i: (questions[i], [target.answers[i], *votes[i]]) for i in rows})
+    same = same_by(panel.llm, {i: (questions[i], [target.answers[i], *votes[i]]) for i in rows})
     agreed = {i: consensus(votes[i], panel.rule, same(i)) for i in rows}
     return pd.DataFrame(dict(
         target_answer=pd.Series(target.answers, dtype=object), reference_answers=pd.Series(votes, dtype=object),
@@ -119,9 +120,25 @@ def agreement(member: VLM, name: str, images: list[Image.Image], questions: list
     if given.failure:
         warnings.warn(f"{sum(given.failed)} answers of the {name} are missing because it raised an error: {given.failure}",
                       stacklevel=2)
-    same = _same_by(llm, {i: (q, [given.answers[i], agreed[i]]) for i, q in enumerate(questions)})
+    same = same_by(llm, {i: (q, [given.answers[i], agreed[i]]) for i, q in enumerate(questions)})
     agrees = [a is not None and not disagrees(a, agreed[i], same(i)) for i, a in enumerate(given.answers)]
     return pd.DataFrame(dict(answer=pd.Series(given.answers, dtype=object), agrees=pd.Series(agrees, dtype=bool)))
+
+
+def answers_of(panel: Panel, images: list[Image.Image], questions: list[str], wanted: np.ndarray,
+               desc: str | None = None) -> list[list[str | None]]:
+    """The members' short answers to question i about image i, the target's first: only those of member k where `wanted[i, k]`.
+
+    None where a member is not asked, and where its reply did not end or it raised an error. Raises RuntimeError if a member fails
+    on every one of several questions.
+    """
+    found = [[None] * wanted.shape[1] for _ in questions]
+    for k, (name, member) in enumerate(_named(panel).items()):
+        rows = np.flatnonzero(wanted[:, k]).tolist()
+        given = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
+        for i, answer in zip(rows, given.answers, strict=True):
+            found[i][k] = answer
+    return found
 
 
 @dataclass
@@ -184,7 +201,7 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
     return _Given(texts, cut, [a is None and not u for a, u in zip(texts, cut, strict=True)], reason)
 
 
-def _same_by(llm: LLM | None, rows: dict[int, tuple[str, list[str | None]]]) -> Callable[[int], Callable[[str, str], bool]]:
+def same_by(llm: LLM | None, rows: dict[int, tuple[str, list[str | None]]]) -> Callable[[int], Callable[[str, str], bool]]:
     """The judge D for each row of `rows` {row: (question, answers)}; an LLM judges all pairs of different answers in one call."""
     if llm is None:
         return lambda i: same_answer

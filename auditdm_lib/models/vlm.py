@@ -14,7 +14,15 @@ import pandas as pd
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from auditdm_lib.models.asking import Asking, asking_of, check_processor, render, turn, worded
 from auditdm_lib.models.loading import load_reader, load_weights, where
@@ -24,13 +32,38 @@ KIND = "an image-text-to-text model"
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a model's answers are sampled: the temperature, and what seeds the random numbers of this member of a panel."""
+
+    temperature: float
+    seed: str
+
+
+@dataclass(frozen=True)
 class VLM:
-    """A loaded model in eval mode, its processor, the folder or hub id it was loaded from, and how it is asked."""
+    """A loaded model in eval mode, its processor, the folder or hub id it was loaded from, how it is asked, and how its answers
+    are sampled (None: they are greedy)."""
 
     name: str
     model: PreTrainedModel
     processor: ProcessorMixin
     asking: Asking
+    sampling: Sampling | None = None
+
+
+class OneNumberAToken(LogitsProcessor):
+    """Makes greedy decoding sample: row b takes its t-th token by `numbers[b, t]`, uniform in [0, 1), so that what is drawn for a
+    row depends on no other row of its batch."""
+
+    def __init__(self, temperature: float, numbers: np.ndarray):
+        self.temperature, self.numbers, self.token = temperature, numbers, 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        reached = (scores.float() / self.temperature).softmax(-1).cumsum(-1)  # (B, V)
+        drawn = torch.as_tensor(self.numbers[:, self.token], dtype=reached.dtype, device=reached.device)[:, None]
+        chosen = torch.searchsorted(reached, drawn * reached[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
+        self.token += 1
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
 
 def load_vlm(path: str | Path, asked: dict | None = None, check: Callable[[ProcessorMixin], None] = check_processor) -> VLM:
@@ -44,15 +77,21 @@ def load_vlm(path: str | Path, asked: dict | None = None, check: Callable[[Proce
 
 
 def load_members(target: str | Path, references: Sequence[str | Path], answer_prompts: Sequence[str] = (),
-                 answer_tokens: Sequence[int] = (), answer_batch: int | None = None) -> list[VLM]:
+                 answer_tokens: Sequence[int] = (), answer_batch: int | None = None, answer_temperature: float = 0.0,
+                 seed: int = 0) -> list[VLM]:
     """Load the target and the references, each to be asked in its own way but for what is given.
 
     `answer_prompts` and `answer_tokens` hold one value for all members or one for each (the target first); none takes each
     member's own. The processors of all are read first, so that what is wrong with one is said before any weights are loaded.
+    With `answer_temperature` above 0 every member samples its answers, independently of the others also where they have the same
+    weights: one answer for each picture and question, by `seed`.
     """
     given = settings(1 + len(references), answer_prompts, answer_tokens, answer_batch)
     read = [(path, *_processor(path, asked)) for path, asked in zip((target, *references), given, strict=True)]
-    return [_loaded(*member) for member in read]
+    members = [_loaded(*member) for member in read]
+    if not answer_temperature:
+        return members
+    return [replace(member, sampling=Sampling(answer_temperature, f"{seed}/{k}")) for k, member in enumerate(members)]
 
 
 def settings(members: int, answer_prompts: Sequence[str] = (), answer_tokens: Sequence[int] = (),
@@ -137,7 +176,8 @@ def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_to
 
 def replies(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
             batch_size: int | None = None, desc: str | None = None, bare: bool = False) -> pd.DataFrame:
-    """The model's greedy replies to question i about image i, in order, with a progress bar named `desc` if given.
+    """The model's replies to question i about image i, in order, with a progress bar named `desc` if given; greedy ones, or
+    sampled ones if it has a `sampling`.
 
     One row for each: reply (as it is, but for `replies.clean`), ended (whether it reached an end token). The numbers default to
     those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once. Rows are left-padded, so a reply does not
@@ -152,7 +192,8 @@ def replies(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_t
     given = {}
     for i in tqdm(range(0, len(todo), batch_size), desc=desc, disable=desc is None):
         batch = todo[i:i + batch_size]
-        said = _generate(vlm, [distinct[pair] for pair in batch], [put(vlm, q, bare) for _, q in batch], tokens)
+        said = _generate(vlm, [distinct[pair] for pair in batch], [put(vlm, q, bare) for _, q in batch], tokens,
+                         vlm.sampling and _drawing(vlm.sampling, batch, tokens))
         given.update(zip(batch, said, strict=True))
     return pd.DataFrame([given[pair] for pair in pairs], columns=["reply", "ended"])
 
@@ -164,22 +205,31 @@ def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperatur
     text, rows = prompt(auditor, instruction), []
     for i in tqdm(range(0, len(images), batch_size), desc=desc, disable=desc is None):
         batch = images[i:i + batch_size]
-        rows += _generate(auditor, batch, [text] * len(batch), max_new_tokens, do_sample=True, temperature=temperature, top_k=0,
-                          top_p=1.0)
+        rows += _generate(auditor, batch, [text] * len(batch), max_new_tokens, None, do_sample=True, temperature=temperature,
+                          top_k=0, top_p=1.0)
     return pd.DataFrame(rows, columns=["text", "ended"])
 
 
+def _drawing(sampling: Sampling, batch: list[tuple[bytes, str]], max_new_tokens: int) -> OneNumberAToken:
+    """What samples the answers to a batch of questions, each given with its picture's fingerprint."""
+    seeds = [hashlib.sha256(f"{sampling.seed}/{question}".encode("utf-8", "surrogatepass") + picture).digest()
+             for picture, question in batch]
+    numbers = [np.random.default_rng(int.from_bytes(seed)).random(max_new_tokens) for seed in seeds]
+    return OneNumberAToken(sampling.temperature, np.array(numbers))
+
+
 @torch.no_grad()
-def _generate(vlm: VLM, images: list[Image.Image], inputs: list[str], max_new_tokens: int,
+def _generate(vlm: VLM, images: list[Image.Image], inputs: list[str], max_new_tokens: int, drawing: OneNumberAToken | None,
               **how) -> list[tuple[str, bool]]:
-    """One batch of texts, greedy unless `how` says otherwise, each with whether it reached an end token."""
+    """One batch of texts, each with whether it reached an end token. They are greedy unless `drawing` or `how` samples them."""
     tokenizer, ends = vlm.processor.tokenizer, np.atleast_1d(vlm.model.generation_config.eos_token_id).tolist()
     config = GenerationConfig(  # all of it, so that nothing is left to the checkpoint
         max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, num_beams=1,
         num_return_sequences=1, return_dict_in_generate=False, repetition_penalty=1.0, **{"do_sample": False, **how})
     encoded = encode(vlm, images, inputs, "left")
     encoded.pop("labels", None)  # PaliGemma's processor always adds them
-    tokens = vlm.model.generate(**encoded, generation_config=config)[:, encoded["input_ids"].shape[1]:]
+    chosen = {} if drawing is None else {"logits_processor": LogitsProcessorList([drawing])}
+    tokens = vlm.model.generate(**encoded, generation_config=config, **chosen)[:, encoded["input_ids"].shape[1]:]
     decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [(clean(text).strip(), bool(set(ends).intersection(ids)))
             for text, ids in zip(decoded, tokens.tolist(), strict=True)]

@@ -172,7 +172,8 @@ def together(values: dict[str, Any], known: dict[str, Parameter] | None = None) 
     """The faults of parameters that are each right alone; of those that `values` holds. Defaults of `known` suit each other."""
     target, references = values.get("target"), values.get("references") or []
     members, faults = [*([target] if target else []), *references], []
-    for i, name in enumerate(members):
+    differ = not values.get("answer_temperature")  # those that sample their answers may have the same weights: a null audit
+    for i, name in enumerate(members if differ else []):
         if twice := next((other for other in members[:i] if same_model(name, other)), None):
             role = "the target" if twice == target else f"{twice}, another reference"
             faults.append(f"references: {name} is the same model as {role}; the references have to be different models.")
