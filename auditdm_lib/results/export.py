@@ -1,12 +1,10 @@
 """What a run found, for others: a data set with a card, a task that lmms-eval's harness runs, or a data set on the hub.
 
-`auditdm export RUN --to datasets|lmms-eval|hub` (or `python -m auditdm_lib.results.export`) takes the probes of stage 02 on which
-the target failed, each picture and question once, with their failure types where stage 03 is finished. The consensus of the
-references is the answer, so it is a pseudo-label.
+`auditdm export RUN --to datasets|lmms-eval|hub` (or `python -m auditdm_lib.results.export`) takes the probes of stage 02 on
+which the target failed, each picture and question once, with their failure types where stage 03 is finished. The consensus of
+the references is the answer, so it is a pseudo-label.
 """
 
-import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import click
 
 from auditdm_lib.results import data_card, harness
-from auditdm_lib.results.found import Found, read, run_folder, write_parquet
+from auditdm_lib.results.found import Found, new_folder, read, run_folder, write_parquet
 from auditdm_lib.run import hub, manifest
 
 FORMS = ("datasets", "lmms-eval", "hub")
@@ -32,20 +30,9 @@ def write(run: str, form: str, out: Path | None = None) -> Path:
     It is written beside its place and put there whole. Raises manifest.Stop as `read` does, and where the folder is not empty.
     """
     found = read(run)
-    out = (out or found.folder.parent / "export" / form).absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise manifest.Stop(f"{manifest.shown(out)} is there already: delete it, or give another --out.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        partial.chmod(0o755)
+    with new_folder(out or found.folder.parent / "export" / form) as (partial, final):
         {"datasets": write_datasets, "lmms-eval": harness.write_task}[form](found, partial)
-        if out.exists():
-            out.rmdir()
-        os.rename(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return out
+    return final
 
 
 def upload(run: str, repo: str | None, client=None) -> str:
@@ -76,7 +63,7 @@ def upload(run: str, repo: str | None, client=None) -> str:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise manifest.Stop(f"The upload to {repo} failed ({reason}): see there what has arrived, then try again.") from error
+            raise manifest.Stop(f"The upload to {repo} failed ({reason}): look what has arrived, and try again.") from error
     return address
 
 

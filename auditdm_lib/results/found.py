@@ -1,6 +1,10 @@
-"""What a run found, as a data set: each picture and question on which its target failed, with the pictures, in parquet files."""
+"""What a run found, as a data set: each picture and question on which its target failed, with the pictures, in parquet."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +22,8 @@ A_FILE, A_GROUP = 2000, 50  # probes in a parquet file, and in a part of it that
 
 @dataclass(frozen=True)
 class Found:
-    """What a run found: the rows of the data set (TEXTS, reference_answers, verified, image), the run's name, the folder and the
-    manifest of its stage 02, and whether stage 03 has given failure types."""
+    """What a run found: the rows of the data set (TEXTS, reference_answers, verified, image), the run's name, the folder and
+    the manifest of its stage 02, and whether stage 03 has given failure types."""
 
     rows: pd.DataFrame
     run: str
@@ -51,8 +55,8 @@ def read(run: str) -> Found:
     if taxonomy.is_dir():
         typed = manifest.verify(taxonomy, "failures.parquet", "categories.parquet")
         if typed["key"]["inputs"].get("02_probes") != record["outputs_digest"]:
-            raise manifest.Stop(f"The failure types of run {folder.name} were made from other probes than those it has now: run "
-                                "its stage 03 again.")
+            raise manifest.Stop(f"The failure types of run {folder.name} were made from other probes than those it has now: "
+                                "run its stage 03 again.")
         named = pd.read_parquet(taxonomy / "categories.parquet")[["category", "name"]]
         failure_types = pd.read_parquet(taxonomy / "failures.parquet")[["probe_id", "category"]].merge(named, on="category")
     rows = failures(pd.read_parquet(probes_folder / "probes.parquet"), failure_types)
@@ -124,3 +128,24 @@ def picture_bytes(folder: Path, record: dict, name: str) -> bytes:
     if data is None or manifest.digest(data) != record["outputs"].get(name):
         raise manifest.Damaged(f"{manifest.shown(file)} is missing or not the picture that stage 02 wrote: run stage 02 again.")
     return data
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[tuple[Path, Path]]:
+    """A folder to write into, beside `out`, which takes the place of `out` once all is written; both of them.
+
+    Raises manifest.Stop where `out` holds anything.
+    """
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise manifest.Stop(f"{manifest.shown(out)} is there already: delete it, or give another --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        partial.chmod(0o755)
+        yield partial, out
+        if out.exists():
+            out.rmdir()  # a folder cannot be renamed over another one everywhere
+        os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
