@@ -38,7 +38,8 @@ def all_figures(values: pd.DataFrame) -> dict[str, Figure]:
              "fig_ablation": paper_figures.fig_ablation(values), "fig_search_success": paper_figures.fig_search_success(values)}
     shares = rows_of(values, "fig4_failure_share")
     note = "A share, not a rate: the two models add up to 100 %, however rare a type is."
-    drawn["fig4_failure_types"] = paper_figures.fig4_failure_types(shares, f"{how_sure(shares)} {note}")
+    drawn["fig4_failure_types"] = paper_figures.fig4_failure_types(shares, ("PaliGemma2-3B", "PaliGemma2-28B"),
+                                                                   f"{how_sure(shares)} {note}")
     for family, (item, _) in paper_figures.FAMILIES.items():
         rows = rows_of(values, item).set_index("series")
         rows = pd.concat([rows.loc[[name]] for name in paper_figures.by_size(rows.index)]).reset_index()

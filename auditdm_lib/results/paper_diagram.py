@@ -18,7 +18,7 @@ NOTE = ("Parts, equations and models as printed in the paper (arXiv 2512.16921);
 # name: kind, left, bottom, width, height, heading, text; "{target}" and so on stand for the models
 BOXES = {
     "picture": (DATA, 0.08, 2.92, 0.86, 0.62, "picture I", "question Q\nof a data set"),
-    "auditor": (TRAINED, 1.26, 2.78, 1.2, 0.9, "auditor A", "{auditor}\n\nthree prompts"),
+    "auditor": (TRAINED, 1.26, 2.78, 1.2, 0.9, "auditor A", "{auditor}\nthree prompts"),
     "caption": (DATA, 2.78, 3.62, 1.1, 0.5, "caption C", "with hard elements"),
     "command": (DATA, 2.78, 2.98, 1.1, 0.5, "edit command E", "a precise change"),
     "question": (DATA, 2.78, 2.34, 1.1, 0.5, "question Q*", "about I, I_g or I_e"),

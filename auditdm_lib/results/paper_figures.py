@@ -20,7 +20,7 @@ ARMS = {"probing question only": ("questions only", OKABE["blue"], ""),
         "image generation only": ("regeneration only", OKABE["purple"], "\\\\"),
         "image editing only": ("editing only", OKABE["orange"], ".."),
         "best combination": ("best combination", OKABE["green"], "//")}
-WITHOUT_NUMBERS = "It says without a number that regeneration does harm on AI2D and that only filtered edits help RefCOCO."
+WITHOUT_NUMBERS = "The text says without a number that regeneration does harm on AI2D and that only filtered edits help RefCOCO."
 SPOKES = 12  # as many names fit around a radar chart; with more, numbers stand there and the names below
 EDGE = dict(edgecolor="#333333", linewidth=0.6)
 
@@ -67,29 +67,29 @@ def fig2_averages(values: pd.DataFrame) -> Figure:
 
 
 @styled
-def fig4_failure_types(shares: pd.DataFrame, note: str, unit: str = "share of the category's failures (%)") -> Figure:
+def fig4_failure_types(shares: pd.DataFrame, models: tuple[str, str], note: str) -> Figure:
     """Figure 4: the failures of two models in each failure type, each pair normalised to 100 %.
 
-    `shares` has the columns series (two models), category and value (percent). The types are ordered from those in which the
-    model that comes first makes most of the failures to those in which the other one does.
+    `shares` has the columns series (one of the models), category and value (percent). The types are ordered from those in which
+    the first model makes most of the failures to those in which the second does; types with equal shares by name.
     """
-    models = list(dict.fromkeys(shares["series"]))
-    table = shares.pivot(index="category", columns="series", values="value").reindex(columns=models).reset_index()
-    table = table.sort_values([*models[:1], "category"], ascending=[True, False][:1 + len(models[:1])] if models else True)
-    table, n = table.reset_index(drop=True), len(table)  # drawn from the bottom up
+    table = shares.pivot(index="category", columns="series", values="value").reindex(columns=list(models)).reset_index()
+    table = table.sort_values([models[0], "category"], ascending=[True, False], ignore_index=True)  # drawn from the bottom up
+    n = len(table)
     figure = page(0.9 + max(n, 2) * (0.19 if n <= 40 else 0.145), note)
     axis = figure.add_subplot()
     left = np.zeros(n)
     for model, colour, hatch in zip(models, (OKABE["orange"], OKABE["sky"]), ("", "///"), strict=True):
         axis.barh(range(n), table[model], 0.78, left=left, color=colour, hatch=hatch, label=drawable(model, 40), **EDGE)
         left = left + table[model].to_numpy()
-    for i, row in enumerate(table[models].to_numpy()):
+    for i, row in enumerate(table[list(models)].to_numpy()):
         axis.text(1, i, f"{row[0]:.1f}", va="center", fontsize=SMALL,
                   bbox=dict(boxstyle="square,pad=0.08", facecolor=OKABE["orange"], edgecolor="none"))
         axis.text(101, i, f"{row[1]:.1f}", va="center", fontsize=SMALL)
     axis.axvline(50, color="black", linewidth=0.8, linestyle=":")
     axis.set_yticks(range(n), [drawable(name, 46) for name in table["category"]], fontsize=SMALL)
-    axis.set(xlim=(0, 108), ylim=(-0.6, max(n, 1) - 0.4), xticks=range(0, 101, 25), xlabel=unit)
+    axis.set(xlim=(0, 108), ylim=(-0.6, max(n, 1) - 0.4), xticks=range(0, 101, 25),
+             xlabel="share of the failure type's failures (%)")
     if n:
         figure.legend(loc="outside upper center", ncols=2)
     else:
@@ -99,7 +99,7 @@ def fig4_failure_types(shares: pd.DataFrame, note: str, unit: str = "share of th
 
 @styled
 def fig_radar(scores: pd.DataFrame, title: str, note: str) -> Figure:
-    """A radar chart of the scores of several models: the columns are series, category and value.
+    """A radar chart of the scores of several models: the columns are series, category and value, spokes in the order of rows.
 
     Each spoke has its own scale, as benchmarks differ in theirs: the lowest score stands half-way, the highest at the rim.
     """

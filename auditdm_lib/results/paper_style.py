@@ -22,8 +22,8 @@ LARGER = [("larger model", OKABE["sky"], "..", "^", ":"), ("largest model", "#88
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.labelsize": 7.5,
     "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.axisbelow": True, "axes.linewidth": 0.7, "hatch.linewidth": 0.6, "legend.frameon": False, "figure.dpi": 100,
-    "savefig.dpi": 200, "figure.constrained_layout.use": True, "text.parse_math": False}
+    "axes.spines.right": False, "axes.axisbelow": True, "axes.linewidth": 0.7, "hatch.linewidth": 0.6, "legend.frameon": False,
+    "figure.dpi": 100, "savefig.dpi": 200, "figure.constrained_layout.use": True, "text.parse_math": False}
 
 
 def styled(draw):
