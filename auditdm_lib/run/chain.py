@@ -1,4 +1,4 @@
-"""The command line: `auditdm run`, `status`, `ablation` and `lab`, and `auditdm testbed` by the testbed's own commands."""
+"""The command line: `auditdm run`, `status`, `diff`, `gate`, `ablation` and `lab`, and `auditdm testbed` by its own commands."""
 
 import os
 import shlex
@@ -90,8 +90,52 @@ def ablation() -> None:
 
     Example: auditdm ablation
     """
-    # a process of its own, as each stage has: what draws and compares lies above the command line
-    sys.exit(subprocess.run([sys.executable, "-m", "auditdm_lib.results.ablation"], check=False).returncode)
+    sys.exit(above("auditdm_lib.results.ablation"))
+
+
+@main.command()
+@click.argument("run_a")
+@click.argument("run_b")
+@click.option("--out", metavar="FILE.csv", help="Write the table into a file as well.")
+def diff(run_a: str, run_b: str, out: str | None) -> None:
+    """Compare two audits by failure type: what is fixed, unchanged or newly broken from RUN_A to RUN_B.
+
+    Both targets answer the fresh probes of all types that stage 03 of either run confirmed. A run is named as below runs/, or by
+    its folder.
+
+    Example: auditdm diff testbed after --out diff.csv
+    """
+    sys.exit(above("auditdm_lib.taxonomy.compare", run_a, run_b, *([out] if out else [])))
+
+
+class WithVerdict(click.Command):
+    """A command whose exit codes 0 to 2 are verdicts, so that wrong use exits with 3."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            error.exit_code = 3
+            raise
+
+
+@main.command(cls=WithVerdict)
+@click.argument("run")
+@click.option("--against", metavar="RUN", required=True, help="The older run that RUN is compared with.")
+@click.option("--regression", metavar="RUN", multiple=True,
+              help="Ask the regression set of this run, too, beside that of the older run; may be repeated.")
+def gate(run: str, against: str, regression: tuple[str, ...]) -> None:
+    """Say whether the target of RUN fails nothing that the target of an older run does not fail, for continuous integration.
+
+    Beside what `auditdm diff` compares, the confirmed failures of the older run (its regression set) are asked again.
+
+    Exit code 0: nothing is newly broken and nothing undecided. 1: a type or an item of a regression set is newly broken. 2: there
+    are too few probes to say so. 3: there is no verdict, because of wrong use, of a run without confirmed types, or of an error.
+
+    Example: auditdm gate after --against testbed
+    """
+    code = above("auditdm_lib.taxonomy.gate", run, against, *regression)
+    sys.exit(code if code in (0, 1, 2) else 3)  # also a process that was killed has given no verdict
 
 
 @main.command(context_settings=dict(ignore_unknown_options=True, allow_extra_args=True))
@@ -109,6 +153,11 @@ def lab(context: click.Context) -> None:
         sys.exit(open_lab(context.args))
     except (OSError, manifest.Stop) as error:
         sys.exit(f"JupyterLab was not opened: {error}")
+
+
+def above(*words: str) -> int:
+    """Run a module that lies above the command line, in a process of its own, as each stage has; its exit code."""
+    return subprocess.run([sys.executable, "-m", *words], check=False).returncode
 
 
 def profile_values(profile: str, settings: tuple[str, ...]) -> dict[str, Any]:
