@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from PIL import Image
 
 from auditdm_lib import paths
-from auditdm_lib.results import paper, paper_diagram, paper_figures, paper_style, paper_tables
+from auditdm_lib.results import paper, paper_diagram, paper_figures, paper_runs, paper_style, paper_tables
 from auditdm_lib.run import manifest
+from auditdm_lib.stats import wilson
 
 VALUES = paper.read()
 FIGURES = {"fig2_averages", "fig3_architecture", "fig4_failure_types", "fig_ablation", "fig_search_success",
@@ -242,3 +244,108 @@ def test_the_command_needs_no_model_and_few_seconds_and_writes_the_same_bytes_ag
     assert set(digests[0]) == {f"{name}.{end}" for name in FIGURES for end in ("pdf", "png")} | {
         f"{name}.{end}" for name in TABLES for end in ("csv", "tex")}
     assert paper_style.PAGE == 7.0
+
+
+# A run's halves
+
+
+def items(right):
+    """Scored items: for each model and suite, how many of ten are right."""
+    rows = [(model, suite, f"{suite}-{i}", f"{suite}-{i}", "exact_match", float(i < count), i < count, None)
+            for model, counts in right.items() for suite, count in counts.items() for i in range(10)]
+    return pd.DataFrame(rows, columns=["model", "suite", "item", "group", "metric", "score", "correct", "gap"])
+
+
+def confirmed(n):
+    """confirmation.csv of n failure types: of 20 fresh probes the target fails on ever fewer, the references on ever more."""
+    rows = [(i, f"{NAMES[i % len(NAMES)]} {i}", 20, max(0, 18 - i), min(i // 3, 2), "confirmed" if i < 5 else "not confirmed")
+            for i in range(n)]
+    table = pd.DataFrame(rows, columns=["category", "name", "probes", "target_wrong", "reference_wrong", "verdict"])
+    return table.assign(rate=table["target_wrong"] / 20, reference_rate=table["reference_wrong"] / 40)
+
+
+def found(n, folder):
+    """Failures of n types, three of each, with their pictures; and the types."""
+    (folder / "images").mkdir()
+    Image.new("RGB", (8, 8), "teal").save(folder / "images" / "a.png")
+    kinds, auditors = ["edit", "question", "question"], ["trained", "random", "trained"]
+    asked, said = f"what is {'very ' * 20}long? $_x", "blue " * 9
+    rows = [(f"p{k}-{i:02d}", i, kinds[k], auditors[k], "images/a.png", asked, "red", said) for i in range(n) for k in range(3)]
+    columns = ["probe_id", "category", "kind", "auditor", "image", "question", "consensus", "target_answer"]
+    types = pd.DataFrame(dict(category=range(n), name=[f"{NAMES[i % len(NAMES)]} {i}" for i in range(n)]))
+    return pd.DataFrame(rows, columns=columns), types
+
+
+def test_the_radar_of_a_run_shows_the_headline_scores_of_its_suites_without_the_gap_items():
+    right = {"target": {"gqa-mini": 6, "gap-items": 0}, "rectified": {"gqa-mini": 9, "gap-items": 8}}
+    table = paper_runs.suite_scores(items(right))
+    assert table.values.tolist() == [["target", "gqa-mini", 60.0], ["rectified", "gqa-mini", 90.0]]
+    looks = paper_figures.roles(["target", "rectified", "control", "reference_1", "reference_2"])
+    assert looks["target"] is paper_style.BEFORE and looks["rectified"] is paper_style.AFTER
+    assert len({marker for *_, marker, _ in looks.values()}) == len({str(line) for *_, line in looks.values()}) == 5
+
+
+def test_suites_stand_beside_the_benchmarks_they_are_named_after():
+    benchmarks = VALUES.loc[VALUES["item"] == "gemma3_benchmarks", "category"].unique().tolist()
+    suites = ["mmbench-mini", "mmt-mini", "seed-mini", "mme-mini", "mmmu-mini", "mmstar-mini", "realworldqa-mini", "pope-mini"]
+    assert [paper_runs.benchmark_of(suite, benchmarks) for suite in suites] == benchmarks
+    tasks = VALUES.loc[VALUES["item"] == "paligemma2_benchmarks", "category"].unique().tolist()
+    assert [paper_runs.benchmark_of(f"{task.lower().replace('-', '')}-mini", tasks) for task in tasks] == tasks
+    assert paper_runs.benchmark_of("mm-mini", benchmarks) is None and paper_runs.benchmark_of("own", benchmarks) is None
+
+
+def test_the_gain_of_a_run_stands_beside_the_papers_with_its_interval():
+    right = {"target": {"gqa-mini": 5, "pope-mini": 5, "own": 5}, "rectified": {"gqa-mini": 9, "pope-mini": 5, "own": 9}}
+    row, = paper_runs.beside_the_paper(items(right), VALUES, "PaliGemma2").to_dict("records")
+    assert (row["suite"], row["target"], row["rectified"], row["gain"]) == ("gqa-mini", 50, 90, 40)
+    assert row["ci_low"] < 40 < row["ci_high"] and row["the paper's gain"] == 3.0 and row["PaliGemma2-3B"] == 68.1
+    alone = items({"target": {"gqa-mini": 5}})
+    assert paper_runs.beside_the_paper(alone, VALUES, "PaliGemma2").empty  # nothing was rectified
+
+
+def test_figure_4_of_a_run_takes_the_largest_types_and_adds_each_pair_up_to_100():
+    table = confirmed(30)
+    shares = paper_runs.type_shares(table).pivot(index="category", columns="series", values="value")
+    assert len(shares) == 15 and set(shares.index) == set(table["name"][:15])
+    assert shares.sum(axis=1).to_numpy() == pytest.approx(100)
+    row = table.iloc[9]
+    assert shares.loc[row["name"], "target"] == pytest.approx(100 * row["rate"] / (row["rate"] + row["reference_rate"]))
+    table.loc[0, ["rate", "reference_rate"]] = 0.0
+    assert table["name"][0] not in set(paper_runs.type_shares(table)["category"])  # nobody fails there
+
+
+@pytest.mark.parametrize("n", [0, 1, 15, 60])
+def test_the_figures_of_failure_types_overlap_nowhere(n):
+    table = confirmed(n)
+    assert faults(paper_runs.fig4_rates(table, 2, "a note", most=60)) == []
+    assert faults(paper_figures.fig4_failure_types(paper_runs.type_shares(table, 60), paper_runs.MODELS, "a note")) == []
+
+
+def test_the_rates_of_figure_4_carry_intervals_counts_and_the_verdict():
+    figure = paper_runs.fig4_rates(confirmed(7), 2, "a note")
+    axis = figure.axes[0]
+    ends = [segment[:, 0] for lines in axis.collections for segment in lines.get_segments()]
+    assert len(ends) == 14 and all(low < high for low, high in ends)
+    top = ends[6]  # of the target; drawn from the bottom up
+    assert top == pytest.approx(100 * np.array(wilson(18, 20))) and ends[-1] == pytest.approx(50 * np.array(wilson(0, 20)))
+    sure, others, *_ = axis.get_lines()
+    assert sorted(sure.get_xdata()) == [70, 75, 80, 85, 90] and sorted(others.get_xdata()) == [60, 65]
+    assert others.get_markerfacecolor() == "white" and "18 and 0 of 20" in words(figure)
+
+
+def test_the_example_of_a_type_is_a_question_of_the_trained_auditor_about_an_original_picture(tmp_path):
+    failures, types = found(4, tmp_path)
+    examples = paper_runs.one_each(failures.sample(frac=1, random_state=1), types, 3)
+    assert examples["probe_id"].tolist() == ["p2-00", "p2-01", "p2-02"]
+    assert examples["name"].tolist() == types["name"].tolist()[:3]
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 15])
+def test_the_figures_with_pictures_show_each_type_once_and_overlap_nowhere(n, tmp_path):
+    examples = paper_runs.one_each(*found(n, tmp_path))
+    figure = paper_runs.fig5_examples(examples, tmp_path, "a note")
+    assert len(figure.axes) == n and faults(figure) == []
+    report = {"strong at": [], "weak at": ["colour: purple is called blue, " * 9] * 4, "to train on": ["1,200 examples"]}
+    first = paper_runs.fig1_report(examples, tmp_path, report, "a note")
+    assert len(first.axes) == min(n, 3) and faults(first) == []
+    assert "nothing" in words(first) and "1,200 examples" in words(first)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from auditdm_lib.results.paper_style import AFTER, BEFORE, LARGER, LINE, OKABE, SMALL, how_sure, page, rows_of, styled
+from auditdm_lib.results.paper_style import AFTER, BEFORE, LARGER, OKABE, SMALL, how_sure, page, rows_of, styled
 from auditdm_lib.shown import drawable
 
 FAMILIES = {"PaliGemma2": ("paligemma2_benchmarks", "average of 8 tasks"),
@@ -27,13 +27,15 @@ EDGE = dict(edgecolor="#333333", linewidth=0.6)
 
 def role(series: str, place: int) -> tuple[str, str, str, str, str]:
     """How a model is drawn: as the one before (place 0), after AuditDM, or one of the larger ones (from place 1 on)."""
-    return AFTER if "+ AuditDM" in series or series == "rectified" else BEFORE if place == 0 else LARGER[max(place - 1, 0) % 2]
+    if "+ AuditDM" in series or series == "rectified":
+        return AFTER
+    return LARGER[(place - 1) % len(LARGER)] if place else BEFORE
 
 
 def roles(series: list[str]) -> dict[str, tuple[str, str, str, str, str]]:
     """`role` of each model, in the order in which they are given."""
-    plain = [name for name in series if role(name, 9) is not AFTER]
-    return {name: role(name, plain.index(name) if name in plain else 9) for name in series}
+    plain = [name for name in series if role(name, 0) is not AFTER]
+    return {name: role(name, plain.index(name) if name in plain else 0) for name in series}
 
 
 def by_size(series) -> list[str]:
@@ -83,8 +85,9 @@ def fig4_failure_types(shares: pd.DataFrame, models: tuple[str, str], note: str)
         axis.barh(range(n), table[model], 0.78, left=left, color=colour, hatch=hatch, label=drawable(model, 40), **EDGE)
         left = left + table[model].to_numpy()
     for i, row in enumerate(table[list(models)].to_numpy()):
-        axis.text(1, i, f"{row[0]:.1f}", va="center", fontsize=SMALL,
-                  bbox=dict(boxstyle="square,pad=0.08", facecolor=OKABE["orange"], edgecolor="none"))
+        narrow = row[0] < 7  # too narrow for its number, which then stands beside it
+        axis.text(row[0] + 1 if narrow else 1, i, f"{row[0]:.1f}", va="center", fontsize=SMALL,
+                  bbox=dict(boxstyle="square,pad=0.05", facecolor="white", edgecolor="none") if narrow else None)
         axis.text(101, i, f"{row[1]:.1f}", va="center", fontsize=SMALL)
     axis.axvline(50, color="black", linewidth=0.8, linestyle=":")
     axis.set_yticks(range(n), [drawable(name, 46) for name in table["category"]], fontsize=SMALL)
@@ -112,7 +115,7 @@ def fig_radar(scores: pd.DataFrame, title: str, note: str) -> Figure:
     key = [f"{i}  {label.replace(chr(10), ': ')}" for i, label in enumerate(labels, 1)] if numbered else []
     lines = -(-len(key) // 2)
     note = f"{note} Each spoke has a scale of its own: the lowest score half-way, the highest at the rim."
-    figure = page(4.2 + LINE * lines, note, 5.6)
+    figure = page(4.2 + 0.113 * lines, note, 5.6)
     figure.set_layout_engine("none")
     width, height = figure.get_size_inches()
     axis = figure.add_axes(((width - 2.7) / 2 / width, (height - 3.75) / height, 2.7 / width, 2.7 / height), projection="polar")
@@ -120,9 +123,9 @@ def fig_radar(scores: pd.DataFrame, title: str, note: str) -> Figure:
     axis.set_theta_direction(-1)
     around = np.arange(len(names) + 1) % max(len(names), 1)
     for name, (_, colour, _, marker, line) in looks.items():
-        axis.plot(angles[around], places[name].to_numpy()[around], line, color=colour, marker=marker, markersize=4,
+        axis.plot(angles[around], places[name].to_numpy()[around], color=colour, linestyle=line, marker=marker, markersize=4,
                   linewidth=1.4, markeredgecolor="#333333", markeredgewidth=0.5, clip_on=False, zorder=3,
-                  label=drawable(name, 40))
+                  label=drawable(name.replace("_", " "), 26))
     for i, (angle, label) in enumerate(zip(angles, labels, strict=True)):
         sideways, upwards = np.sin(angle), np.cos(angle)
         axis.annotate(str(i + 1) if numbered else label, (angle, 1.02), (9 * sideways, 9 * upwards), textcoords="offset points",
@@ -132,8 +135,8 @@ def fig_radar(scores: pd.DataFrame, title: str, note: str) -> Figure:
     axis.grid(color="#CCCCCC", linewidth=0.6)
     axis.spines["polar"].set_visible(False)
     figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top", fontsize=9, fontweight="bold")
-    figure.legend(*axis.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 1 - 0.19 / height), ncols=2,
-                  handlelength=3)
+    figure.legend(*axis.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 1 - 0.19 / height),
+                  ncols=max(2, -(-len(looks) // 2)), handlelength=3)
     for column in range(2):
         figure.text((0.1 + column * width / 2) / width, 1 - 4.05 / height, "\n".join(key[column * lines:(column + 1) * lines]),
                     fontsize=SMALL, va="top", linespacing=1.1)

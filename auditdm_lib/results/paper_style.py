@@ -18,7 +18,8 @@ LINE = 0.125  # inches, a line of SMALL type
 OKABE = dict(zip("black orange sky green yellow blue red purple".split(), matplotlib.color_sequences["okabe_ito"], strict=True))
 # by the role of a model: colour, hatch, marker, line
 BEFORE, AFTER = ("before", OKABE["orange"], "", "o", "--"), ("after AuditDM", OKABE["green"], "//", "s", "-")
-LARGER = [("larger model", OKABE["sky"], "..", "^", ":"), ("largest model", "#888888", "\\\\", "D", "-.")]
+LARGER = [("larger model", OKABE["sky"], "..", "^", ":"), ("largest model", "#888888", "\\\\", "D", "-."),
+          ("", OKABE["purple"], "xx", "P", (0, (1, 3))), ("", OKABE["blue"], "++", "v", (0, (6, 2)))]
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.labelsize": 7.5,
     "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5, "axes.spines.top": False,
