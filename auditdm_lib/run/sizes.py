@@ -11,7 +11,7 @@ that backward, plus attention (Kaplan et al. 2020, "Scaling Laws for Neural Lang
 import json
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FLOAT32 = 4  # bytes
@@ -92,8 +92,12 @@ def read_shape(config: dict, folder: Path | None = None) -> Shape | None:
     counted = in_weights(folder) if folder else None
     if counted is None and kind in GEMMA and vision.get("model_type") == "siglip_vision_model":
         counted = (*by_formula(shape, patch), shape.stored)
-    names = ("parameters", "vision_parameters", "stored")
-    return Shape(**{**vars(shape), **dict(zip(names, counted, strict=True))}) if counted else shape
+    return with_parameters(shape, *counted) if counted else shape
+
+
+def with_parameters(shape: Shape, parameters: int, vision: int, stored: int) -> Shape:
+    """The shape with its counts of parameters and the bytes of one."""
+    return replace(shape, parameters=parameters, vision_parameters=vision, stored=stored)
 
 
 def by_formula(shape: Shape, patch: int) -> tuple[int, int]:
@@ -120,6 +124,25 @@ def in_weights(folder: Path) -> tuple[int, int, int] | None:
                 total, vision = total + count, vision + count * bool(VISION.search(name))
                 size += count * BYTES.get(tensor["dtype"], 1)
     return (total, vision, max(1, round(size / total))) if total else None
+
+
+def built(folder: Path) -> tuple[int, int, int] | None:
+    """As `in_weights`, for a folder that has a config.json only: of its class, built without memory for its weights.
+
+    It takes seconds, and is for architectures whose parameters no formula here gives. None where transformers cannot build it.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no such class, or not one that sees pictures
+        return None
+    counts = {name: weight.numel() for name, weight in model.named_parameters()}
+    vision = sum(count for name, count in counts.items() if VISION.search(name))
+    return sum(counts.values()), vision, BYTES.get(str(config.dtype or "bfloat16").removeprefix("torch."), 2)
 
 
 # Memory, in bytes

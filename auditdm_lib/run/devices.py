@@ -1,0 +1,88 @@
+"""What a device can do: arithmetic, memory and its bandwidth, of this machine and of GPUs by name."""
+
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+
+# Peak of dense bfloat16 (of float16 before Ampere) in operations a second, and bytes a second from memory: NVIDIA's data sheets.
+GPUS = {"B200": (2250e12, 8.0e12), "H200": (989e12, 4.8e12), "H100": (989e12, 3.35e12), "A100": (312e12, 2.04e12),
+        "L40S": (362e12, 0.864e12), "A6000": (155e12, 0.768e12), "L4": (121e12, 0.3e12), "A10": (125e12, 0.6e12),
+        "RTX 4090": (165e12, 1.008e12), "RTX 3090": (71e12, 0.936e12), "V100": (125e12, 0.9e12), "T4": (65e12, 0.32e12)}
+GPU_SHARE = 0.3  # of the peak that is reached (our choice; well-tuned training reaches 0.46: PaLM, arXiv 2204.02311, table 3)
+CPU_SHARE = 0.5  # of the measured rate of large matrix products (our choice)
+LAYER = 3e-4  # seconds that a layer takes however little it computes, in Python and in starting kernels (our choice; see below)
+SIDE = 512  # of the matrices that are multiplied to measure a processor: some milliseconds
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device: operations and bytes a second that it reaches (None: unknown), memory in bytes, and bytes of a number.
+
+    `number` is None where weights keep the numbers of the checkpoint, as on a GPU; on a processor they become float32.
+    """
+
+    name: str
+    operations: float | None
+    bandwidth: float | None
+    memory: int
+    number: int | None
+    count: int = 1
+
+    def seconds(self, operations: float, moved: float = 0.0, layers: float = 0.0) -> float | None:
+        """Time for so many operations, for moving so many bytes or for passing so many layers, whichever takes longest."""
+        if self.operations is None:
+            return None
+        return max(operations / self.operations, moved / self.bandwidth, layers * LAYER) / self.count
+
+
+def h100s(count: int = 8) -> Device:
+    """Several H100 of 80 GB, as if the work divided evenly among them. The paper used eight."""
+    peak, bandwidth = GPUS["H100"]
+    return Device(f"{count} x H100", peak * GPU_SHARE, bandwidth, 80 * 10 ** 9, None, count)
+
+
+def this_device(threads: int) -> Device:
+    """The first GPU by its name, or this processor with so many threads, whose rates are measured in a tenth of a second."""
+    return gpu(*found) if (found := nvidia()) else processor(threads)
+
+
+def nvidia() -> tuple[str, int] | None:
+    """Name and memory in bytes of the first NVIDIA GPU, by nvidia-smi; None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=2, check=True).stdout
+        name, megabytes = answer.strip().rsplit(",", 1)
+        return name.strip(), int(megabytes) * 2 ** 20
+    except (OSError, ValueError, subprocess.SubprocessError):  # no driver, or a card that does not answer
+        return None
+
+
+def gpu(name: str, memory: int) -> Device:
+    """A GPU by its name; its rates are None if the table has none for it."""
+    peak, bandwidth = next((rates for part, rates in GPUS.items() if part in name), (None, None))
+    return Device(name, peak and peak * GPU_SHARE, bandwidth, memory, None)
+
+
+def processor(threads: int) -> Device:
+    """This processor with the machine's memory. One thread is measured by its own time, so that other programs do not matter."""
+    import numpy as np
+    import psutil
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    square = np.ones((SIDE, SIDE), np.float32)
+    source, target = np.ones(2 ** 23, np.float32), np.empty(2 ** 23, np.float32)  # 32 MB each, beyond most caches
+    with threadpool_limits(1):
+        product = min(_timed(lambda: square @ square) for _ in range(4))
+    copy = min(_timed(lambda: np.copyto(target, source)) for _ in range(4))
+    cores = min(threads, psutil.cpu_count() or 1)
+    return Device("this processor", 2 * SIDE ** 3 / product * CPU_SHARE * cores, 2 * source.nbytes / copy,
+                  psutil.virtual_memory().total, 4)
+
+
+def _timed(work) -> float:
+    began = time.thread_time()
+    work()
+    return max(time.thread_time() - began, 1e-6)
