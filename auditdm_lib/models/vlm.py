@@ -199,14 +199,20 @@ def replies(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_t
 
 
 def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
-           batch_size: int = 128, desc: str | None = "questions") -> pd.DataFrame:
-    """One sampled text per image: text, ended (whether it reached an end token within `max_new_tokens`)."""
+           batch_size: int = 128, desc: str | None = "questions", begun: Sequence[str] | None = None) -> pd.DataFrame:
+    """One sampled text per image: text, ended (whether it reached an end token within `max_new_tokens`).
+
+    Where `begun` gives the first words of text i, the model goes on from them, and they are part of the text.
+    """
     torch.manual_seed(seed)
     text, rows = prompt(auditor, instruction), []
+    begun = [as_data(auditor.processor.tokenizer, words) for words in begun] if begun is not None else [""] * len(images)
     for i in tqdm(range(0, len(images), batch_size), desc=desc, disable=desc is None):
-        batch = images[i:i + batch_size]
-        rows += _generate(auditor, batch, [text] * len(batch), max_new_tokens, None, do_sample=True, temperature=temperature,
-                          top_k=0, top_p=1.0)
+        batch, starts = images[i:i + batch_size], begun[i:i + batch_size]
+        said = _generate(auditor, batch, [text + start for start in starts], max_new_tokens, None, do_sample=True,
+                         temperature=temperature, top_k=0, top_p=1.0)
+        rows += [(f"{start}{' ' * bool(start and more[:1].isalnum())}{more}", ended)
+                 for start, (more, ended) in zip(starts, said, strict=True)]
     return pd.DataFrame(rows, columns=["text", "ended"])
 
 

@@ -1,15 +1,18 @@
 """Fresh probes: new questions about pictures that no auditor saw, which confirm failure types or do not (see `confirm`).
 
 The trained auditor asks about each picture; a type that gets too few probes that way is asked by *templates*: questions of its
-failures, about these pictures. Most such pairs make no sense, so one member of {target, references}, drawn by lot, is asked
-first, and only a pair to which its answer is one of the type's answers goes on. All members are treated alike up to the count: by
-the lot, by the *agreed* answer (that of all members but at most one) and by `belongs`, which takes the type from the question and
-the agreed answer without seeing who gave it. So a type's probes are no more often failures of the target than of a reference,
-unless the target fails more often.
+failures about these pictures, word for word or only begun so, the auditor going on. Most such pairs make no sense, so one member
+of {target, references}, drawn by lot, is asked first, and only a pair to which its answer is one of the type's answers goes on.
+
+All members are treated alike up to the count: by the lot, by the *agreed* answer (that of all members but at most one) and by
+`belongs`, which takes the type from the question and the agreed answer without seeing who gave it. So a type's probes are no more
+often failures of the target than of a reference, unless the target fails more often.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from auditdm_lib.answers import abstains, normalise
+from auditdm_lib.audit.auditor import stream
 from auditdm_lib.audit.consensus import consensus
 from auditdm_lib.audit.panel import Panel, answers_of, same_by
 from auditdm_lib.audit.pictures import Pictures, load_pictures, save_pictures
@@ -27,6 +31,7 @@ from auditdm_lib.stats import wilson
 WANTED = 30  # probes of a type; then no more templates are asked
 ROUNDS = 4  # of templates
 TRIES = 3  # templates that may be tried, per fresh picture
+SHARED = 3  # different questions of a type that begin alike, so that the auditor may go on from there
 OPEN = 0.5  # distinct answers per failure above which a type's answers say little about which pair makes sense
 CONTROLS, ASKED = 6, 5  # control questions; how often a question must have been asked to be one
 Belongs = Callable[[list[str], list[str]], np.ndarray]  # questions, agreed answers -> categories; -1 for none
@@ -42,18 +47,32 @@ def fresh_pictures(source: str, n: int, seed: int, damaged: str = "skip") -> Pic
     return pictures.take(sorted(first.values()))
 
 
-def ask_fresh(panel: Panel, pictures: Pictures, clustered: pd.DataFrame, belongs: Belongs, auditor: VLM, prompt: str,
-              temperature: float, max_new_tokens: int, seed: int) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Writer:
+    """Who writes fresh questions, and how: the trained auditor, its prompt, the sampling temperature, the most tokens."""
+
+    auditor: VLM
+    prompt: str
+    temperature: float
+    max_new_tokens: int
+
+    def questions(self, images: list, seed: int, begun: list[str] | None = None, desc: str | None = None) -> list[str | None]:
+        """A question about each image, which begins as `begun` says; None where it is malformed."""
+        said = sample(self.auditor, images, self.prompt, self.temperature, seed, self.max_new_tokens, desc=desc, begun=begun)
+        return [None if malformed(text, ended) else text.strip() for text, ended in said.itertuples(index=False)]
+
+
+def ask_fresh(panel: Panel, pictures: Pictures, clustered: pd.DataFrame, belongs: Belongs, writer: Writer,
+              seed: int) -> pd.DataFrame:
     """Probes of the trained auditor and by templates about `pictures`: FRESH_COLUMNS up to the control question, without image.
 
     `clustered` are the failures with their `category` (cluster.cluster). A type has at most one probe about a picture. `row`, the
     picture's place, is added.
     """
-    sampled = sample(auditor, pictures.images, prompt, temperature, seed, max_new_tokens, desc="fresh questions")
-    asked = pd.DataFrame(dict(row=range(len(pictures)), question=sampled["text"].str.strip(), made_by="auditor"))
-    asked = asked[[malformed(text, ended) is None for text, ended in sampled.itertuples(index=False)]].reset_index(drop=True)
+    written = writer.questions(pictures.images, stream("fresh", seed), desc="fresh questions")
+    asked = pd.DataFrame(dict(row=range(len(pictures)), question=written, made_by="auditor")).dropna().reset_index(drop=True)
     probes = _put(panel, pictures, asked, belongs, desc="fresh probes")
-    probes = _once(pd.concat([probes, _templates(panel, pictures, clustered, belongs, probes, seed)], ignore_index=True))
+    probes = _once(pd.concat([probes, _templates(panel, pictures, clustered, belongs, writer, probes, seed)], ignore_index=True))
     probes["probe_id"] = [f"fresh-{seed}-{i:05d}" for i in range(len(probes))]
     probes["picture"] = [pictures.names[i] for i in probes["row"]]
     return probes
@@ -102,27 +121,46 @@ def odd_one(answers: Sequence[str | None], same: Callable[[str, str], bool]) -> 
     return (agreed, odd) if sum(odd) < 2 else (None, [False] * len(answers))
 
 
-def _templates(panel: Panel, pictures: Pictures, clustered: pd.DataFrame, belongs: Belongs, probes: pd.DataFrame,
-               seed: int) -> pd.DataFrame:
-    """Probes of the types that have fewer than WANTED in `probes`: their own questions, on pictures in random order."""
-    members = clustered[clustered["category"] >= 0].groupby("category", sort=True)
-    questions = {category: sorted(set(rows["question"])) for category, rows in members}
-    fitting = {category: _fitting(rows) for category, rows in members}
-    rng = random.Random(f"templates/{seed}")
+def _templates(panel: Panel, pictures: Pictures, clustered: pd.DataFrame, belongs: Belongs, writer: Writer,
+               probes: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Probes of the types that have fewer than WANTED in `probes`: their own questions, on pictures in random order.
+
+    A type asks word for word and by begun questions in turn, and after the first round in the way that gave it more probes.
+    """
+    members = dict(list(clustered[clustered["category"] >= 0].groupby("category", sort=True)))
+    questions = {category: rows["question"].sort_values().tolist() for category, rows in members.items()}
+    begun = {category: begin(texts) for category, texts in questions.items()}
+    fitting = {category: _fitting(rows) for category, rows in members.items()}
+    rng, found, left = random.Random(f"templates/{seed}"), [probes.assign(way=None)], TRIES * len(pictures)
     waiting = {category: rng.sample(range(len(pictures)), len(pictures)) for category in questions}
-    found, left = [probes], TRIES * len(pictures)
     for turn in tqdm(range(ROUNDS), desc="templates"):
         have = pd.concat(found).query("category >= 0").drop_duplicates(["row", "category"])
-        counts = have["category"].value_counts()
+        counts, used = have["category"].value_counts(), set(zip(have["row"], have["category"], strict=True))
         short = [category for category in questions if counts.get(category, 0) < WANTED and waiting[category]]
-        if not short or not panel.references:
+        if not short:
             break
-        share = left // (ROUNDS - turn) // len(short)
-        used = set(zip(have["row"], have["category"], strict=True))
-        pairs = [(row, rng.choice(questions[c]), c) for c in short for row in _next(waiting[c], share) if (row, c) not in used]
-        left -= len(pairs)
-        found.append(_tried(panel, pictures, pairs, fitting, belongs, rng))
-    return pd.concat(found[1:], ignore_index=True) if found[1:] else probes.iloc[:0]
+        share, ways = left // (ROUNDS - turn) // len(short), have.groupby("category")["way"].value_counts().to_dict()
+        tries = []
+        for category in short:
+            better = max((False, True), key=lambda way, c=category: ways.get((c, way), 0))
+            for k, row in enumerate(_next(waiting[category], share)):
+                text, way = rng.choice(questions[category]), bool(k % 2) if turn == 0 else better
+                if (row, category) not in used:
+                    tries.append((row, begun[category].get(text) if way else text, category, way))
+        left -= len(tries)
+        tries = pd.DataFrame([one for one in tries if one[1]], columns=["row", "question", "for", "way"])
+        found.append(_tried(panel, pictures, tries, fitting, belongs, writer, rng))
+    return pd.concat([probes.iloc[:0], *found[1:]], ignore_index=True).drop(columns=["way", "for"], errors="ignore")
+
+
+def begin(questions: list[str]) -> dict[str, str]:
+    """The first words of each question that at least SHARED different ones begin with, as many as possible; none where there are
+    no such words, or where they are all of it."""
+    split = {question: tuple(question.split()) for question in questions}
+    shared = Counter(words[:n] for words in set(split.values()) for n in range(1, len(words)))
+    longest = {question: next((words[:n] for n in range(len(words) - 1, 0, -1) if shared[words[:n]] >= SHARED), ())
+               for question, words in split.items()}
+    return {question: " ".join(words) for question, words in longest.items() if words}
 
 
 def _next(waiting: list[int], n: int) -> list[int]:
@@ -139,15 +177,20 @@ def _fitting(rows: pd.DataFrame) -> Callable[[str | None], bool]:
     return lambda answer: answer is not None and normalise(answer) in answers
 
 
-def _tried(panel: Panel, pictures: Pictures, pairs: list[tuple[int, str, int]], fitting: dict[int, Callable], belongs: Belongs,
+def _tried(panel: Panel, pictures: Pictures, tries: pd.DataFrame, fitting: dict[int, Callable], belongs: Belongs, writer: Writer,
            rng: random.Random) -> pd.DataFrame:
-    """The probes that come of pairs of picture and question: those on which the answer of one member, drawn by lot, fits."""
+    """The probes that come of `tries` (row, question, for: the type, way: whether the question is only begun): those on which
+    the answer of one member, drawn by lot, fits the type."""
+    begun = tries[tries["way"].astype(bool)]
+    tries.loc[begun.index, "question"] = writer.questions([pictures.images[row] for row in begun["row"]], rng.getrandbits(32),
+                                                          begun["question"].tolist())
+    tries = tries.dropna(subset="question").reset_index(drop=True)
     size = 1 + len(panel.references)
-    lot = np.eye(size, dtype=bool)[[rng.randrange(size) for _ in pairs]].reshape(len(pairs), size)
-    first = answers_of(panel, [pictures.images[row] for row, *_ in pairs], [question for _, question, _ in pairs], lot)
-    kept = [i for i, (*_, category) in enumerate(pairs) if fitting[category](next(a for a, asked in zip(
-        first[i], lot[i], strict=True) if asked))]
-    asked = pd.DataFrame([(*pairs[i][:2], "template") for i in kept], columns=["row", "question", "made_by"])
+    drawn = [rng.randrange(size) for _ in range(len(tries))]
+    first = answers_of(panel, [pictures.images[row] for row in tries["row"]], tries["question"].tolist(),
+                       np.eye(size, dtype=bool)[drawn].reshape(len(tries), size))
+    kept = [i for i, category in enumerate(tries["for"]) if fitting[category](first[i][drawn[i]])]
+    asked = tries.iloc[kept].reset_index(drop=True).assign(made_by="template")
     return _put(panel, pictures, asked, belongs, [first[i] for i in kept])
 
 
@@ -191,8 +234,8 @@ def add_controls(panel: Panel, pictures: Pictures, probes: pd.DataFrame, control
 
 def _members(panel: Panel, pictures: Pictures, rows: list[int], questions: list[str], target: bool) -> list[list[str | None]]:
     """The answers of the target, or of the references, to a question about each of these pictures."""
-    wanted = np.array([target] + [not target] * len(panel.references))
-    return answers_of(panel, [pictures.images[row] for row in rows], questions, np.tile(wanted, (len(rows), 1)), "control questions")
+    wanted = np.tile([target] + [not target] * len(panel.references), (len(rows), 1))
+    return answers_of(panel, [pictures.images[row] for row in rows], questions, wanted, desc="control questions")
 
 
 def keep_pictures(pictures: Pictures, probes: pd.DataFrame, folder: Path) -> pd.DataFrame:

@@ -1,10 +1,15 @@
-"""How well the failure types match the planted gaps (testbed only, for grading)."""
+"""How well the failure types match the planted gaps, and whether confirmed ones are true (testbed only, for grading)."""
+
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
-from auditdm_lib.stats import bootstrap
+from auditdm_lib.answers import same_answer
+from auditdm_lib.stats import bootstrap, proportion
+from auditdm_lib.taxonomy.cluster import SMALLEST
+from auditdm_lib.taxonomy.confirm import CONFIRMED
 
 ROUNDS = 300  # bootstrap resamples, and shuffles of the labels
 
@@ -52,3 +57,64 @@ def grade(clustered: pd.DataFrame, grading: pd.DataFrame, seed: int = 0) -> tupl
 def _labels(rows: pd.DataFrame) -> np.ndarray:
     """The clusters of failures; each unclustered failure is a cluster of its own, also a copy of one that a bootstrap drew."""
     return np.where(rows["category"] >= 0, rows["category"], -1 - np.arange(len(rows)))
+
+
+def grade_confirmed(confirmed: pd.DataFrame, fresh: pd.DataFrame, graded: pd.DataFrame, gaps: pd.DataFrame,
+                    planted: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Grade the confirmation of failure types by the truth, where that is known (the verdicts never see the result).
+
+    `confirmed` is confirmation.parquet, `fresh` fresh.parquet, `graded` the probe_id and gap of each fresh probe (null outside
+    all gaps), `gaps` the first table of `grade` and `planted` the names of all gaps that were planted in the target. Returns
+
+    - types: category, name, verdict, known (fresh probes with a truth), target_error, references_error (0-1, their mean), true
+      (the target's error is the larger one; null where nothing is known), gap (the most frequent among the fresh probes on which
+      the target is odd, null where most lie in none), natural (true and in no gap).
+    - recovered: gap, types (confirmed ones whose gap it is), recovered, own_category (the stricter measure of `grade`).
+    - marks (one row): confirmed, true_types, precision with its interval, planted, recovered, recall with its interval,
+      own_recovered, natural_gaps, and true types that are not confirmed (missed_types).
+    """
+    rows = fresh[fresh["saw"].ne(False)].merge(graded, on="probe_id", validate="one_to_one")
+    types = []
+    for one in confirmed.itertuples():
+        own = rows[rows["category"].eq(one.category) & rows["truth"].notna()]
+        error = _wrong(own["target_answer"], own["truth"])
+        others = [_wrong(answers, own["truth"]) for answers in zip(*own["reference_answers"], strict=True)]
+        true = bool(error > np.mean(others)) if len(own) else None
+        labels = rows.loc[rows["category"].eq(one.category) & rows["target_odd"], "gap"].fillna("").value_counts()
+        gap = min(labels.index[labels == labels.max()]) or None if len(labels) else None
+        types.append((one.category, one.name, one.verdict, len(own), error, float(np.mean(others)) if others else np.nan, true,
+                      gap, bool(true) and gap is None))
+    columns = ["category", "name", "verdict", "known", "target_error", "references_error", "true", "gap", "natural"]
+    types = pd.DataFrame(types, columns=columns).astype({"true": object, "gap": object})
+    holds, own = types[types["verdict"] == CONFIRMED], set(gaps.loc[gaps["own_category"].astype(bool), "gap"])
+    counts = holds["gap"].value_counts()
+    recovered = pd.DataFrame([(gap, int(counts.get(gap, 0)), gap in counts, gap in own) for gap in planted],
+                             columns=["gap", "types", "recovered", "own_category"])
+    known, true, found = int(holds["true"].notna().sum()), int(holds["true"].eq(True).sum()), int(recovered["recovered"].sum())
+    precision, recall = proportion(true, known), proportion(found, len(planted))
+    marks = dict(confirmed=len(holds), true_types=true, precision=precision.value, precision_low=precision.low,
+                 precision_high=precision.high, planted=len(planted), recovered=found, recall=recall.value, recall_low=recall.low,
+                 recall_high=recall.high, own_recovered=int(recovered["own_category"].sum()),
+                 natural_gaps=int(holds["natural"].sum()),
+                 missed_types=int((types["true"].eq(True) & types["verdict"].ne(CONFIRMED)).sum()))
+    return types, recovered, pd.DataFrame([marks])
+
+
+def _wrong(answers: Iterable[str | None], truth: Iterable[str]) -> float:
+    """The share of answers that are wrong by the truth; a missing one is."""
+    return float(np.mean([a is None or not same_answer(a, t) for a, t in zip(answers, truth, strict=True)] or [np.nan]))
+
+
+def first_found(probes: pd.DataFrame, found: pd.DataFrame, by: str) -> pd.DataFrame:
+    """After how many probes each auditor had met each failure type, or gap, for the third time (SMALLEST): auditor, `by`, probes.
+
+    `found` has the probe_id of each failure and, in the column `by`, its category or gap (-1 or null for none). The probes of an
+    auditor count in the order of the table; null where it met one less often.
+    """
+    table = probes.assign(probe=probes.groupby("auditor").cumcount() + 1)[["probe_id", "auditor", "probe"]]
+    table = table.merge(found[["probe_id", by]].rename(columns={by: "what"}), on="probe_id")
+    table = table[table["what"].notna() & table["what"].ne(-1)].sort_values("probe")
+    third = table[table.groupby(["auditor", "what"]).cumcount() == SMALLEST - 1].set_index(["auditor", "what"])["probe"]
+    rows = [(auditor, what, third.get((auditor, what))) for auditor in probes["auditor"].unique()
+            for what in sorted(table["what"].unique())]
+    return pd.DataFrame(rows, columns=["auditor", by, "probes"]).astype({"probes": "Int64"})
