@@ -155,6 +155,25 @@ def test_the_architecture_names_the_models_it_is_given():
     assert "a run" in text and "paper" not in text
 
 
+def test_the_architecture_cuts_long_names_of_models_so_that_they_stay_in_their_boxes(drawn):
+    long = dict.fromkeys(paper_diagram.PAPER, "an-organisation/a-model-with-a-long-name-1.0")
+    figure = paper_diagram.fig3_architecture(long, "a note")
+    figure.draw_without_rendering()
+    frames = [patch.get_window_extent() for patch in figure.axes[0].patches]
+    names = [t.get_window_extent(figure._get_renderer()) for t in figure.axes[0].texts if "an-organ" in t.get_text()]
+    assert len(names) == 5 and all(any(frame.x0 < name.x0 and name.x1 < frame.x1 for frame in frames
+                                       if frame.y0 < name.y0 and name.y1 < frame.y1) for name in names)
+    assert faults(figure) == [] and "…" not in words(drawn["fig3_architecture"])
+
+
+def test_figures_readme_names_every_file_and_only_functions_that_exist():
+    text = (paths.ROOT / "figures" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in FIGURES | TABLES if f"`{name}`" not in text] == []
+    modules = dict(paper_figures=paper_figures, paper_tables=paper_tables, paper_runs=paper_runs, paper_diagram=paper_diagram)
+    named = re.findall(rf"\b({'|'.join(modules)})\.(\w+)", text.replace("paper_runs.py", ""))
+    assert len(named) > 15 and [name for module, name in named if not hasattr(modules[module], name)] == []
+
+
 def test_every_note_and_caption_says_as_printed_in_the_paper_and_how_sure(drawn):
     made = paper_tables.all_tables(VALUES)
     assert set(drawn) == FIGURES and set(made) == TABLES

@@ -37,7 +37,7 @@ def all_figures(values: pd.DataFrame) -> dict[str, Figure]:
     drawn = {"fig2_averages": paper_figures.fig2_averages(values), "fig3_architecture": fig3_architecture(),
              "fig_ablation": paper_figures.fig_ablation(values), "fig_search_success": paper_figures.fig_search_success(values)}
     shares = rows_of(values, "fig4_failure_share")
-    note = "A share, not a rate: the two models add up to 100 %, however rare a type is."
+    note = "A share, not a rate: the two models add up to the whole, however rare a type is."
     drawn["fig4_failure_types"] = paper_figures.fig4_failure_types(shares, ("PaliGemma2-3B", "PaliGemma2-28B"),
                                                                    f"{how_sure(shares)} {note}")
     for family, (item, _) in paper_figures.FAMILIES.items():

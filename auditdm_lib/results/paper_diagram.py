@@ -75,7 +75,7 @@ def fig3_architecture(models: dict[str, str] = PAPER, note: str = NOTE) -> Figur
         fill, line, style = LOOKS[kind]
         axis.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.05", facecolor=fill,
                                       edgecolor="#222222", linewidth=line, linestyle=style))
-        body = "\n".join(drawable(part, 36) for part in text.format(**models).splitlines())
+        body = "\n".join(drawable(part, int(18 * width)) for part in text.format(**models).splitlines())
         middle, tall = x + width / 2, 0.115 * (1 + len(body.splitlines()))
         axis.text(middle, y + height / 2 + tall / 2, heading, ha="center", va="top", fontsize=7.5, fontweight="bold")
         axis.text(middle, y + height / 2 + tall / 2 - 0.13, body, ha="center", va="top", fontsize=SMALL, linespacing=1.05)
