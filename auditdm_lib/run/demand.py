@@ -287,7 +287,7 @@ def _fit(stage: Stage, p: Panel, model: Model, steps: float, batch: int, text: i
     if not steps or not _known(stage, model):
         return
     shape, size = model.shape, p.size(model)
-    needed = sizes.training_memory(shape, size, batch, text, rank, logits)
+    needed = sizes.training_memory(shape, size, batch, text, rank, logits, mixed=name == "GRPO")
     operations = steps * batch * (sizes.training_flops(shape, text, rank, logits)
                                   + first_policy * sizes.forward_flops(shape, text, logits))
     stage.add(operations, steps * (3 + first_policy) * p.weights(model), 3 * steps * (shape.layers + shape.v_layers))

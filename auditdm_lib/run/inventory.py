@@ -143,7 +143,8 @@ def missing(values: dict[str, Any], declared: dict[str, params.Parameter], found
     if wrong := params.together({name: value for name, value in values.items() if name not in ready}, declared):
         raise params.BadParameters("\n  ".join(["the profile: nothing was run.", *wrong]))
     lacks += [f"{name}: {fault}" for name in sorted(ready) if (fault := pipeline_fault(values[name]))]
-    lacks += [download_remedy(model) for model in {model.name: model for model in found}.values() if model.where == "hub"
+    first = {model.name: model for model in reversed(found)}  # the first role of each
+    lacks += [download_remedy(model) for model in found if first[model.name] is model and model.where == "hub"
               and is_hub(model.name)]
     return [*lacks, *_pictures(str(values["pictures"])), *packages(values, found)]
 

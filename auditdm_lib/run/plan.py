@@ -22,8 +22,8 @@ LOWER = {"answers": "answer_batch", "texts": "group_size or groups_per_step", "G
          "rectification": "rectify_batch", "drawing": "drawing_batch, or set drawing_offload to model"}
 NOTES = (
     "Counts are upper bounds: every question is well-formed and asked of every member.",
-    f"Hours: {devices.GPU_SHARE:.0%} of a GPU's peak is reached (our choice), one device does everything, and eight H100 share "
-    "the work evenly.",
+    f"Hours: {devices.GPU_SHARE:.0%} of a GPU's peak is reached (our choice). One device does everything; eight H100 share the "
+    "work evenly, each with all models.",
     "Memory: tensors of weights, gradients, AdamW's moments, activations, caches; not the framework's own (about 0.5 GB on a "
     "GPU).",
 )
@@ -39,24 +39,24 @@ def make_plan(values: dict[str, Any], declared: dict[str, params.Parameter], dev
     found = inventory.models(values)
     lacks = inventory.missing(values, declared, found)
     panel, many = demand.panel(values, found, device), devices.h100s()
-    stages = demand.stages(panel)
+    here, there = demand.stages(panel), demand.stages(demand.panel(values, found, many))
     rows = []
     for step in paths.CHAIN:
-        stage = stages.get(step.notebook[:2], Stage(step.notebook[:2]))
-        own = 0.0 if stage.calls else step.seconds(values)  # stages without models: as measured
-        rows.append(_row(step.notebook, stage, device, many, own, step.megabytes))
+        pair = [stages.get(step.notebook[:2], Stage(step.notebook[:2])) for stages in (here, there)]
+        own = 0.0 if pair[0].calls else step.seconds(values)  # stages without models: as measured
+        rows.append(_row(step.notebook, *pair, device, many, own, step.megabytes))
     models = [_about(model, panel.weights(model)) for model in found]
     total = _total(rows, found, values)
     return {"run": values["run"], "device": _of_device(device), "models": models, "stages": rows, "total": total,
             "missing": [*lacks, *_too_large(rows, device), *_too_full(total)], "notes": list(NOTES)}
 
 
-def _row(name: str, stage: Stage, device: Device, many: Device, own: float, megabytes: int) -> dict[str, Any]:
-    here, there = stage.seconds(device), stage.seconds(many)
+def _row(name: str, stage: Stage, elsewhere: Stage, device: Device, many: Device, own: float, megabytes: int) -> dict[str, Any]:
+    here, there = stage.seconds(device), elsewhere.seconds(many)
     return {"stage": name, "target_calls": stage.target_calls, "calls": stage.calls, "texts": stage.texts, "drawn": stage.drawn,
             "operations": stage.operations, "seconds": None if here is None else here + own, "seconds_8_h100": there + own,
             "memory": stage.memory, "moments": stage.moments, "peak_memory": stage.peak(),
-            "disk": max(stage.disk, megabytes * 10 ** 6), "unknown": stage.unknown}
+            "peak_memory_h100": elsewhere.peak(), "disk": max(stage.disk, megabytes * 10 ** 6), "unknown": stage.unknown}
 
 
 def _about(model: Model, weights: int) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def _total(rows: list[dict], found: list[Model], values: dict[str, Any]) -> dict
     return {"target_calls": sum(row["target_calls"] for row in rows), "calls": sum(row["calls"] for row in rows),
             "operations": sum(row["operations"] for row in rows), "seconds": None if None in seconds else sum(seconds),
             "seconds_8_h100": sum(row["seconds_8_h100"] for row in rows), "download": download,
-            "peak_memory": max(row["peak_memory"] for row in rows), "disk": download + sum(row["disk"] for row in rows),
+            "peak_memory": max(row["peak_memory"] for row in rows),
+            "peak_memory_h100": max(row["peak_memory_h100"] for row in rows), "disk": download + sum(row["disk"] for row in rows),
             "unknown": sorted({name for row in rows for name in row["unknown"]})}
 
 
@@ -141,6 +142,7 @@ def _console():
 def tables(plan: dict[str, Any]) -> list:
     """The models, the stages, and the memory of the stages, as rich tables."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     device = plan["device"]
@@ -150,16 +152,17 @@ def tables(plan: dict[str, Any]) -> list:
     for model in plan["models"]:
         licence = model["licence"] or ("its own" if model["where"] == "folder" else "unknown")
         licence += ", gated" * bool(model["gated"])
-        models.add_row(model["role"], model["name"], _count(model["parameters"]), _bytes(model["weights"]), model["where"],
-                       _bytes(model["download"]), licence)
+        models.add_row(model["role"], escape(model["name"]), _count(model["parameters"]), _bytes(model["weights"]),
+                       model["where"], _bytes(model["download"]), escape(licence))
     stages = Table(title=f"Stages on {device['name']} ({_bytes(device['memory'])} of memory)", box=box.SIMPLE)
-    for column in ("stage", "target calls", "all calls", "drawn", "operations", "time here", "8 x H100", "memory", "disk"):
+    for column in ("stage", "target calls", "all calls", "drawn", "operations", "time here", "memory here", "8 H100",
+                   "memory of one", "disk"):
         stages.add_column(column, justify="left" if column == "stage" else "right")
     for row in [*plan["stages"], plan["total"] | {"stage": "all", "drawn": sum(row["drawn"] for row in plan["stages"])}]:
         more = "> " * bool(row["unknown"])  # without the models whose sizes are unknown
         stages.add_row(row["stage"], f"{row['target_calls']:,}", f"{row['calls']:,}", f"{row['drawn']:,}",
-                       more + _count(row["operations"]), more + _time(row["seconds"]), more + _time(row["seconds_8_h100"]),
-                       more + _bytes(row["peak_memory"]), _bytes(row["disk"]))
+                       more + _count(row["operations"]), more + _time(row["seconds"]), more + _bytes(row["peak_memory"]),
+                       more + _time(row["seconds_8_h100"]), more + _bytes(row["peak_memory_h100"]), _bytes(row["disk"]))
     memory = Table(title="Memory by stage", box=box.SIMPLE)
     for column in ("stage", "models that stay", "on top, one at a time"):
         memory.add_column(column)

@@ -173,11 +173,11 @@ def vision_memory(shape: Shape, size: int, batch: int) -> int:
     return batch * shape.patches * size * (4 * shape.v_hidden + max(2 * shape.v_inner, 4 * shape.v_hidden))
 
 
-def saved_per_token(shape: Shape, size: int, length: int, rank: int) -> float:
+def saved_per_token(shape: Shape, size: int, length: int, rank: int, mixed: bool = False) -> float:
     """Bytes that autograd saves in one layer of the text tower for each token of a text of `length` tokens.
 
-    `rank` 0 trains all weights, else LoRA on every linear layer, whose inputs it keeps as float32 numbers of its own if the
-    weights are not.
+    `rank` 0 trains all weights, else LoRA on every linear layer. If the weights are not float32, LoRA keeps an input of its own
+    for each layer, in float32 or, with `mixed` (torch.autocast, as GRPO uses it on a GPU), in as many bytes as a weight.
     """
     h, i, a, k, full = shape.hidden, shape.inner, shape.queries, shape.keys, rank == 0
     norm = FLOAT32 * (2 if full else 1)  # the input, and what is multiplied by a trained weight
@@ -185,7 +185,7 @@ def saved_per_token(shape: Shape, size: int, length: int, rank: int) -> float:
     if full or size == FLOAT32:
         saved += size * (2 * h + a + i)  # inputs of the linear layers: shared by those that have the same
     else:
-        saved += FLOAT32 * (5 * h + a + i)
+        saved += (size if mixed else FLOAT32) * (5 * h + a + i)
     saved += size * 3 * i  # gate, activated gate, up
     saved += size * a + 2 * size * (k if shape.heads == shape.kv_heads else a)  # queries, keys and values
     if shape.eager:
@@ -195,17 +195,19 @@ def saved_per_token(shape: Shape, size: int, length: int, rank: int) -> float:
     return saved
 
 
-def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, logits: int | None = None) -> dict[str, int]:
+def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, logits: int | None = None,
+                    mixed: bool = False) -> dict[str, int]:
     """Memory of one training step above the weights, by its parts, for `batch` examples of a picture and `text` tokens.
 
     `size` is the bytes of a weight, and so of its gradient and its two moments; LoRA's are float32. The vision tower is frozen,
-    as in stages 01 and 04. `logits` is the number of tokens of an example that have logits (all by default). The step's peak is
-    the larger of two moments: the loss, with all activations, and the update, with all gradients.
+    as in stages 01 and 04. `logits` is the number of tokens of an example that have logits (all by default); `mixed` is
+    `saved_per_token`'s. The step's peak is the larger of two moments: the loss, with all activations, and the update, with all
+    gradients.
     """
     length = shape.image_tokens + text
     tokens = batch * length
     trained = adapter_parameters(shape, rank) * FLOAT32 if rank else (shape.parameters - shape.vision_parameters) * size
-    layers = round(shape.layers * tokens * saved_per_token(shape, size, length, rank))
+    layers = round(shape.layers * tokens * saved_per_token(shape, size, length, rank, mixed))
     rows = batch * (length if logits is None else logits) * shape.vocabulary
     head = 0 if rank else shape.vocabulary * shape.hidden * size
     cap = size * shape.logit_cap
