@@ -14,23 +14,25 @@ PARAMETERS = dict(run="small", seed=0, target="/home/me/models/mine", references
 
 
 def probes(n: int = 120, seed: int = 0, wrong: float = 0.4) -> pd.DataFrame:
-    """`n` probes of each of two auditors, two about each picture. The target is wrong in a share `wrong` of them, the consensus
-    in a tenth of those; one in twelve has no consensus, one in twelve is invalid."""
+    """`n` probes of each of two auditors, two about each picture. The target is wrong in a share `wrong` of them; in a sixth of
+    those the consensus is wrong, with another or the same answer, or alone. One in twelve has no consensus, one in twelve is
+    invalid."""
     rng, rows = np.random.default_rng(seed), []
     for auditor in ("prompt_only", "trained"):
         for i in range(n):
             truth, other, third = rng.permutation(["red", "blue", "green"])
-            fails, noise, agreed = rng.random() < wrong, rng.random() < 0.1, rng.random() > 1 / 12
-            answer = third if fails and noise else other if fails else truth
+            fails, noise, agreed = rng.random() < wrong, rng.random() < 1 / 6, rng.random() > 1 / 12
+            answer = [third, other, truth][i % 3] if fails and noise else other if fails else truth
             consensus = (other if fails and noise else truth) if agreed else None
             reason, picture = ("empty" if rng.random() < 1 / 12 else None), f"images/{i // 2:05d}.png"
             differs = agreed and answer != consensus
             rows.append(dict(
                 probe_id=f"{auditor}-0-{i:05d}", kind="question", pairing="Q,I", auditor=auditor, source_image=picture,
                 image=picture, caption=None, edit=None, question=f"what colour is thing {i} of {auditor}?",
-                target_answer=answer, reference_answers=[consensus, consensus] if agreed else [truth, other], consensus=consensus, disagrees=differs,
-                in_full=True, errors=0, unfinished=0, truth=truth, picture_reason=None, verifier=None, invalid_reason=reason,
-                valid=reason is None, verified_failure=bool(differs and reason is None and answer != truth), seed=0))
+                target_answer=answer, reference_answers=[consensus, consensus] if agreed else [truth, other],
+                consensus=consensus, disagrees=differs, in_full=True, errors=0, unfinished=0, truth=truth, picture_reason=None,
+                verifier=None, invalid_reason=reason, valid=reason is None, seed=0,
+                verified_failure=bool(differs and reason is None and answer != truth)))
     return pd.DataFrame(rows)
 
 
