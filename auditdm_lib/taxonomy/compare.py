@@ -34,10 +34,10 @@ from auditdm_lib.models.vlm import VLM, load_members
 from auditdm_lib.run import manifest, stage
 from auditdm_lib.shown import one_line, shorten, write_csv
 from auditdm_lib.stats import Estimate
+from auditdm_lib.taxonomy.confirm import CONFIRMED, UNDERPOWERED
 
 FOLDER = "03_taxonomy"
-CONFIRMED, UNDERPOWERED = "confirmed", "underpowered"  # verdicts of stage 03; the second is one of a comparison as well
-FIXED, BETTER, UNCHANGED, WORSE, BROKEN = "fixed", "better", "unchanged", "worse", "newly broken"
+FIXED, BETTER, UNCHANGED, WORSE, BROKEN = "fixed", "better", "unchanged", "worse", "newly broken"  # beside UNDERPOWERED
 FALSE_SHARE, POWER = 0.05, 0.8  # false discoveries among the changes (Benjamini-Hochberg); power of the stated numbers
 HALF, LEAST = 0.5, 0.1  # a change is one of half of the larger error rate, and of ten points at least (our choice)
 FEWEST_PAIRS = 6  # pairs that differ, of which the exact McNemar test needs so many for p < 0.05

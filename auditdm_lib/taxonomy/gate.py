@@ -17,7 +17,8 @@ from auditdm_lib.models.vlm import VLM
 from auditdm_lib.run import manifest
 from auditdm_lib.shown import one_line, shorten
 from auditdm_lib.taxonomy import compare
-from auditdm_lib.taxonomy.compare import BETTER, BROKEN, CONFIRMED, FIXED, UNCHANGED, UNDERPOWERED, WORSE
+from auditdm_lib.taxonomy.compare import BETTER, BROKEN, FIXED, UNCHANGED, WORSE
+from auditdm_lib.taxonomy.confirm import CONFIRMED, UNDERPOWERED
 
 PASSED, FAILED, UNDECIDED, UNUSABLE = range(4)  # exit codes; what is no verdict (wrong use, an error) must be none of the first
 NAMED = 10  # items of a regression set that are named
