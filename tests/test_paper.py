@@ -145,6 +145,7 @@ def test_what_is_not_known_is_left_out_and_said(drawn):
     assert "left out: questions only on RefCOCO; regeneration only on RefCOCO; regeneration only on AI2D" in note
     assert "confidence: medium" in note
     table, caption = paper_tables.ablation(VALUES)
+    assert set(table["confidence"]) == {"medium"}
     assert table.isna().sum().sum() == 3 and "3 scores" in caption
 
 
@@ -223,6 +224,10 @@ def test_tables_are_set_with_booktabs_and_escaped_for_latex(tmp_path):
     text = (tmp_path / "table_t.tex").read_text()
     assert r"\toprule" in text and r"\bottomrule" in text and r"\caption{50 \% of a\_b \& c}" in text
     assert r"50 \% & 1.5 \\" in text and r"x\_y & -- \\" in text and r"a \& b" in text
+    assert r"\begin{table}[t]" in text and "tabcolsep" not in text
+    paper_tables.write(paper_tables.positioning()[0], "c", tmp_path, "table_wide")
+    wide = (tmp_path / "table_wide.tex").read_text()
+    assert wide.count("{table*}") == 2 and "{tabular}{p{0.129" in wide and r"\setlength{\tabcolsep}{3pt}" in wide
     assert pd.read_csv(tmp_path / "table_t.csv")["n"].tolist() == pytest.approx([1.5, np.nan], nan_ok=True)
 
 

@@ -16,6 +16,7 @@ from auditdm_lib.results.paper_figures import FAMILIES
 from auditdm_lib.results.paper_style import OKABE, PAGE, SMALL, page, rows_of, styled
 from auditdm_lib.shown import drawable
 from auditdm_lib.stats import wilson
+from auditdm_lib.taxonomy.confirm import CONFIRMED
 
 MODELS = ("target", "references")  # of Figure 4
 TOP = 15  # failure types in the paper's Figure 4
@@ -87,7 +88,7 @@ def fig4_rates(confirmation: pd.DataFrame, references: int, note: str, most: int
     for label, count, among, colour, marker, shift in columns:
         ends = np.array([wilson(k, n) for k, n in zip(table[count], table["probes"], strict=True)]).reshape(-1, 2) * 100 / among
         rate = 100 * table[count] / table["probes"] / among
-        y, sure = table.index.to_numpy() + shift, (table["verdict"] == "confirmed").to_numpy()
+        y, sure = table.index.to_numpy() + shift, (table["verdict"] == CONFIRMED).to_numpy()
         axis.hlines(y, ends[:, 0], ends[:, 1], color="#333333", linewidth=0.8)
         for filled, chosen in ((True, sure), (False, ~sure)):
             axis.plot(rate[chosen], y[chosen], marker, color=colour, markersize=4, markeredgecolor="#333333", markeredgewidth=0.6,

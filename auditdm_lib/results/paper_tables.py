@@ -13,6 +13,7 @@ from auditdm_lib.results.paper_style import how_sure, rows_of
 from auditdm_lib.shown import one_line, write_csv
 
 NOT_STATED = "not stated"
+NARROW = "\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"  # LaTeX, for tables as broad as the page
 LEFT_OUT = {"Gemma3": ["MME"]}  # of an average: a sum of points, not a percentage
 METRICS = {"PaliGemma2": "DocVQA: ANLS; ChartQA: relaxed accuracy, human split; RefCOCO: mean IoU; COCOCap: CIDEr",
            "Gemma3": "MME is a sum of points and stands outside the average"}
@@ -37,6 +38,7 @@ def main_table(values: pd.DataFrame, family: str) -> tuple[pd.DataFrame, str]:
     table["average"] = averages(values).set_index("series")["recomputed"]
     after = next(name for name in models if "+" in name)
     table.loc["gain by AuditDM"] = (table.loc[after] - table.loc[after.partition(" + ")[0]]).round(2)
+    table["confidence"] = _sure(rows).reindex(table.index, fill_value="recomputed")
     counted = len(benchmarks) - len(LEFT_OUT.get(family, []))
     return table.rename_axis("model").reset_index(), (
         f"{family} before and after AuditDM, and larger models. {how_sure(rows)} The average of {counted} and the gains are "
@@ -57,6 +59,7 @@ def ablation(values: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     rows = rows_of(values, "ablation_paligemma2_3b_224px")
     table = rows.pivot(index="series", columns="category", values="value")
     table = table.reindex([BASELINE, *ARMS])[list(dict.fromkeys(rows["category"]))]
+    table["confidence"] = _sure(rows)
     return table.rename_axis("probes").reset_index(), (
         f"Ablation of the kinds of probes, PaliGemma2-3B at 224 px. {how_sure(rows)} What is not known is left empty: "
         f"{int(table.isna().sum().sum())} scores. {WITHOUT_NUMBERS}")
@@ -106,12 +109,19 @@ def write(table: pd.DataFrame, caption: str, folder: Path, name: str) -> None:
     write_csv(table, folder / f"{name}.csv")
     words = [not pd.api.types.is_numeric_dtype(table[column]) for column in table]
     wide = sum(table[column].astype(str).str.len().max() for column in table) > 100
-    paragraph = rf"p{{{0.92 / max(sum(words), 1):.2f}\linewidth}}" if wide else "l"
+    paragraph = rf"p{{{0.9 / max(sum(words), 1):.3f}\linewidth}}" if wide else "l"
     shown = table.map(lambda cell: one_line(cell) if isinstance(cell, str) else cell)
     text = shown.to_latex(index=False, escape=True, na_rep="--", float_format=lambda x: f"{x:.2f}".removesuffix("0"),
                           column_format="".join(paragraph if is_word else "r" for is_word in words), position="t",
                           caption=_escaped(caption), label=f"tab:{name.removeprefix('table_')}")
+    if wide or len(table.columns) > 6:  # over both columns of the page, with less room between those of the table
+        text = text.replace("{table}", "{table*}").replace(r"\begin{tabular}", NARROW + r"\begin{tabular}")
     (folder / f"{name}.tex").write_text("% needs \\usepackage{booktabs}\n" + text, encoding="utf-8")
+
+
+def _sure(rows: pd.DataFrame) -> pd.Series:
+    """How sure the numbers of each series are, as the file says it."""
+    return rows.groupby("series")["confidence"].agg(lambda levels: ", ".join(sorted(set(levels))))
 
 
 def _escaped(text: str) -> str:
