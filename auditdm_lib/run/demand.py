@@ -23,7 +23,8 @@ IMITATED = 64  # examples in a step of self-imitation (`imitation.BATCH`)
 REPLAYED = 32  # examples that GRPO replays in a step (`replay.REPLAYED`)
 SAMPLED = 128  # texts that the auditor writes at a time (`vlm.sample`)
 ASKED_AGAIN = 800  # examples that stage 04 asks three models about at its end
-ALL_QUESTIONS = 160  # questions that can be asked about a picture of the testbed, for the ceiling: their mean
+FRESH = 5  # questions about a fresh picture at most: the auditor's, those of templates (`fresh.TRIES`), and a control
+ALL_QUESTIONS = 185  # questions that can be asked about a picture of the testbed, for the ceiling: their mean
 TEXT_TOKENS = 512  # that a FLUX pipeline reads
 
 
@@ -145,11 +146,11 @@ def _probe(p: Panel) -> Stage:
 
 def _cluster(p: Panel) -> Stage:
     """Failure types come from texts alone, but for the fresh probes that confirm them, where a profile asks for some."""
-    stage, fresh = Stage("03"), p.values.get("fresh_probes", 0)
+    stage, fresh = Stage("03"), p.values["fresh_probes"]
     if fresh:
         stage.memory = _resident(p) | {"auditor": p.weights(p.auditor)}
-        _ask(stage, p, 2 * fresh)  # a probe and its easy control
-        _write(stage, p, fresh, {"question": 1.0, "regeneration": 0.0, "edit": 0.0}, SAMPLED)
+        _ask(stage, p, FRESH * fresh)
+        _write(stage, p, (FRESH - 1) * fresh, {"question": 1.0, "regeneration": 0.0, "edit": 0.0}, SAMPLED)
         stage.disk = fresh * _picture(p)
     return stage
 
