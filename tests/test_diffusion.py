@@ -1,7 +1,10 @@
 """Pictures drawn by random pipelines of diffusers' own classes."""
 
+import errno
+import functools
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from PIL import Image
 from auditdm_lib.audit import diffusion, pipelines, store
 from auditdm_lib.audit.diffusion import Drawing, draw_pictures, fault
 from auditdm_lib.audit.files import OpenedWhenNeeded
+from auditdm_lib.run.pipeline_files import class_fault
 
 TEXTS = ["red star", "a blue circle on the left", "make it green", "add a square", "remove the large star", "one two three"]
 ODD = ["a" * 10_000, "\u0646\u062c\u0645\u0629 \u7ea2\u8272 \u2b50", "\U0001f98a", "red \ud800 star", "red\0star", "?!.,;",
@@ -39,7 +43,8 @@ def calls(monkeypatch):
     seen = {"lanes": [], "texts": []}
     called, encode = pipelines._called, pipelines._encode
     monkeypatch.setattr(pipelines, "_called", lambda *a: seen["lanes"].append(len(a[1])) or called(*a))
-    monkeypatch.setattr(pipelines, "_encode", lambda *a: seen["texts"].extend(dict.fromkeys(a[1])) or encode(*a))
+    monkeypatch.setattr(pipelines, "_encode", lambda *a: seen["texts"].extend(
+        text for text in dict.fromkeys(a[1]) if text not in (pipelines.SHORT, pipelines.LONG)) or encode(*a))
     return seen
 
 
@@ -69,6 +74,25 @@ def test_a_caption_is_drawn_the_same_alone_and_among_others(saved, name):
     assert {(picture.mode, picture.size) for picture in together} == {("RGB", (48, 48))}
     assert pixels(draw(how, "regeneration", TEXTS[::-1])[0])[::-1] == pixels(together)
     assert pixels(draw(replace(how, batch=1), "regeneration", TEXTS[2:4])[0]) == pixels(together)[2:4]
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion_3", "pixart"])
+def test_other_classes_draw_at_the_size_that_is_asked_for(saved, name):
+    found, reasons = draw(drawing(saved, name, steps=1, batch=2), "regeneration", TEXTS[:2])
+    assert reasons == [None] * 2 and len(set(pixels(found))) == 2 and {picture.size for picture in found} == {(48, 48)}
+
+
+def test_a_text_is_drawn_the_same_beside_a_much_longer_one(saved):
+    how = drawing(saved, "cogview4", size=32)  # its texts are padded to the longest of a call
+    together = draw(how, "regeneration", ["red star", "a blue circle on the left " * 8])[0]
+    assert pixels(draw(how, "regeneration", ["red star"])[0]) == pixels(together)[:1]
+
+
+def test_a_class_with_encodings_in_an_order_of_its_own_is_given_texts():
+    from diffusers import FluxPipeline, HiDreamImagePipeline
+
+    names = [pipelines._encodings(pipelines.Pipeline("", cls, 1, 1.0, 48, ())) for cls in (HiDreamImagePipeline, FluxPipeline)]
+    assert names == [[], ["prompt_embeds", "pooled_prompt_embeds"]]
 
 
 @pytest.mark.parametrize("name", ["kontext", "instruct", "xl_instruct", "flux2_klein"])
@@ -182,20 +206,48 @@ def test_sources_of_any_size(saved):
     assert found[0].size == found[2].size == found[4].size == (48, 48) and found[3].size == (128, 16)
 
 
-def test_a_call_that_does_not_fit_is_halved(saved, monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("Unable to allocate 3 GiB")])
+def test_a_call_that_does_not_fit_is_halved(saved, monkeypatch, error):
     called, sizes = pipelines._called, []
 
     def small(pipeline, texts, *rest):
         sizes.append(len(texts))
         if len(texts) > most:
+            raise error
+        return called(pipeline, texts, *rest)
+    monkeypatch.setattr(pipelines, "_called", small)
+    most, how = 2, drawing(saved, steps=1)
+    assert None not in draw(how, "regeneration", TEXTS[:5])[0] and sizes == [5, 2, 2, 1]
+    most = 0
+    with pytest.raises(MemoryError, match="drawing_batch.*drawing_offload"):
+        draw(how, "regeneration", TEXTS[:2])
+
+
+def test_what_a_failed_call_held_is_gone_before_the_next(saved, monkeypatch):
+    called, held, gone = pipelines._called, [], []
+
+    def small(pipeline, texts, *rest):
+        gone.extend(old() is None for old in held)
+        if len(texts) > 1:
+            activations = torch.zeros(9)
+            held.append(weakref.ref(activations))
             raise torch.OutOfMemoryError("CUDA out of memory")
         return called(pipeline, texts, *rest)
     monkeypatch.setattr(pipelines, "_called", small)
-    most = 2
-    assert None not in draw(drawing(saved), "regeneration", TEXTS)[0] and sizes[:3] == [6, 3, 1]
-    most = 0
-    with pytest.raises(MemoryError, match="drawing_batch.*drawing_offload"):
-        draw(drawing(saved), "regeneration", TEXTS[:2])
+    assert None not in draw(drawing(saved), "regeneration", TEXTS[:2])[0] and gone == [True, True]
+
+
+def test_a_pipeline_that_gives_another_number_of_pictures_is_refused(saved, monkeypatch):
+    draw(how := drawing(saved, steps=1), "regeneration", TEXTS[:1])
+    pipe = next(type(pipe) for key, pipe in diffusion.LOADED.items() if key[0] == "regeneration")
+
+    @functools.wraps(call := pipe.__call__)
+    def fewer(*args, **given):
+        output = call(*args, **given)
+        return type(output)(images=output.images[1:])
+    monkeypatch.setattr(pipe, "__call__", fewer)
+    with pytest.raises(ValueError, match="cannot draw any picture .it gave 3 pictures for 4 texts"):
+        draw(how, "regeneration", TEXTS[:2])
 
 
 def test_one_text_that_fails_is_a_reason_and_a_pipeline_that_fails_is_an_error(saved, monkeypatch):
@@ -215,16 +267,42 @@ def test_one_text_that_fails_is_a_reason_and_a_pipeline_that_fails_is_an_error(s
         draw(drawing(saved), "regeneration", TEXTS)
 
 
-def test_what_is_no_picture_is_not_kept(saved, tmp_path, monkeypatch):
+def test_what_is_no_picture_is_kept_as_the_reason(saved, tmp_path, monkeypatch, calls):
     how = drawing(saved, "stable_diffusion")
     draw(how, "regeneration", TEXTS[:1])
     pipe = next(pipe for key, pipe in diffusion.LOADED.items() if key[0] == "regeneration")
     monkeypatch.setattr(pipe, "run_safety_checker", lambda image, *a: (image, [True] + [False] * (len(image) - 1)))
     found, reasons = draw(how, "regeneration", TEXTS[:2], folder=tmp_path)
-    assert sorted(map(str, reasons)) == ["None", pipelines.BLOCKED] and len(list(tmp_path.glob("??/*"))) == 1
+    assert sorted(map(str, reasons)) == ["None", pipelines.BLOCKED] and len(list(tmp_path.glob("??/*.png"))) == 1
     monkeypatch.setattr(pipe, "run_safety_checker", lambda image, *a: (image * float("nan"), None))
     assert draw(how, "regeneration", TEXTS[2:4], folder=tmp_path) == ([None] * 2, [pipelines.NOT_A_NUMBER] * 2)
-    assert len(list(tmp_path.glob("??/*"))) == 1
+    calls["lanes"].clear()
+    again, why = draw(how, "regeneration", TEXTS[:4], folder=tmp_path)
+    assert pixels(again)[:2] == pixels(found) and why == [*reasons, *[pipelines.NOT_A_NUMBER] * 2] and not calls["lanes"]
+    for file in tmp_path.glob("??/*.txt"):
+        file.write_text("damaged")
+    draw(how, "regeneration", TEXTS[:4], folder=tmp_path)
+    assert calls["lanes"] == [3]
+
+
+def test_infinite_pixels_are_not_white(saved, monkeypatch):
+    draw(how := drawing(saved, steps=1), "regeneration", TEXTS[:1])
+    pipe = next(pipe for key, pipe in diffusion.LOADED.items() if key[0] == "regeneration")
+    monkeypatch.setattr(pipe.vae, "decode", lambda latents, **k: [torch.full((len(latents), 3, 48, 48), torch.inf)])
+    assert draw(how, "regeneration", TEXTS[:1]) == ([None], [pipelines.NOT_A_NUMBER])
+
+
+def test_a_store_that_is_full_is_one_sentence_and_what_was_kept_stays(saved, tmp_path, monkeypatch):
+    how, save = drawing(saved, batch=1), Image.Image.save
+
+    def full(picture, file, *rest, **more):
+        save(picture, file, *rest, **more)
+        if len(list(tmp_path.glob("??/*.png"))) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="cannot be kept in .*No space left on device.*make room"):
+        draw(how, "regeneration", TEXTS[:3], folder=tmp_path)
+    assert len([file for file in tmp_path.rglob("*") if file.is_file()]) == 2
 
 
 def test_a_pipelines_own_settings(saved, tmp_path, calls):
@@ -284,6 +362,23 @@ def test_the_class_must_fit_the_kind(saved):
     assert "image_model" in fault(str(saved("instruct")), "regeneration")
     assert "edit_model" in fault(str(saved("flux")), "edit")
     assert "no pipeline" in fault("nowhere at all") and "no pipeline" in fault("")
+
+
+def test_classes_for_other_tasks_are_refused():
+    for name in ("StableDiffusionControlNetPipeline", "StableDiffusionUpscalePipeline", "StableDiffusionXLAdapterPipeline"):
+        assert "image_model" in class_fault(name, "regeneration") and "edit_model" in class_fault(name, "edit")
+    assert "neither draws" in class_fault("KandinskyPriorPipeline")
+
+
+def test_a_class_that_needs_a_package_says_which(monkeypatch):
+    import diffusers
+    import transformers
+
+    class Dummy:  # what diffusers has in its place
+        _backends = ["torch", "sentencepiece"]
+    monkeypatch.setattr(diffusers, "KolorsPipeline", Dummy, raising=False)
+    monkeypatch.setattr(transformers.utils, "is_sentencepiece_available", lambda: False)
+    assert "needs the package sentencepiece" in class_fault("KolorsPipeline", "regeneration")
 
 
 @pytest.mark.parametrize("shards", ["1GB", "100KB"])

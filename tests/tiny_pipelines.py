@@ -52,8 +52,8 @@ def kontext():
     return flux(d.FluxKontextPipeline)
 
 
-def _vae(channels=4):
-    return d.AutoencoderKL(block_out_channels=(32, 64), in_channels=3, out_channels=3, latent_channels=channels,
+def _vae(channels=4, **how):
+    return d.AutoencoderKL(**how, block_out_channels=(32, 64), in_channels=3, out_channels=3, latent_channels=channels,
                            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
 
 
@@ -169,6 +169,39 @@ def qwen_edit_plus():
     return qwen(d.QwenImageEditPlusPipeline)
 
 
+def stable_diffusion_3():
+    """Without its largest text encoder, as it is often used."""
+    torch.manual_seed(0)
+    transformer = d.SD3Transformer2DModel(
+        sample_size=24, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+        caption_projection_dim=16, joint_attention_dim=64, pooled_projection_dim=64, out_channels=4, pos_embed_max_size=32)
+    return d.StableDiffusion3Pipeline(
+        transformer=transformer, scheduler=d.FlowMatchEulerDiscreteScheduler(), vae=_vae(shift_factor=0.1),
+        text_encoder=clip_text(True), tokenizer=words(), text_encoder_2=clip_text(True), tokenizer_2=words(),
+        text_encoder_3=None, tokenizer_3=None)
+
+
+def pixart():
+    torch.manual_seed(0)
+    transformer = d.PixArtTransformer2DModel(
+        sample_size=24, num_layers=1, attention_head_dim=8, num_attention_heads=2, caption_channels=32, cross_attention_dim=16)
+    t5 = t.T5EncoderModel(t.T5Config(vocab_size=len(WORDS) + 3, d_model=32, d_kv=16, d_ff=32, num_layers=1, num_heads=2)).eval()
+    return d.PixArtSigmaPipeline(transformer=transformer, vae=_vae(), scheduler=d.DDIMScheduler(clip_sample=False),
+                                 text_encoder=t5, tokenizer=words(300))
+
+
+def cogview4():
+    torch.manual_seed(0)
+    transformer = d.CogView4Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2, text_embed_dim=16,
+        time_embed_dim=8, condition_dim=4)
+    glm = t.GlmForCausalLM(t.GlmConfig(
+        vocab_size=len(WORDS) + 3, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, pad_token_id=0)).eval()
+    return d.CogView4Pipeline(transformer=transformer, vae=_vae(), text_encoder=glm, tokenizer=words(1024),
+                              scheduler=d.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+
+
 def strong(pipe):
     """The pipeline with weights that make pictures differ: those of a fresh transformer and decoder hardly show the text."""
     torch.manual_seed(1)
@@ -179,6 +212,7 @@ def strong(pipe):
     return pipe
 
 
-IMAGE = dict(flux=flux, stable_diffusion=stable_diffusion, xl=xl, qwen=qwen, flux2=flux2, flux2_klein=flux2_klein)
+IMAGE = dict(flux=flux, stable_diffusion=stable_diffusion, xl=xl, qwen=qwen, flux2=flux2, flux2_klein=flux2_klein,
+             stable_diffusion_3=stable_diffusion_3, pixart=pixart, cogview4=cogview4)
 EDIT = dict(kontext=kontext, instruct=instruct, xl_instruct=xl_instruct, qwen_edit=qwen_edit, qwen_edit_plus=qwen_edit_plus,
             flux2=flux2, flux2_klein=flux2_klein)

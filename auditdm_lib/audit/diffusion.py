@@ -4,6 +4,7 @@ Picture i depends on its own text, its source (for an edit), the seed, the setti
 So each is drawn once and kept in a store.
 """
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 from auditdm_lib.audit import pipelines
 from auditdm_lib.audit.files import pixel_hash
 from auditdm_lib.audit.pipelines import Pipeline
-from auditdm_lib.audit.store import keep, kept, place
+from auditdm_lib.audit.store import keep, kept, note, noted, place
 from auditdm_lib.run import manifest
 from auditdm_lib.run.pipeline_files import DRAWS, EDITS, LARGEST, MOST_STEPS, fault, identity, own_settings
 
@@ -64,8 +65,9 @@ def draw_pictures(drawing: Drawing, images: list[Image.Image], names: list[str],
 
     RGB pictures, None where `texts[i]` is None or gave none; and then why (None where there is a picture or no text). With a
     `store` (a folder) every picture is kept there as soon as it is drawn, those that it holds already are not drawn again, and
-    their pixels are in memory only while they are used. `names` are for people and change nothing. Raises ValueError with one
-    sentence about a setting or pipeline that cannot be used, MemoryError where not even one picture fits.
+    their pixels are in memory only while they are used; so are the reasons that another try would not change. `names` are for
+    people and change nothing. Raises ValueError with one sentence about a setting or pipeline that cannot be used, MemoryError
+    where not even one picture fits, OSError where the store cannot be written.
     """
     if not len(images) == len(names) == len(kinds) == len(texts):
         raise ValueError(f"{len(images)} images, {len(names)} names, {len(kinds)} kinds, {len(texts)} texts: give one of each.")
@@ -117,15 +119,30 @@ def _drawn(drawing: Drawing, kind: str, asked: list[tuple[str, Image.Image]], se
         keys.append(key := manifest.digest(common | what))
         if edits and pipelines.too_narrow(source.size):
             results[key] = pipelines.TOO_NARROW
-        elif key not in results and key not in tasks and not (store and (found := kept(place(store, key)))):
+        elif key not in results and key not in tasks and not (store and (found := _stored(store, key))):
             tasks[key] = _Task(kind, text, source if edits else None, key, int(manifest.digest(what)[:15], 16))
         elif key not in results and key not in tasks:
             results[key] = found
     if tasks:
         pipeline = _pipeline(drawing, kind, model, folder, settings)
         for task, found in _all(pipeline, list(tasks.values()), drawing.batch, desc):
-            results[task.key] = keep(place(store, task.key), found) if store and not isinstance(found, str) else found
+            results[task.key] = _store(store, task.key, found) if store else found
     return [results[key] for key in keys]
+
+
+def _stored(store: Path, key: str) -> Image.Image | str | None:
+    """The picture of a key in the store, or why there is none; None where it has not been drawn."""
+    reason = noted(file := place(store, key))
+    return reason if reason in pipelines.LASTING else kept(file)
+
+
+def _store(store: Path, key: str, found: Image.Image | str) -> Image.Image | str:
+    """Keep a picture, or the reason why there is none and never will be; gives what `_stored` gives from now on."""
+    if isinstance(found, str):
+        if found in pipelines.LASTING:
+            note(place(store, key), found)
+        return found
+    return keep(place(store, key), found)
 
 
 def _device() -> str:
@@ -174,7 +191,8 @@ def _batch(pipeline: Pipeline, tasks: list[_Task], length: int | None, size: tup
         return _call(pipeline, tasks, length, size)
     except Exception as error:
         failed = error
-    full = isinstance(failed, torch.OutOfMemoryError) or "can't allocate memory" in str(failed)
+        traceback.clear_frames(error.__traceback__)  # they hold what was in memory, and the next try needs that
+    full = isinstance(failed, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(failed)
     if full:
         pipelines.release()
     if full and len(tasks) == 1:

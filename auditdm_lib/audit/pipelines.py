@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from PIL import Image
 from auditdm_lib import paths
 from auditdm_lib.models.vlm import as_data
 from auditdm_lib.run import hub
-from auditdm_lib.run.pipeline_files import DRAWS, fault, folder_fault, pipeline_class, variant
+from auditdm_lib.run.pipeline_files import DRAWS, INDEX, fault, folder_fault, pipeline_class, variant
 
 LANES = 4  # rows; on a CPU, calls of 4, 8, 16, ... give the same bytes for each picture, calls of 1 to 3 do not
 UNET_LANES = 8  # pictures; convolutions differ between calls of 4, 8 and 32, so that all calls of a UNet are of one size
@@ -30,7 +31,9 @@ LONGEST_TO_SHORTEST = 8  # sides of a source picture: what FLUX.2 takes at most
 BATCHED_EDITS = {"FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"}
 # others take a list of pictures as several pictures for one edit, so they are called for one edit at a time
 NOTHING = " "  # the negative prompt of pipelines that guide away from one, as Qwen-Image's authors write it
-BLOCKED, NOT_A_NUMBER = "blocked by the safety checker", "not a number"
+BLOCKED, NOT_A_NUMBER = LASTING = ("blocked by the safety checker", "not a number")  # the same for each try
+SHORT, LONG = "a picture", "a picture " * 40  # texts of which the encodings show whether they are padded
+VARIES: WeakKeyDictionary = WeakKeyDictionary()  # loaded pipeline -> `varies`
 TOO_NARROW, FAILED = "the source picture is too narrow", "the pipeline failed on it"
 
 
@@ -74,27 +77,37 @@ def _fetched(model: str) -> Path:
 
 def load(model: str, folder: Path, kind: str, dtype: torch.dtype, offload: str) -> Any:
     """A pipeline of diffusers on the GPU if there is one. Raises ValueError with one sentence about what is wrong with it."""
+    quiet()
     if found := folder_fault(folder, kind):
         raise ValueError(f"The pipeline {model} {found}")
-    cls = pipeline_class(json.loads((folder / "model_index.json").read_bytes())["_class_name"], kind)
-    quiet()
+    index = json.loads((folder / INDEX).read_bytes())
+    cls = pipeline_class(index["_class_name"], kind)
+    left_out = {name: None for name, part in index.items() if part == [None, None]}  # such as Stable Diffusion 3's T5
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # about old names in the files
             pipe = cls.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, variant=variant(folder),
-                                       local_files_only=True)
+                                       local_files_only=True, **left_out)
     except Exception as error:  # safetensors, torch and tokenizers have exceptions of their own
-        if "torchvision" in str(error).lower() or "VIDEO_PROCESSOR" in str(error):
+        if "torchvision" in str(error).lower() or "VIDEO_PROCESSOR" in str(error) or isinstance(error, NameError):
             raise ValueError(f"The pipeline {model} has a processor that needs the package torchvision: install it.") from error
         raise ValueError(f"The pipeline {model} does not load as {cls.__name__}: check that the folder is complete, or use "
                          f"another one ({reason(error)}).") from error
     pipe.set_progress_bar_config(disable=True)
+    _tell_infinite(pipe)
     if not torch.cuda.is_available():
         return pipe
     if offload == "none":
         return pipe.to("cuda")
     (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)()
     return pipe
+
+
+def _tell_infinite(pipe: Any) -> None:
+    """Let infinite values of a decoder come out as no number, since diffusers' processor of pictures makes them white."""
+    if processor := getattr(pipe, "image_processor", None):
+        process = processor.postprocess
+        processor.postprocess = lambda image, *a, **k: process(torch.where(image.isfinite(), image, torch.nan), *a, **k)
 
 
 def quiet() -> None:
@@ -191,7 +204,8 @@ def _clean(pipeline: Pipeline, text: str) -> str:
 def drawn_from_captions(pipeline: Pipeline, captions: list[str], seeds: list[int], length: int | None) -> list:
     """A batch of pictures, each from its caption and seed; in place of a picture the reason why there is none."""
     side = pipeline.size
-    size = {"height": side, "width": side, "max_area": side ** 2} if side else {}
+    size = {"height": side, "width": side, "max_area": side ** 2,
+            "use_resolution_binning": False} if side else {}  # else some draw at a size of their own and shrink the picture
     return _called(pipeline, captions, seeds, length, size, _lanes(pipeline, len(captions)))
 
 
@@ -216,7 +230,9 @@ def _called(pipeline: Pipeline, texts: list[str], seeds: list[int], length: int 
     given = {name: value for name, value in given.items() if name in pipeline.takes}
     output = pipeline.pipe(**given, generator=generators, output_type="np")
     flags = getattr(output, "nsfw_content_detected", None) or [False] * lanes
-    return [BLOCKED if flag else _picture(pixels) for pixels, flag in zip(output.images[:len(texts)], flags, strict=False)]
+    if len(output.images) != lanes:
+        raise ValueError(f"it gave {len(output.images)} pictures for {lanes} texts")
+    return [BLOCKED if flag else _picture(pixels) for pixels, flag in zip(output.images, flags, strict=True)][:len(texts)]
 
 
 def _lanes(pipeline: Pipeline, n: int) -> int:
@@ -280,12 +296,28 @@ def _encodings(pipeline: Pipeline) -> list[str]:
     if "image" in accepts or any(name.endswith("attention_mask") for name in accepts):  # these give them in another order
         return []
     names = [name for name in accepts if "prompt_embeds" in name]
-    return names if names and set(names) <= set(pipeline.takes) else []
+    in_order = not any("llama" in name for name in names)  # HiDream gives its encodings in another order than it takes them
+    return names if in_order and set(names) <= set(pipeline.takes) else []
 
 
 def varies(pipeline: Pipeline) -> bool:
-    """Whether an encoding is as long as its text, rather than padded to one length."""
-    return any("mask" in name for name in _encodings(pipeline))
+    """Whether an encoding may depend on the length of its text, since it is padded to the longest of a call or not at all.
+
+    Where a pipeline takes texts alone, this cannot be seen, and they are not put into calls with others of another length.
+    """
+    if pipeline.pipe not in VARIES:
+        VARIES[pipeline.pipe] = _lengths_differ(pipeline)
+    return VARIES[pipeline.pipe]
+
+
+@torch.inference_mode()
+def _lengths_differ(pipeline: Pipeline) -> bool:
+    names, length = _encodings(pipeline), next(iter(pipeline.text_lengths), None)
+    try:
+        short, long = (_encode(pipeline, [text], length, names) for text in (SHORT, LONG)) if names else ({}, {})
+    except Exception:  # the first call for a picture will raise it again
+        return True
+    return not names or any(short[name][0].shape != long[name][0].shape for name in short)
 
 
 def _encoded(pipeline: Pipeline, texts: list[str], length: int | None, names: list[str]) -> list[dict[str, Any]]:
@@ -312,7 +344,7 @@ def _encode(pipeline: Pipeline, texts: list[str], length: int | None, names: lis
              "device": pipeline.pipe._execution_device, "max_sequence_length": length}
     accepts = inspect.signature(encode).parameters
     given = {name: value for name, value in given.items() if name in accepts and value is not None}
-    found = encode(**given, **({"prompt_2": None} if "prompt_2" in accepts else {}))
+    found = encode(**given, **{name: None for name in ("prompt_2", "prompt_3") if name in accepts})
     found = zip(names, found if isinstance(found, tuple) else (found,), strict=False)  # FLUX gives the places of tokens as well
     return {name: value for name, value in found if value is not None}
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,18 +25,46 @@ def kept(file: Path) -> Image.Image | None:
 
 
 def keep(file: Path, picture: Image.Image) -> Image.Image:
-    """Write a picture beside its place and move it there, so that a kill leaves no half file; gives what `kept` gives."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    """Write a picture to its place; gives what `kept` gives. Raises OSError with one sentence."""
     text = PngImagePlugin.PngInfo()
     text.add_text(PIXELS, pixel_hash(picture))
-    try:
+    with _written(file) as beside:
         picture.save(beside, "PNG", pnginfo=text, compress_level=1)  # a higher level takes longer than some pipelines
+    return OpenedWhenNeeded(picture, partial(_again, file))
+
+
+def noted(file: Path) -> str | None:
+    """The note at the place of a picture that there is not, such as why; None without one."""
+    try:
+        return _note(file).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def note(file: Path, text: str) -> None:
+    """Leave a note at the place of a picture that there is not. Raises OSError with one sentence."""
+    with _written(_note(file)) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def _note(file: Path) -> Path:
+    return file.with_suffix(".txt")
+
+
+@contextlib.contextmanager
+def _written(file: Path) -> Iterator[Path]:
+    """A file beside the given one, to be written and then moved there, so that a kill or a full disk leaves no half file."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
         os.replace(beside, file)
+    except OSError as error:
+        raise OSError(error.errno, f"A drawn picture cannot be kept in {file.parents[1]} ({error.strerror or error}): make room "
+                                   "or allow writing there, and run the stage again, which goes on from here.") from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
-    return OpenedWhenNeeded(picture, partial(_again, file))
 
 
 def _read(file: Path) -> Image.Image | None:

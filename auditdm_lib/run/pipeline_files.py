@@ -14,6 +14,8 @@ INDEX, OWN = "model_index.json", "drawing.json"
 OWN_KEYS = {"steps": int, "guidance": float, "size": int, "text_lengths": list}
 LONGEST_TEXT, LARGEST, MOST_STEPS = 4096, 4096, 1000  # tokens, pixels, sampling steps: more is a slip of the pen
 EDITS, DRAWS = "edit", "regeneration"
+OTHER_TASKS = ("ControlNet", "Adapter", "Upscale", "SuperResolution", "Refiner", "Prior", "Video", "Animate", "Audio", "Music")
+# in the names of classes that take a picture or a text for something else, such as lines to follow
 KNOWN = {("FluxPipeline", DRAWS), ("FluxKontextPipeline", EDITS)}  # the paper's: nobody waits for diffusers to be imported
 
 
@@ -80,6 +82,8 @@ def class_fault(name: Any, kind: str | None = None) -> str | None:
     if isinstance(name, str) and (name, kind) in KNOWN:
         return None
     own = pipeline_class(name)
+    if lacking := own is None and _lacking(name):
+        return f"is a {name}, which needs the package {lacking[0]}: install it."
     if own is None:
         return (f"is of the class {json.dumps(name)[:80]}, which the installed diffusers does not have (code of a pipeline's own "
                 "is never run): use a pipeline of diffusers, or install a newer diffusers.")
@@ -89,17 +93,29 @@ def class_fault(name: Any, kind: str | None = None) -> str | None:
     if kind in (DRAWS, EDITS) and kind not in fits:
         need = ("does not draw from a text alone: give a text-to-image pipeline, such as a FluxPipeline, as image_model"
                 if kind == DRAWS else
-                "does not edit a picture by a command alone: give an editing pipeline, such as a FluxKontextPipeline, as "
-                "edit_model")
+                "is not asked for an edit by one picture (image) and a command (prompt) alone: give an editing pipeline, such as "
+                "a FluxKontextPipeline, as edit_model")
         return f"is a {name}, which {need}."
     return None
+
+
+def _lacking(name: Any) -> list[str]:
+    """The packages without which diffusers has no more than the name of a class of pipelines."""
+    import diffusers
+    import transformers
+
+    needed = getattr(getattr(diffusers, name, None), "_backends", []) if isinstance(name, str) and name.isidentifier() else []
+    known = {package: getattr(transformers.utils, f"is_{package}_available", None) for package in needed}
+    return [package for package, there in known.items() if there and not there()]
 
 
 def _fits(name: str, kind: str) -> bool:
     """Whether a class takes a text alone (regeneration), or a picture and a text and nothing else (edit)."""
     found = pipeline_class(name, kind)
     takes = inspect.signature(found.__call__).parameters
-    if "prompt" not in takes or "num_frames" in takes or takes.keys() & {"mask_image", "control_image", "strength"}:
+    if "prompt" not in takes or takes.keys() & {"mask_image", "control_image", "strength", "num_frames"}:
+        return False
+    if any(task in found.__name__ for task in OTHER_TASKS):
         return False
     return "image" in takes if kind == EDITS else found.__name__ != name or not _needs_picture(name, takes)
 
