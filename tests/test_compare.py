@@ -92,7 +92,7 @@ def made(tmp_path, monkeypatch):
             shutil.copy(folder / "fresh" / image.split("/")[1], folder / "regression" / image)
         items.to_parquet(folder / "regression" / "items.parquet")
         values = dict(run=run, target=str(target), references=["one", "two"], answer_prompts=[], answer_tokens=[],
-                      answer_batch=8, judge_model="", pictures="testbed") | parameters
+                      answer_batch=8, judge_model="", pictures="testbed", threads=1) | parameters
         record = {"key": {"parameters": values, "inputs": {f"target: {target}": stage.input_hash(str(target), "model")}}}
         manifest.write(folder, record, {"wall_seconds": 1})
         return folder

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -103,6 +104,7 @@ def load_targets(a: Audit, b: Audit) -> tuple[VLM, VLM, LLM | None]:
         said = [judge or "the normalised match" for judge in judges]
         raise manifest.Stop(f"Run {a.run} compares answers by {said[0]} and run {b.run} by {said[1]}: run the stages 01 to 03 of "
                             "one of them again with the other's judge_model.")
+    torch.set_num_threads(b.parameters["threads"])
     targets = [load_members(audit.parameters["target"], [], audit.parameters["answer_prompts"][:1],
                             audit.parameters["answer_tokens"][:1], audit.parameters["answer_batch"])[0] for audit in (a, b)]
     return *targets, load_llm(judges[0]) if judges[0] else None
