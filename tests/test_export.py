@@ -120,13 +120,25 @@ def test_the_card_gives_the_error_of_the_consensus_where_it_is_known(run, tmp_pa
     assert "was not measured: `auditdm label` draws a sample" in data_card.label_error(unknown)
     card = data_card.card(unknown)
     assert "suspicions, which nothing has verified." in card and "verified failures" not in card
-    assert "were not grouped into types" in card and "- judge of answers: org/judge" in card
+    assert "were not grouped into types" in card and "- judge of answers: org/judge" in card and "drawer" not in card
     labels = unknown.folder.parent / "labels"
     labels.mkdir()
     pd.DataFrame([dict(measure="consensus right where the target disagrees", auditor="all", value=0.9, ci_low=0.8, ci_high=0.95,
                        labelled=80)]).to_csv(labels / "rates.csv", index=False)
     said = data_card.label_error(unknown)
     assert "right in 90.0 % (95 % interval 80.0 to 95.0)" in said and "sample of 80" in said and "not measured" not in said
+
+
+def test_the_card_names_what_drew_pictures_and_which_version_of_a_model_it_was(tmp_path):
+    table = small_run.probes(20).assign(kind="edit")
+    run = small_run.write(tmp_path, table, drawer="diffusion", image_model="/tmp/flux", edit_model="org/kontext")
+    record = manifest.load(run / "02_probes")
+    digests = {"target: /home/me/models/mine": "0123456789abcdef", "edit_model: org/kontext": "fedcba9876543210"}
+    record["key"]["inputs"] |= digests
+    manifest.write(run / "02_probes", {"stage": record["stage"], "key": record["key"]}, {})
+    card = data_card.card(found.read(str(run)))
+    assert "- target: mine (0123456789ab)\n" in card and "- auditor before its training: org/asks\n" in card
+    assert "- drawer of pictures: diffusion, flux, org/kontext (fedcba987654)\n" in card
 
 
 @pytest.mark.parametrize(("given", "shown"), [

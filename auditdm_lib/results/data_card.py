@@ -25,6 +25,8 @@ other questions.
 
 {made}
 
+In brackets: the beginning of the digest of its files, or of its commit on the hub.
+
 Questions, and the captions and edit commands by which pictures were drawn anew, were written by the auditors in the column
 `auditors`. Each picture and question is there once. {kinds}
 
@@ -65,17 +67,27 @@ def card(found: Found, more: str = "") -> str:
             "configs": [{"config_name": "default", "data_files": [{"split": "test", "path": "data/test-*.parquet"}]}]}
     return CARD.format(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True), target=inert(target), n=len(rows), counts=_counts(rows),
-        version=__version__, run=inert(found.run), seed=values["seed"], made=_made(values), kinds=_kinds(rows),
+        version=__version__, run=inert(found.run), seed=values["seed"], made=_made(found), kinds=_kinds(rows),
         error=label_error(found), types=_types(found)) + more
 
 
-def _made(values: dict) -> str:
-    """The models and pictures of a run, as a list in Markdown."""
-    made = {"target": model_name(values["target"]), "references": ", ".join(map(model_name, values["references"])),
-            "auditor before its training": model_name(values["auditor"]), "pictures": model_name(values["pictures"]),
-            "consensus rule": values["consensus_rule"]}
+def _made(found: Found) -> str:
+    """The models and pictures of a run, as a list in Markdown; each with the digest of its files or its commit, where known."""
+    values, digests = found.record["key"]["parameters"], found.record["key"]["inputs"]
+
+    def named(parameter: str, value: str) -> str:
+        digest = digests.get(f"{parameter}: {value}")
+        return model_name(value) + (f" ({digest[:12]})" if digest else "")
+
+    made = {"target": named("target", values["target"]),
+            "references": ", ".join(named("references", value) for value in values["references"]),
+            "auditor before its training": named("auditor", values["auditor"]),
+            "pictures": named("pictures", values["pictures"]), "consensus rule": values["consensus_rule"]}
+    if (found.rows["kind"] != "question").any():
+        drawers = [named(name, values[name]) for name in ("image_model", "edit_model") if values.get(name)]
+        made["drawer of pictures"] = ", ".join([values["drawer"], *(drawers if values["drawer"] == "diffusion" else [])])
     if values.get("judge_model"):
-        made["judge of answers"] = f"{model_name(values['judge_model'])} (lmms-eval's task: by the normalised match)"
+        made["judge of answers"] = f"{named('judge_model', values['judge_model'])} (lmms-eval's task: by the normalised match)"
     return "\n".join(f"- {name}: {inert(text)}" for name, text in made.items())
 
 
