@@ -15,6 +15,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoModelForImageTextToText,
@@ -31,6 +32,7 @@ from transformers import (
 from auditdm_lib import paths
 from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.models import asking
+from auditdm_lib.models.vlm import encode, load_vlm, prompt
 from auditdm_lib.run import demand, devices, hub, inventory, params, plan, sizes
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.taxonomy import fresh
@@ -89,6 +91,15 @@ def test_an_architecture_without_a_formula_is_counted_in_its_weights_or_by_its_c
     assert inventory.models(effective(params.declared_anywhere(), target=str(folder)))[0].parameters == counted.parameters
 
 
+@pytest.mark.parametrize("name", ["paligemma2", "gemma3", "idefics3", "llava"])
+def test_a_picture_becomes_as_many_tokens_as_the_processor_makes_of_it(name, tmp_path):
+    vlm = load_vlm(tiny_models.BUILDERS[name](tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    shape = sizes.read_shape(config, tmp_path)
+    ids = encode(vlm, [Image.new("RGB", (shape.image_size,) * 2)], [prompt(vlm, "what colour")], "left")["input_ids"]
+    assert shape.image_tokens == (ids == vlm.model.config.image_token_id).sum()
+
+
 # Memory
 
 def random_model(family):
@@ -143,7 +154,7 @@ def step_memory(model, inputs, labels, rank):
         names = [name for name, module in model.named_modules() if id(module) in inside]
         model = get_peft_model(model, LoraConfig(r=rank, target_modules=names))
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-6)
+    optimiser = torch.optim.AdamW(trained, lr=1e-6, fused=True)  # as `Trainer` has it by default
 
     def step():
         model(**inputs, labels=labels).loss.backward()
@@ -242,6 +253,12 @@ def test_target_calls_are_the_budget(declared):
     assert stages["03"].target_calls == 5 * 20
     assert stages["05"].target_calls == 3 * 100  # itself and two tuned ones, on two sets of questions
     assert stages["01"].calls == 3 * stages["01"].target_calls  # three members
+
+
+def test_a_judge_compares_every_two_answers_in_both_orders(declared):
+    judged = stages_of(declared, gallery=10, judge_model="google/gemma-3-4b-it")["00"]
+    assert judged.calls == 10 * 3 + 10 * 3 * 2 and judged.target_calls == 10
+    assert judged.operations > stages_of(declared, gallery=10)["00"].operations
 
 
 def test_drawn_pictures_follow_the_shares(declared):

@@ -18,6 +18,7 @@ CHAT_WAY = "\nAnswer the question using a single word or phrase."
 ANSWER = 8  # tokens of a short answer with its end, for the hours; for the memory the limit counts (our choice)
 LIMITS = {"paligemma": 32}  # most tokens of an answer, by family: `asking.PALIGEMMA` and `asking.CHAT`
 CHAT_LIMIT = 64
+JUDGED, JUDGED_BATCH = 40, 64  # tokens around a question that the judge reads, two answers among them; `llm.same_meaning`
 ASKED_FIRST = 48  # questions of each member at the beginning of stages 01 and 02 (`probes.try_members`)
 IMITATED = 64  # examples in a step of self-imitation (`imitation.BATCH`)
 REPLAYED = 32  # examples that GRPO replays in a step (`replay.REPLAYED`)
@@ -232,6 +233,10 @@ def _ask(stage: Stage, p: Panel, questions: int) -> None:
     for k, member in enumerate(p.members):
         _answers(stage, p, member, k, questions)
     stage.target_calls, stage.calls = stage.target_calls + questions, stage.calls + questions * len(p.members)
+    if judge := p.others.get("judge_model"):  # every two answers, in both orders
+        compared, text = 2 * math.comb(len(p.members), 2) * questions, JUDGED + p.values["question_tokens"]
+        stage.calls += compared
+        _generate(stage, p, judge, compared, text, 1, JUDGED_BATCH)
 
 
 def _answers(stage: Stage, p: Panel, member: Model, place: int, questions: int) -> None:

@@ -11,7 +11,7 @@ GPUS = {"B200": (2250e12, 8.0e12), "H200": (989e12, 4.8e12), "H100": (989e12, 3.
         "RTX 4090": (165e12, 1.008e12), "RTX 3090": (71e12, 0.936e12), "V100": (125e12, 0.9e12), "T4": (65e12, 0.32e12)}
 GPU_SHARE = 0.3  # of the peak that is reached (our choice; well-tuned training reaches 0.46: PaLM, arXiv 2204.02311, table 3)
 CPU_SHARE = 0.5  # of the measured rate of large matrix products (our choice)
-LAYER = 3e-4  # seconds that a layer takes however little it computes, in Python and in starting kernels (our choice; see below)
+LAYER = 3e-4  # seconds that a layer takes however little it computes, in Python and in starting kernels (our choice)
 SIDE = 512  # of the matrices that are multiplied to measure a processor: some milliseconds
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 FLOAT32 = 4  # bytes
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 VISION = re.compile(r"(^|\.)vis(ion|ual)")  # in the name of a weight, as in `trainings.load_for_training`
+PHOTOGRAPH = (640, 480)  # pixels of a picture, for towers that take any size (our choice: what most of COCO's have)
 GEMMA = {"gemma": 2, "gemma2": 4, "gemma3_text": 4}  # text tower -> norms in a layer
 EAGER = {"gemma2"}  # towers that transformers runs without a fused attention, since that cannot cap the scores
 DEFAULTS = {  # what a config.json may leave out, from the configuration classes of transformers
@@ -76,23 +77,29 @@ def read_shape(config: dict, folder: Path | None = None) -> Shape | None:
     if not {"hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size"} <= text.keys():
         return None
     vision = config.get("vision_config") or {}
-    image, patch = vision.get("image_size") or 0, vision.get("patch_size") or 1
-    patches = (image // patch) ** 2 if isinstance(image, int) and isinstance(patch, int) else 0
+    image, patch = vision.get("image_size"), vision.get("patch_size") or 1
+    width, height = (image, image) if isinstance(image, int) else PHOTOGRAPH if vision else (0, 0)
+    patches = (width // patch) * (height // patch)
     heads = text["num_attention_heads"]
     shape = Shape(
         family=config.get("model_type", ""), hidden=text["hidden_size"], layers=text["num_hidden_layers"],
         inner=text["intermediate_size"], heads=heads, kv_heads=text.get("num_key_value_heads") or heads,
         head_dim=text.get("head_dim") or text["hidden_size"] // heads, vocabulary=text["vocab_size"], norms=GEMMA.get(kind, 2),
         head_norms=kind == "gemma3_text", eager=kind in EAGER, score_cap=bool(text.get("attn_logit_softcapping")),
-        logit_cap=bool(text.get("final_logit_softcapping")), v_hidden=vision.get("hidden_size") or vision.get("embed_dim") or 0,
+        logit_cap=bool(text.get("final_logit_softcapping")), v_hidden=vision.get("embed_dim") or vision.get("hidden_size") or 0,
         v_layers=vision.get("num_hidden_layers") or vision.get("depth") or 0, v_inner=vision.get("intermediate_size") or 0,
-        patches=patches, image_size=image if isinstance(image, int) else 0,
-        image_tokens=config.get("mm_tokens_per_image") or vision.get("num_image_tokens") or patches, parameters=None,
+        patches=patches, image_size=width, image_tokens=_image_tokens(config, vision, patches), parameters=None,
         vision_parameters=None, stored=BYTES.get(config.get("dtype") or config.get("torch_dtype") or "bfloat16", 2))
     counted = in_weights(folder) if folder else None
     if counted is None and kind in GEMMA and vision.get("model_type") == "siglip_vision_model":
         counted = (*by_formula(shape, patch), shape.stored)
     return with_parameters(shape, *counted) if counted else shape
+
+
+def _image_tokens(config: dict, vision: dict, patches: int) -> int:
+    """How many tokens a picture becomes; of those that are cut into tiles, one tile."""
+    merged = (config.get("scale_factor") or vision.get("spatial_merge_size") or 1) ** 2  # Idefics3, Qwen-VL
+    return config.get("mm_tokens_per_image") or round(patches * config.get("downsample_ratio", 1) ** 2 / merged)  # InternVL
 
 
 def with_parameters(shape: Shape, parameters: int, vision: int, stored: int) -> Shape:
@@ -202,7 +209,7 @@ def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, l
     `size` is the bytes of a weight, and so of its gradient and its two moments; LoRA's are float32. The vision tower is frozen,
     as in stages 01 and 04. `logits` is the number of tokens of an example that have logits (all by default); `mixed` is
     `saved_per_token`'s. The step's peak is the larger of two moments: the loss, with all activations, and the update, with all
-    gradients.
+    gradients (AdamW is fused, `Trainer`'s default, and needs nothing more).
     """
     length = shape.image_tokens + text
     tokens = batch * length
