@@ -208,8 +208,9 @@ def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, l
 
     `size` is the bytes of a weight, and so of its gradient and its two moments; LoRA's are float32. The vision tower is frozen,
     as in stages 01 and 04. `logits` is the number of tokens of an example that have logits (all by default); `mixed` is
-    `saved_per_token`'s. The step's peak is the larger of two moments: the loss, with all activations, and the update, with all
-    gradients (AdamW is fused, `Trainer`'s default, and needs nothing more).
+    `saved_per_token`'s. The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward
+    pass, with all gradients: the embedding, which is also the head, then has two and their sum. The update needs nothing more
+    (AdamW is fused, as `Trainer` has it by default).
     """
     length = shape.image_tokens + text
     tokens = batch * length
@@ -221,7 +222,7 @@ def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, l
     at_loss = max(rows * (size + FLOAT32 * (2 if size < FLOAT32 else 1) + cap), rows * (3 * FLOAT32 + cap),
                   rows * (size + cap) + head)
     return {"optimiser": 2 * trained, "activations": layers + at_loss, "gradients": trained,
-            "peak": 2 * trained + max(layers + at_loss, trained, vision_memory(shape, size, batch))}
+            "peak": 2 * trained + max(layers + at_loss, trained + 2 * head, vision_memory(shape, size, batch))}
 
 
 def adapter_parameters(shape: Shape, rank: int) -> int:
