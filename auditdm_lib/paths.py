@@ -46,7 +46,7 @@ CHAIN = (
         15 + 0.0045 * p["probes_per_auditor"] * (4 + 4 * p["probe_checkpoints"]) + 0.5 * p["ceiling_pictures"]
         + 0.0045 * p["probes_per_auditor"] * 4 * (p["regeneration_share"] + p["edit_share"])  # the pairs of two auditors
         + _drawing_seconds(p, p["probes_per_auditor"] * (3 + 4 * p["probe_checkpoints"])))),
-    Step("03_cluster_failures", "03_taxonomy", ("02_probes",), seconds=lambda p: 10),
+    Step("03_cluster_failures", "03_taxonomy", ("01_auditor", "02_probes"), seconds=lambda p: 20 + 0.03 * p["fresh_probes"]),
     Step("04_rectify_target", "04_rectified", ("02_probes",), megabytes=60, seconds=lambda p: (
         15 + 0.0016 * 2 * p["rectify_steps"] * p["rectify_batch"])),
     Step("05_evaluate", "05_scores", ("02_probes", "04_rectified"), seconds=lambda p: (

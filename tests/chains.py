@@ -21,7 +21,7 @@ from auditdm_lib.run import params
 
 SMALL = dict(threads=1, gallery=24, imitation_pictures=60, imitation_rounds=1, imitation_steps=2, grpo_pictures=8, grpo_steps=2,
              group_size=4, groups_per_step=2, checkpoint_steps=2, probes_per_auditor=60, best_of_n=2, ceiling_pictures=1,
-             rectify_steps=3, rectify_batch=8, regeneration_share=0.0, edit_share=0.0, cascade=False)
+             rectify_steps=3, rectify_batch=8, regeneration_share=0.0, edit_share=0.0, cascade=False, fresh_probes=20)
 
 
 def run_notebook(name: str, values: dict) -> dict:

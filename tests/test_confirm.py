@@ -139,6 +139,29 @@ def test_the_regression_set_holds_the_failures_of_confirmed_types_that_the_targe
                                                                                "image"]
 
 
+def test_the_regression_set_is_stored_with_its_pictures(tmp_path):
+    rows = asked(0, 9, 1, 5).assign(image=[f"fresh/{i:05d}.png" for i in range(15)])
+    (tmp_path / "fresh").mkdir()
+    for i in range(15):
+        Image.new("RGB", (2, 2), (i, 0, 0)).save(tmp_path / f"fresh/{i:05d}.png")
+    confirm.save_regression(rows, confirmed(rows), tmp_path)
+    items = pd.read_parquet(tmp_path / "regression/items.parquet")
+    assert len(items) == len(list((tmp_path / "regression/images").iterdir())) == 9
+    for i, image in enumerate(items["image"]):
+        assert Image.open(tmp_path / "regression" / image).getpixel((0, 0)) == (i, 0, 0)
+    confirm.save_regression(rows.iloc[:0], confirmed(rows.iloc[:0]), tmp_path / "empty")
+    assert pd.read_parquet(tmp_path / "empty/regression/items.parquet").empty
+
+
+def test_the_rate_of_the_search_is_that_of_the_trained_auditors_probes_in_a_type():
+    probes = pd.DataFrame(dict(auditor=["trained"] * 4 + ["random"] * 2, question="q?", picture_reason=None,
+                               consensus=["red", "red", "two", None, "red", "two"], disagrees=[True, False] * 2 + [False] * 2))
+    def within(questions, answers):
+        return np.array([0 if a == "red" else 1 for a in answers])
+    assert confirm.search_rates(probes, within) == {0: 0.5, 1: 1.0}
+    assert confirm.search_rates(probes[probes["auditor"] == "random"], within) == {0: 0.0, 1: 0.0}
+
+
 # Asking
 
 CLUSTERED = pd.DataFrame([(0, f"what colour is the {noun}?", "red", "blue") for noun in ("cup", "star", "flag", "anchor")]
@@ -188,7 +211,8 @@ def test_templates_fill_the_types_that_the_auditor_did_not_ask_about(members):
     probes = fresh.ask_fresh(asked_panel, pictures(90), CLUSTERED, belongs, writer, seed=0)
     counts = probes["category"].value_counts()
     assert counts[0] >= fresh.WANTED and counts[1] >= fresh.WANTED and set(writer.begun) == {"what colour is the"}
-    assert probes.groupby("category")["target_odd"].agg(["all", "any"]).loc[[0, 1]].to_numpy().tolist() == [[True] * 2, [False] * 2]
+    odd = probes.groupby("category")["target_odd"]
+    assert odd.all()[0] and not odd.any()[1]
     assert set(probes.loc[probes["category"] >= 0, "made_by"]) == {"template"}
     assert not probes[probes["category"] >= 0].duplicated(["picture", "category"]).any()
     assert len(said[2]) < 0.9 * (90 * (1 + fresh.TRIES))  # pairs that one member had no fitting answer to went no further

@@ -8,12 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scripted import replies_by
 
+from auditdm_lib import paths
 from auditdm_lib.answers import same_answer
 from auditdm_lib.audit import panel
 from auditdm_lib.audit.panel import Panel
-from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.audit.pictures import Pictures, load_pictures
+from auditdm_lib.models.vlm import OneNumberAToken, answer, load_members
+from auditdm_lib.run import params
 from auditdm_lib.taxonomy import confirm, fresh
 
 RUNS, SEARCHED, FRESH = 100, 800, 120
@@ -112,3 +116,39 @@ def test_a_target_that_does_fail_is_found_in_every_run(audit):
 
 def test_the_seed_alone_decides(audit):
     assert zlib.crc32(audit(3, draw).to_csv().encode()) == zlib.crc32(audit(3, draw).to_csv().encode())
+
+
+# Sampled answers
+
+TARGET = "auditdm_lib/testbed/checkpoints/target"
+
+
+def test_members_with_the_same_weights_sample_independently_and_each_question_the_same_way_again():
+    shown, rng = load_pictures("testbed", 40, 0, split="test"), random.Random(0)
+    asked = [shown.random_question(i, rng) for i in range(40)]
+    one, other = load_members(TARGET, [TARGET], answer_temperature=2.0, seed=5)
+    said = answer(one, shown.images, asked)
+    assert 4 < sum(a != b for a, b in zip(said, answer(other, shown.images, asked), strict=True)) < 40
+    assert answer(one, shown.images[::-1], asked[::-1], batch_size=7) == said[::-1]  # whatever the batch
+    again, = load_members(TARGET, [], answer_temperature=2.0, seed=6)
+    assert answer(again, shown.images, asked) != said
+    greedy, = load_members(TARGET, [])
+    assert greedy.sampling is None
+
+
+def test_tokens_are_drawn_by_their_probabilities_at_the_temperature():
+    scores = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]]).repeat(4000, 1)
+    numbers = np.random.default_rng(0).random((4000, 1))
+    for temperature in (1.0, 0.5, 1e-6):
+        drawn = OneNumberAToken(temperature, numbers)(None, scores).argmax(1)
+        expected = (scores[0] / temperature).softmax(0).numpy()
+        assert np.bincount(drawn, minlength=4) / 4000 == pytest.approx(expected, abs=0.025)  # three standard errors
+    assert OneNumberAToken(1.0, np.array([[0.0], [1 - 1e-12]]))(None, scores[:2]).argmax(1).tolist() == [0, 2]
+
+
+def test_a_target_may_be_its_own_reference_only_where_answers_are_sampled():
+    known, profile = params.declared_anywhere(), params.read_profile(paths.PARAMS / "null.yaml")
+    assert profile["references"] == [known["target"].default] * 2
+    params.check(profile, known, "null")
+    with pytest.raises(params.BadParameters, match="is the same model as the target"):
+        params.check(profile | {"target": TARGET, "answer_temperature": 0.0}, known, "null")

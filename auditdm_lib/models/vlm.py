@@ -59,7 +59,7 @@ class OneNumberAToken(LogitsProcessor):
         self.temperature, self.numbers, self.token = temperature, numbers, 0
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        reached = (scores.float() / self.temperature).softmax(-1).cumsum(-1)  # (B, V)
+        reached = (scores.double() / self.temperature).softmax(-1).cumsum(-1)  # (B, V)
         drawn = torch.as_tensor(self.numbers[:, self.token], dtype=reached.dtype, device=reached.device)[:, None]
         chosen = torch.searchsorted(reached, drawn * reached[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
         self.token += 1

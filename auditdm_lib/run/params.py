@@ -1,8 +1,8 @@
 """Parameters: declared once in each notebook's `parameters` cell, checked before anything is loaded.
 
 A declaration is an annotated literal with a comment, e.g. `steps: int = 40  # [1, 10000] GRPO updates`.
-The comment may open with a range `[lo, hi]`, choices `{a|b}`, `<model>`, `<models>`, `<pipeline>` or `<pictures>`; the rest
-is the parameter's help text.
+The comment may open with a range `[lo, hi]`, choices `{a|b}`, `<model>`, `<models>`, `<pipeline>`, `<pictures>` or `<file>`; the
+rest is the parameter's help text.
 """
 
 import ast
@@ -33,7 +33,7 @@ SPLITS = 3  # of the pictures, which share none: audit, probe, test
 RESERVED = {"reference", "ablation", "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
-                     r"|<(?P<kind>models?|pipeline|pictures)>)? *(?P<help>.*)")
+                     r"|<(?P<kind>models?|pipeline|pictures|file)>)? *(?P<help>.*)")
 
 
 class BadParameters(Stop, ValueError):
@@ -267,6 +267,8 @@ def _fault(value: Any, parameter: Parameter) -> str | None:
         return f"{value!r} is empty; leave the line out to keep the default {parameter.default!r}."
     if rule["kind"] in ("model", "models"):
         return " ".join(fault for item in items if item and (fault := model_fault(item))) or None
+    if rule["kind"] == "file" and value and not Path(paths.resolve(value)).is_file():
+        return f"there is no file {value}; give one relative to the repository, or leave the line out."
     return picture_fault(value) if rule["kind"] == "pictures" and value else None
 
 

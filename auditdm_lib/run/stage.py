@@ -80,10 +80,12 @@ def stage_key(step: paths.Step, values: dict[str, Any], known: dict[str, params.
 
 
 def input_hash(name: str, kind: str) -> str | None:
-    """What identifies a model or a picture source: a hash of the folder, or the hub's commit.
+    """What identifies a model, a picture source or a file: a hash of the folder or file, or the hub's commit.
 
     None for `datasets:NAME`, which is known by name only.
     """
+    if kind == "file":
+        return manifest.hash_file(Path(paths.resolve(name)))
     text = name.removeprefix("datasets:")
     for folder in (text, text.partition(":")[0]):  # a data set's folder may be followed by :CONFIGURATION:SPLIT
         if folder and (path := Path(paths.resolve(folder))).is_dir():

@@ -7,6 +7,10 @@ each type, with the false discovery rate of Benjamini and Hochberg (1995) over a
 choice.
 """
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from scipy.stats import binom, false_discovery_control
@@ -121,6 +125,26 @@ def by_truth(rows: pd.DataFrame, answers: str) -> pd.Series:
                       for a, t in zip(rows[answers], rows["truth"], strict=True)], index=rows.index, dtype=object)
 
 
+def search_rates(probes: pd.DataFrame, belongs: Callable[[list[str], list[str]], np.ndarray]) -> dict[int, float]:
+    """The share of the search's probes within each type that were failures (0-1), by category, of the trained auditor if it has
+    probes. `probes` is probes.parquet, and `belongs` gives the category to a question and its consensus."""
+    rows = probes[probes["consensus"].notna() & probes["picture_reason"].isna()]
+    rows = rows[rows["auditor"].eq("trained")] if rows["auditor"].eq("trained").any() else rows
+    category = belongs(rows["question"].tolist(), rows["consensus"].tolist())
+    return rows["disagrees"].astype(float).groupby(category).mean().to_dict()
+
+
+def save_regression(fresh: pd.DataFrame, table: pd.DataFrame, folder: Path) -> None:
+    """Write the confirmed failures into folder/regression: items.parquet (`regression_items`) and the pictures that these name,
+    from `folder`."""
+    items, out = regression_items(fresh, table), folder / "regression"
+    (out / "images").mkdir(parents=True)
+    items["image"] = [f"images/{Path(image).name}" for image in items["image"]]
+    for image in sorted(set(items["image"])):
+        shutil.copyfile(folder / "fresh" / Path(image).name, out / image)
+    items.to_parquet(out / "items.parquet", index=False)
+
+
 def regression_items(fresh: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The confirmed failures, to be asked again of later models: item, category, name, question, answer (the agreed one), image
     (relative to 03_taxonomy)."""
@@ -142,5 +166,5 @@ def in_words(table: pd.DataFrame, references: int, verified: bool = True) -> str
              f"{count.get(NOT_CONFIRMED, 0)} are not", f"{count.get(UNDERPOWERED, 0)} have too few probes to tell"]
     text = f"{parts[0]}, {parts[1]}, and {parts[2]} (false discovery rate {LEVEL:.0%})."
     if missed := int(table["not_seen"].sum()):
-        text += f" {missed} probe{'s' * (missed > 1)} do not count, since there the target missed an easy question."
+        text += f" Set aside: {missed} probe{'s' * (missed > 1)} about pictures on which the target missed an easy question."
     return text if verified else f"{text} Confirmed means different from the references: nobody has said who is right."

@@ -40,6 +40,18 @@ FRESH_COLUMNS = ["probe_id", "category", "made_by", "picture", "image", "questio
                  "truth"]
 
 
+def remembered(belongs: Belongs) -> Belongs:
+    """The same function, which looks at each pair of question and answer once."""
+    known = {}
+
+    def within(questions: list[str], answers: list[str]) -> np.ndarray:
+        pairs = list(zip(questions, answers, strict=True))
+        if new := sorted(set(pairs) - known.keys()):
+            known.update(zip(new, belongs(*map(list, zip(*new, strict=True))), strict=True))
+        return np.array([known[pair] for pair in pairs], int)
+    return within
+
+
 def fresh_pictures(source: str, n: int, seed: int, damaged: str = "skip") -> Pictures:
     """At most `n` different pictures of the split "test", which neither the auditor's training nor the search saw."""
     pictures = load_pictures(source, n, seed, split="test", damaged=damaged)

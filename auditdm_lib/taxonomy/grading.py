@@ -67,11 +67,12 @@ def grade_confirmed(confirmed: pd.DataFrame, fresh: pd.DataFrame, graded: pd.Dat
     all gaps), `gaps` the first table of `grade` and `planted` the names of all gaps that were planted in the target. Returns
 
     - types: category, name, verdict, known (fresh probes with a truth), target_error, references_error (0-1, their mean), true
-      (the target's error is the larger one; null where nothing is known), gap (the most frequent among the fresh probes on which
+      (the target's error is the larger one; null where nothing is known), gap (the most frequent among the known probes on which
       the target is odd, null where most lie in none), natural (true and in no gap).
     - recovered: gap, types (confirmed ones whose gap it is), recovered, own_category (the stricter measure of `grade`).
-    - marks (one row): confirmed, true_types, precision with its interval, planted, recovered, recall with its interval,
-      own_recovered, natural_gaps, and true types that are not confirmed (missed_types).
+    - marks (one row): confirmed, true_types, precision (of the confirmed types; one about questions without an answer is not true)
+      with its interval, planted, recovered, recall with its interval, own_recovered, natural_gaps, and true types that are not
+      confirmed (missed_types).
     """
     rows = fresh[fresh["saw"].ne(False)].merge(graded, on="probe_id", validate="one_to_one")
     types = []
@@ -80,7 +81,7 @@ def grade_confirmed(confirmed: pd.DataFrame, fresh: pd.DataFrame, graded: pd.Dat
         error = _wrong(own["target_answer"], own["truth"])
         others = [_wrong(answers, own["truth"]) for answers in zip(*own["reference_answers"], strict=True)]
         true = bool(error > np.mean(others)) if len(own) else None
-        labels = rows.loc[rows["category"].eq(one.category) & rows["target_odd"], "gap"].fillna("").value_counts()
+        labels = own.loc[own["target_odd"].astype(bool), "gap"].fillna("").value_counts()
         gap = min(labels.index[labels == labels.max()]) or None if len(labels) else None
         types.append((one.category, one.name, one.verdict, len(own), error, float(np.mean(others)) if others else np.nan, true,
                       gap, bool(true) and gap is None))
@@ -90,8 +91,8 @@ def grade_confirmed(confirmed: pd.DataFrame, fresh: pd.DataFrame, graded: pd.Dat
     counts = holds["gap"].value_counts()
     recovered = pd.DataFrame([(gap, int(counts.get(gap, 0)), gap in counts, gap in own) for gap in planted],
                              columns=["gap", "types", "recovered", "own_category"])
-    known, true, found = int(holds["true"].notna().sum()), int(holds["true"].eq(True).sum()), int(recovered["recovered"].sum())
-    precision, recall = proportion(true, known), proportion(found, len(planted))
+    true, found = int(holds["true"].eq(True).sum()), int(recovered["recovered"].sum())
+    precision, recall = proportion(true, len(holds)), proportion(found, len(planted))
     marks = dict(confirmed=len(holds), true_types=true, precision=precision.value, precision_low=precision.low,
                  precision_high=precision.high, planted=len(planted), recovered=found, recall=recall.value, recall_low=recall.low,
                  recall_high=recall.high, own_recovered=int(recovered["own_category"].sum()),
