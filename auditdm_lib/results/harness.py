@@ -77,8 +77,8 @@ HOW_TO_RUN = """
 
 `consensus_match` is the share of probes that the model answers as the references do, by the same normalised match as in the
 audit, after the short answer was taken out of the reply as there. By construction the audited target, asked as in the audit,
-has 0, and a reference that voted has 1. `stderr_clustered` clusters by source picture; with `--log_samples --output_path OUT` the
-logged samples name the failure type of each probe. The words around the question stand in the YAML file (`pre_prompt`,
+has 0, and a reference that voted has 1. `stderr_clustered` clusters by source picture; with `--log_samples --output_path OUT`
+the logged samples name the failure type of each probe. The words around the question stand in the YAML file (`pre_prompt`,
 `post_prompt`). Tried with lmms-eval 0.7.3, which looks for the data beside the YAML file; start an older one in this folder.
 """
 

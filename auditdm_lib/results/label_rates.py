@@ -130,8 +130,8 @@ def checked(given: dict[str, str], sample: Sample, name: str) -> dict[str, str]:
         raise manifest.Stop(f"{name} lacks {len(missing)} of {len(items)} items (the first is {missing[0]}): keep every row, "
                             "and write `cannot tell` where you cannot.")
     if empty := sorted(item for item, label in given.items() if not label):
-        raise manifest.Stop(f"{name} has no label for {len(empty)} of {len(items)} items (the first is {empty[0]}): label them, "
-                            "or write `cannot tell`.")
+        raise manifest.Stop(f"{name} has no label for {len(empty)} of {len(items)} items (the first is {empty[0]}): label "
+                            "them, or write `cannot tell`.")
     known = {label.lower(): label for label in LABELS}
     odd = sorted(item for item, label in given.items() if " ".join(label.lower().split()) not in known)
     if odd:
