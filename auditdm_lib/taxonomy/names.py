@@ -15,12 +15,12 @@ VARIOUS = "various wrong answers"
 
 
 def categories(clustered: pd.DataFrame, verified: bool = True) -> pd.DataFrame:
-    """One row per failure type, largest first, with CATEGORY_COLUMNS: the skill, a name in plain words, a description, size, share
-    of all counted failures (0-1), the ids of up to five examples (the first ones in the table, separated by spaces) and the texts
-    of the first example; and by_<auditor>, the failures of each auditor that is not counted.
+    """One row per failure type, largest first, with CATEGORY_COLUMNS: the skill, a name in plain words, a description, size,
+    share of all counted failures (0-1), the ids of up to five examples (the first ones in the table, separated by spaces) and
+    the texts of the first example; and by_<auditor>, the failures of each auditor that is not counted.
 
-    Counted are the failures of the main auditor (`cluster.main_rows`). Where nothing verified the failures, the description calls
-    them suspicions.
+    Counted are the failures of the main auditor (`cluster.main_rows`). Where nothing verified the failures, the description
+    calls them suspicions.
     """
     clustered = clustered.assign(question=clustered["question"].map(as_text), main=main_rows(clustered), **{
         name: one_wording(clustered[name]) for name in ("consensus", "target_answer")})
@@ -77,8 +77,8 @@ def statements(rows: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     one = (right == a) & (wrong == b)
     both = one | (right == b) & (wrong == a)
     counts = Counter(right[wrong == b])
-    listed = [text for text in sorted(counts, key=lambda text: (-counts[text], text)) if counts[text] >= max(2, LISTED * len(rows))]
-    listed = listed[:MOST_ANSWERS]
+    least = max(2, LISTED * len(rows))
+    listed = [text for text in sorted(counts, key=lambda text: (-counts[text], text)) if counts[text] >= least][:MOST_ANSWERS]
     found = [(" and ".join(sorted((a, b), reverse=True)) + " swapped", both)] if pairs[b, a] >= 0.2 * n and a != b else []
     for k in range(1, len(listed) + 1):
         some = ", ".join(listed[:k - 1]) + (" or " if k > 1 else "") + listed[k - 1]
@@ -107,16 +107,16 @@ def _common_form(questions: pd.Series) -> str:
 
 
 def report(clustered: pd.DataFrame, table: pd.DataFrame, verified: bool = True) -> str:
-    """The failure types as a Markdown report, skill by skill; it states if there is no failure or no type, and speaks of suspicions
-    where nothing was `verified`. No text acts as markup."""
+    """The failure types as a Markdown report, skill by skill; it states if there is no failure or no type, and speaks of
+    suspicions where nothing was `verified`. No text acts as markup."""
     main = main_rows(clustered)
     total, lone = int(main.sum()), int((main & (clustered["category"] < 0)).sum())
     one = "failure" if verified else "suspicion"
     found = f"{total} {one}{'s' if total > 1 else ''}"
     lines = ["# Failure types" if verified else "# Types of suspicion", ""]
     if not verified:
-        lines += ["The truth about these pictures is unknown: the target differs here from the consensus of the references, and "
-                  "either may be right.", ""]
+        lines += ["The truth about these pictures is unknown: the target differs here from the consensus of the references, "
+                  "and either may be right.", ""]
     if total == 0:
         return "\n".join([*lines, f"No {one} was found: nowhere did the target differ from the consensus.", ""])
     if table.empty:

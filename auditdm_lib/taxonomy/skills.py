@@ -1,16 +1,17 @@
 """The skill that a question is about: a catalogue of described skills with example questions, and the nearest one.
 
-The paper names fifteen failure types and does not state how it found them; the catalogue (`skills.yaml`) is our choice. A question
-is told apart by its words, pairs of words and opening words, and by the sum of the word vectors that the packaged MiniLM encoder
-begins with, so that words beyond the catalogue count too. No sentence passes through the encoder: half a million questions take a
-minute. A ridge regression from the examples to the skills gives the score of each skill: 1 for its own examples, about 0 for what
-has nothing to do with it.
+The paper names fifteen failure types and does not state how it found them; the catalogue (`skills.yaml`) is our choice. A
+question is told by its words, pairs of words, opening words and frames ("is the _ above the _"), and by the sum of the word
+vectors with which the packaged MiniLM encoder begins, so that words beyond the catalogue count too. No sentence passes through
+the encoder, which would take minutes for 100,000 of them. A ridge regression from the examples to the skills gives each skill's
+score: near 1 for its own examples, about 0 for what has nothing to do with it.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -26,14 +27,17 @@ SHIPPED = Path(__file__).with_name("skills.yaml")
 NONE = ""  # the skill of a question that fits none
 FITS = 0.13  # score below which a question fits no skill
 WELL = 0.3  # score from which it fits so well that no skill found openly may claim it
+OPEN_SMALLEST, SURPRISE = 6, 5  # questions of a skill found openly, and how often more than expected its word occurs
+UNKNOWN = 0.1  # occurrences in the catalogue that are taken for a word that it lacks
 RIDGE = 1.0  # penalty; the features of a question have length 1 each, words and vectors
 COMMON = 0.01  # frequency from which a word weighs less in the sum of vectors
 LONGEST = 40  # words that are read of a question
 BATCH = 8192  # questions scored at once
 WEIGHTS = {"word": 1.0, "pair": 0.6, "first": 0.7, "opening": 1.0, "last": 0.5, "frame": 0.5}  # of the kinds of word features
 MOST_RUNS = 3  # runs of content words that are left out one by one
-SPELLING = {"color": "colour", "colors": "colours", "colored": "coloured", "gray": "grey", "center": "centre", "tv": "television",
-            "what's": "what is", "where's": "where is", "who's": "who is", "licence": "license"}
+SPELLING = {
+    "color": "colour", "colors": "colours", "colored": "coloured", "gray": "grey", "center": "centre", "tv": "television",
+    "what's": "what is", "where's": "where is", "who's": "who is", "licence": "license"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def split_words(question: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[\w'-]+", question.lower()))
 
 
+@lru_cache(100_000)
 def stem(word: str) -> str:
     """A word without its endings -s, -ies, -ing, -ed and -e: "racing", "races" and "race" are one."""
     word = word.removesuffix("'s")
@@ -88,8 +93,8 @@ FUNCTION_WORDS = frozenset(map(stem, ENGLISH_STOP_WORDS)) | {"does", "doe", "lef
 def catalogue(extra: Path | None = None) -> dict[str, Skill]:
     """The shipped skills by name, extended or overridden by a user's YAML file of the same form.
 
-    The file maps the name of a skill to `about`, a sentence, and `examples`, a list of questions; a name without a value takes a
-    shipped skill away. Raises ValueError with the remedy if it is written otherwise.
+    The file maps the name of a skill to `about`, a sentence, and `examples`, a list of questions; a name without a value takes
+    a shipped skill away. Raises ValueError with the remedy if it is written otherwise.
     """
     found = dict(_shipped())
     if extra is not None:
@@ -114,20 +119,25 @@ def _read(path: Path) -> dict[str, Skill | None]:
         raise ValueError(f"{path} is no catalogue of skills: write 'name: {{about: a sentence, examples: [a question, ...]}}'.")
     skills = {}
     for name, row in rows.items():
-        good = row is None or isinstance(row, dict) and set(row) == {"about", "examples"} and isinstance(row["about"], str) \
-            and isinstance(row["examples"], list) and row["examples"] and all(isinstance(e, str) for e in row["examples"])
-        if not isinstance(name, str) or not name.strip() or not good:
-            raise ValueError(f"{path}: the skill {name!r} needs a name in quotation marks where it is a number, 'about' (a sentence) "
-                             "and 'examples' (a list of at least one question), all of them texts.")
+        if not isinstance(name, str) or not name.strip() or not (row is None or _is_skill(row)):
+            raise ValueError(f"{path}: the skill {name!r} needs a name, 'about' (a sentence) and 'examples' (a list of "
+                             "questions), all of them texts: put numbers and yes or no into quotation marks.")
         skills[name.strip()] = row and Skill(name.strip(), row["about"], tuple(row["examples"]))
     return skills
 
 
-def score(questions: list[str], extra: Path | None = None, encoder: str | None = None) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+def _is_skill(row: object) -> bool:
+    if not isinstance(row, dict) or set(row) != {"about", "examples"} or not isinstance(row["examples"], list):
+        return False
+    return bool(row["examples"]) and all(isinstance(text, str) for text in (row["about"], *row["examples"]))
+
+
+def score(questions: list[str], extra: Path | None = None,
+          encoder: str | None = None) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """The names of the skills, the best skill of each question (its index) and that skill's score, both of (questions,).
 
-    `encoder` is a sentence-transformers folder or hub id, such as a multilingual one; its sentence vectors then take the place of
-    the word vectors. Each distinct question is scored once.
+    `encoder` is a sentence-transformers folder or hub id, such as a multilingual one; its sentence vectors then take the place
+    of the word vectors. Each distinct question is scored once.
     """
     scorer = _scorer(tuple(catalogue(extra).values()), encoder)
     distinct = sorted(set(questions))
@@ -148,6 +158,50 @@ def assign(questions: list[str], extra: Path | None = None, encoder: str | None 
     return [names[b] if t >= FITS else NONE for b, t in zip(best, top, strict=True)]
 
 
+def skills_of(questions: list[str], counted: np.ndarray, extra: Path | None = None, encoder: str | None = None) -> list[str]:
+    """The skill of each question as in `assign`, and skills that nobody listed: words, in quotation marks, that many share.
+
+    A word makes a skill of its own where at least half of the questions that have it fit no skill well, and those are at least
+    OPEN_SMALLEST and SURPRISE times as many as its frequency in the catalogue lets expect. The word with most such questions
+    takes its own first. Only `counted` questions (a flag each) are counted, the others belong where they fit.
+    """
+    names, best, top = score(questions, extra, encoder)
+    skill = [names[b] if t >= FITS else NONE for b, t in zip(best, top, strict=True)]
+    listed = catalogue(extra).values()
+    expected, unknown = word_rates(*listed), UNKNOWN / sum(len(one.examples) for one in listed)
+    weak, counted, total = top < WELL, np.asarray(counted, bool), Counter()
+    found = defaultdict(list)
+    for i, question in enumerate(questions):
+        words = set(stems(question)) - FUNCTION_WORDS
+        total.update(words if counted[i] else ())
+        for word in words if weak[i] else ():
+            found[word].append(i)
+    free = weak & counted
+    sizes = {word: int(free[rows].sum()) for word, rows in found.items() if len(word) > 2 and not word.isdigit()}
+    for word in sorted(sizes, key=lambda word: (-sizes[word], word)):
+        rows = [i for i in found[word] if weak[i]]
+        least = max(OPEN_SMALLEST, SURPRISE * counted.sum() * expected.get(word, unknown), total[word] / 2)
+        if free[rows].sum() >= least:
+            shown = Counter(text for i in rows for text in split_words(questions[i]) if word in stems(text))
+            name = f"“{min(shown, key=lambda text: (-shown[text], text))}”"
+            for i in rows:
+                skill[i] = name
+            weak[rows] = free[rows] = False
+    return skill
+
+
+def of_questions(questions: list[str], known: Iterable[str], extra: Path | None = None,
+                 encoder: str | None = None) -> list[str]:
+    """The skill of each question as in `assign`, or one of the `known` skills that were found openly where none fits well."""
+    names, best, top = score(questions, extra, encoder)
+    opened = {stem(name[1:-1]): name for name in known if name.startswith("“")}
+    skill = []
+    for question, b, t in zip(questions, best, top, strict=True):
+        words = opened.keys() & set(stems(question)) if t < WELL else ()
+        skill.append(opened[min(words)] if words else names[b] if t >= FITS else NONE)
+    return skill
+
+
 @cache
 def _scorer(skills: tuple[Skill, ...], encoder: str | None) -> Scorer:
     texts = [text for skill in skills for text in skill.examples]
@@ -162,9 +216,10 @@ def _scorer(skills: tuple[Skill, ...], encoder: str | None) -> Scorer:
     return Scorer(tuple(skill.name for skill in skills), words, scale, by_word.T @ dual, by_vector.T @ dual)
 
 
-def word_rates(skills: dict[str, Skill]) -> dict[str, float]:
-    """The share of the catalogue's examples that contain each word (a stem)."""
-    texts = [text for skill in skills.values() for text in skill.examples]
+@cache
+def word_rates(*skills: Skill) -> dict[str, float]:
+    """The share of some skills' examples that contain each word (a stem)."""
+    texts = [text for skill in skills for text in skill.examples]
     return {word: n / len(texts) for word, n in Counter(word for text in texts for word in set(stems(text))).items()}
 
 
@@ -173,7 +228,8 @@ def _features(text: str) -> list[str]:
     found = [f"word:{word}" for word in words] + [f"pair:{a} {b}" for a, b in zip(words, words[1:], strict=False)]
     if not words:
         return found
-    return found + [f"first:{words[0]}", f"opening:{' '.join(words[:2])}", f"last:{words[-1]}", *(f"frame:{f}" for f in _frames(words))]
+    found += [f"first:{words[0]}", f"opening:{' '.join(words[:2])}", f"last:{words[-1]}"]
+    return found + [f"frame:{frame}" for frame in sorted(_frames(words))]
 
 
 def _frames(words: list[str]) -> set[str]:
@@ -197,7 +253,7 @@ def _unit(rows):
 
 
 def embed(texts: list[str], encoder: str | None = None) -> np.ndarray:
-    """Unit vectors (texts, D): sums of MiniLM's word vectors, frequent words weighing less, or what an `encoder` makes of each text."""
+    """Unit vectors (texts, D): sums of MiniLM's word vectors, frequent words weighing less, or those of an `encoder`."""
     texts = [text.encode("utf-8", "replace").decode() for text in texts]  # without lone surrogates
     if encoder is not None:
         return _unit(np.asarray(_sentence_encoder(encoder).encode(texts, batch_size=64, show_progress_bar=False), np.float64))
