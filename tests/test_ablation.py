@@ -92,7 +92,28 @@ def test_a_target_rectified_again_after_it_was_scored_is_noticed(runs):
     folder = runs["all"] / "04_rectified"
     (folder / "sets.csv").write_text("set,examples,target was wrong\naudited,1,1\n")
     seal(folder, {}, run="ablation-all", seed=0)
-    with pytest.raises(manifest.Stop, match="was rectified again after it was scored.*auditdm run ablation-all --to 05"):
+    with pytest.raises(manifest.Stop, match="04_rectified was made again after 05_scores.*auditdm run ablation-all --to 05"):
+        ablation.read()
+
+
+def test_an_arm_whose_probes_are_newer_than_its_training_is_noticed(runs):
+    (runs["all"] / "05_scores" / "manifest.json").unlink()
+    probes = seal(runs["all"] / "02_probes", {}, run="ablation-all", seed=0)
+    rectified = seal(runs["all"] / "04_rectified", {"02_probes": probes}, run="ablation-all", seed=0)
+    seal(runs["all"] / "05_scores", {"04_rectified": rectified}, run="ablation-all", seed=0)
+    ablation.read()
+    (runs["all"] / "02_probes" / "probes.csv").write_text("other\n")
+    seal(runs["all"] / "02_probes", {}, run="ablation-all", seed=0)
+    with pytest.raises(manifest.Stop, match="02_probes was made again after 04_rectified"):
+        ablation.read()
+
+
+def test_arms_that_drew_by_different_pipelines_of_one_name_are_not_compared(runs):
+    for arm, digest in (("edit", "old"), ("all", "old")):
+        seal(runs[arm] / "02_probes", {"edit_model: models/edit": digest}, run=ablation.run_of(arm), seed=0)
+    ablation.read()
+    seal(runs["all"] / "02_probes", {"edit_model: models/edit": "new"}, run="ablation-all", seed=0)
+    with pytest.raises(manifest.Stop, match="did not use the same edit_model: models/edit.*auditdm run ablation-edit --to 05"):
         ablation.read()
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from auditdm_lib import paths, stats
 from auditdm_lib.evaluate import scores
 from auditdm_lib.evaluate.scores import GAP_ITEMS
+from auditdm_lib.protocols import SUPPLIERS
 from auditdm_lib.results import drawn_figures, figures, tables
 from auditdm_lib.results.measures import percent, with_interval
 from auditdm_lib.run import commit, lock, manifest
@@ -38,9 +39,9 @@ def read() -> tuple[dict[str, pd.DataFrame], dict[str, pd.Series], dict[str, str
     """Of each arm the items scored in stage 05, the audited set of stage 04 (sets.csv), and of each run a digest of both stages.
 
     Raises manifest.Stop with the commands that make what is missing, damaged or older than what it was made from, and where the
-    runs differ in more than their kinds of probes.
+    runs differ in more than their kinds of probes, be it in a model that has been trained anew between them.
     """
-    items, sets, inputs, faults, parameters = {}, {}, {}, {}, {}
+    items, sets, inputs, faults, parameters, models = {}, {}, {}, {}, {}, {}
     for arm in ARMS:
         folders = {name: paths.result(run_of(arm), name) for name in STAGES}
         try:
@@ -50,14 +51,18 @@ def read() -> tuple[dict[str, pd.DataFrame], dict[str, pd.Series], dict[str, str
         except manifest.Stop as problem:
             faults[arm] = str(problem)
             continue
-        made_of = records["05_scores"]["key"]["inputs"]["04_rectified"]
-        if made_of != records["04_rectified"]["outputs_digest"]:
-            faults[arm] = f"{run_of(arm)} was rectified again after it was scored."
+        if older := [(stage, used) for stage in STAGES for used, digest in records[stage]["key"]["inputs"].items()
+                     if used in STAGES and digest != records[used]["outputs_digest"]]:
+            faults[arm] = f"{run_of(arm)}/{older[0][1]} was made again after {older[0][0]}."
             continue
         items[arm] = pd.read_parquet(folders["05_scores"] / "items.parquet")
         sets[arm] = pd.read_csv(folders["04_rectified"] / "sets.csv").set_index("set").loc["audited"]
         inputs |= {f"{run_of(arm)}/{name}": records[name]["outputs_digest"] for name in ("04_rectified", "05_scores")}
         parameters[arm] = {name: value for record in records.values() for name, value in record["key"]["parameters"].items()}
+        for record in records.values():
+            for name, digest in record["key"]["inputs"].items():
+                if ": " in name and name.partition(": ")[0] not in SUPPLIERS:
+                    models.setdefault(name, set()).add(digest)
     if faults:
         makers = "; ".join(f"auditdm run {run_of(arm)} --to 05" for arm in faults)
         raise manifest.Stop(f"The ablation needs the scores of four runs: {' '.join(faults.values())} Make them with: {makers}")
@@ -66,6 +71,10 @@ def read() -> tuple[dict[str, pd.DataFrame], dict[str, pd.Series], dict[str, str
     if differ:
         raise manifest.Stop(f"The four runs of the ablation differ in {', '.join(differ)}, so they cannot be compared: run them "
                             "again with the same values.")
+    if other := sorted(name for name, digests in models.items() if len(digests) > 1):
+        again = "; ".join(f"auditdm run {run_of(arm)} --to 05" for arm in ARMS)
+        raise manifest.Stop(f"The four runs of the ablation did not use the same {', '.join(other)}, whose files have changed "
+                            f"between them. Run them again with: {again}")
     return items, sets, inputs
 
 
