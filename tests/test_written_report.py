@@ -74,7 +74,7 @@ def test_it_says_what_the_target_is_weak_at_the_surest_first_with_rates_and_exam
     weak = section(written(THREE, TYPES, VERDICTS, ASKED), "Weak at")
     assert weak.index("### 2. counting: four said as three") < weak.index("### 1. colour: purple said as blue")
     assert ("On fresh pictures the target is wrong in 29 of 30 (97 %, 95 % interval 83 to 99 %); a reference differs from the "
-            "others in 1 %. The search found 8 failures of this type (by other auditors: random 1).") in weak
+            "others in 1 %. The search found 8 failures of this type (by other auditors: random: 1).") in weak
     assert weak.count("- “how many things") == report.EXAMPLES
     assert "“how many things 0?”: right is “four”, the target says “three”" in weak
     assert ("- 3. reading: stop said as shop: 4 failures in the search; 2 of 3 (67 %, 95 % interval 21 to 94 %) of the fresh "
@@ -91,8 +91,14 @@ def test_it_says_how_sure_it_is_and_what_to_train_on():
     assert "questions such as “what colour is thing 0?” (answer: “purple”)" in advice[0]
     opening = text.split("## ")[0]
     assert "The audit found 26 failures in 3 types; 2 are like too few others" in opening
-    assert "2 types are confirmed on fresh pictures, before all counting: four said as three (97 % of" in opening
+    assert "2 types are confirmed on fresh pictures, most surely counting: four said as three (97 % of the fresh" in opening
     assert "It is strong at weather and colour." in opening
+
+
+def test_a_small_part_is_not_called_none():
+    rows = failures(("colour", "what colour", "purple", "blue", 700), ("counting", "how many", "four", "three", 3))
+    found = confirmed(named(rows), ("confirmed", 30, 30, None), ("confirmed", 30, 30, None))
+    assert "2. counting: 1 confirmed type, less than 1 % of the failures in types;" in written(rows, named(rows), found, ASKED)
 
 
 def test_the_rate_by_the_truth_stands_beside_that_by_the_consensus_where_it_is_known():
@@ -113,7 +119,7 @@ def test_suspicions_are_not_called_failures():
     assert text.startswith("# Types of suspicion\n") and "either may be right" in text and "failure" not in text.replace(
         "looking for failures", "")
     assert "the references say “four”, the target says “three”" in text and "by your own eye" in text
-    assert "nobody has said who is right" in text and "is wrong" not in text
+    assert "nobody has said who is right" in text and "is wrong" not in text and "fresh probes different)" in text
 
 
 def test_without_confirmation_every_type_is_called_a_possible_accident():

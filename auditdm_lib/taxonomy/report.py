@@ -56,7 +56,7 @@ class Words:
         self.one, self.many = ("failure", "failures") if verified else ("suspicion", "suspicions")
         self.right = "right is" if verified else "the references say"
         self.wrong = "is wrong in" if verified else "differs from its references in"
-        self.verified = verified
+        self.so, self.verified = "wrong" if verified else "different", verified
 
 
 def said(text: object) -> str:
@@ -106,9 +106,9 @@ def _opening(clustered: pd.DataFrame, types: pd.DataFrame, weak: pd.DataFrame, s
     text = f"The audit found {found} in {counted(len(types), 'type')}"
     text += f"; {lone:,} {'is' if lone == 1 else 'are'} like too few others to make a type." if lone else "."
     if len(weak):
-        worst = listed([f"{said(row.name)} ({100 * row.target_wrong / row.probes:.0f} % of the fresh probes)"
+        worst = listed([f"{said(row.name)} ({100 * row.target_wrong / row.probes:.0f} % of the fresh probes {words.so})"
                         for row in weak.head(3).itertuples()])
-        text += f" {counted(len(weak), 'type is', 'types are')} confirmed on fresh pictures, before all {worst}."
+        text += f" {counted(len(weak), 'type is', 'types are')} confirmed on fresh pictures, most surely {worst}."
     if len(strong):
         text += f" It is strong at {listed([said(name) for name in strong['skill'].head(3)])}."
     return [*parts, text]
@@ -152,7 +152,7 @@ def _rates(row: tuple, words: Words) -> str:
     if pd.notna(row.corrected_rate):
         text += (f" Corrected for errors of the consensus it is wrong in {100 * row.corrected_rate:.0f} % (95 % interval "
                  f"{100 * row.corrected_low:.0f} to {100 * row.corrected_high:.0f} %).")
-    others = [f"{name.removeprefix('by_').replace('_', ' ')} {int(getattr(row, name)):,}" for name in row._fields
+    others = [f"{name.removeprefix('by_').replace('_', ' ')}: {int(getattr(row, name)):,}" for name in row._fields
               if name.startswith("by_") and getattr(row, name)]
     text += f" The search found {counted(row.size, words.one, words.many)} of this type"
     return text + (f" (by other auditors: {', '.join(others)})." if others else ".")
@@ -210,8 +210,8 @@ def _advice(types: pd.DataFrame, weak: pd.DataFrame, confirmed: bool, words: Wor
     for skill, rows in sorted(skills, key=lambda pair: (-pair[1]["size"].sum(), pair[0])):
         asked = listed([f"“{said(question)}” (answer: “{said(answer)}”)" for question, answer in rows[
             ["example_question", "example_consensus"]].head(EXAMPLES).itertuples(index=False)])
-        part = 100 * rows["size"].sum() / types["size"].sum()
+        part = round(100 * rows["size"].sum() / types["size"].sum())
         lines.append(f"{len(lines) + 1}. {said(skill) or 'other questions'}: {counted(len(rows), 'confirmed type')}, "
-                     f"{part:.0f} % of the {words.many} in types; questions such as {asked}")
+                     f"{f'{part} %' if part else 'less than 1 %'} of the {words.many} in types; questions such as {asked}")
     return [f"On examples of the confirmed types, the skill with most {words.many} first, with what the target is strong at "
             f"mixed in so that it is not lost.{check}", "\n".join(lines)]
