@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from auditdm_lib import paths
+from auditdm_lib.audit.diffusion import Drawing, draw_pictures
 from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.models import asking
 from auditdm_lib.models.vlm import encode, load_vlm, prompt
@@ -107,10 +108,10 @@ def random_model(family):
     text = dict(hidden_size=896, intermediate_size=3584, num_hidden_layers=10, num_attention_heads=8, num_key_value_heads=4,
                 head_dim=128, vocab_size=48000)
     vision = SiglipVisionConfig(hidden_size=384, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=6,
-                                image_size=224, patch_size=14, vision_use_head=False)
+                                image_size=168, patch_size=14, vision_use_head=False)
     if family == "gemma3":
         return Gemma3ForConditionalGeneration(Gemma3Config(
-            text_config=Gemma3TextConfig(**text), vision_config=vision, mm_tokens_per_image=64, image_token_index=47999,
+            text_config=Gemma3TextConfig(**text), vision_config=vision, mm_tokens_per_image=36, image_token_index=47999,
             boi_token_index=47998, eoi_token_index=47997))
     return PaliGemmaForConditionalGeneration(PaliGemmaConfig(
         text_config=Gemma2Config(**text), vision_config=vision, projection_dim=896, image_token_index=47999))
@@ -277,6 +278,26 @@ def test_arithmetic_of_training_is_three_forward_passes_or_two_with_lora():
     assert sizes.training_flops(shape, 100, 16) == pytest.approx(2 * once)
     tokens = shape.image_tokens + 100
     assert once == pytest.approx(2 * shape.parameters * tokens + 4 * shape.layers * shape.queries * tokens ** 2, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["regeneration", "edit"])
+def test_drawing_takes_about_what_the_testbeds_pipelines_take(kind, declared):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    values = effective(declared)
+    planned, n = demand.Stage("02"), 8
+    demand._draw(planned, demand.panel(values, inventory.models(values), devices.Device("", 1.0, 1.0, 1, 4)),
+                 {"regeneration": 0, "edit": 0} | {kind: n})
+    drawing = Drawing("diffusion", values["image_model"], values["edit_model"])
+    pictures, names = [Image.new("RGB", (48, 48), (9 * i, 90, 90)) for i in range(n)], [str(i) for i in range(n)]
+
+    def draw(seed):
+        return draw_pictures(drawing, pictures, names, [kind] * n, [f"a red cup and {i} stars" for i in range(n)], seed, None)
+    draw(0)
+    with FlopCounterMode(display=False) as counted:
+        draw(1)
+    assert 0.5 < planned.operations / counted.get_total_flops() < 2  # an estimate, for which the longest texts count
+    assert 0.7 < max(planned.moments.values()) / measured(lambda: draw(2)) < 2
 
 
 def test_arithmetic_of_a_pass_is_what_torch_counts():

@@ -305,7 +305,11 @@ def _side(p: Panel, pipeline: Model) -> int:
 
 
 def _draw(stage: Stage, p: Panel, counts: dict[str, float]) -> None:
-    """Pipelines draw so many pictures of each kind. An edit also reads the tokens of its source."""
+    """Pipelines draw so many pictures of each kind. An edit also reads the tokens of its source.
+
+    An estimate for FLUX: 12 weights a token, layer and squared width; the autoencoder's weights work at a quarter of the side on
+    average (our choice). Memory for four of the autoencoder's widest tensors, or for what a layer of the transformer makes.
+    """
     held = 0
     for role, kind in (("image_model", "regeneration"), ("edit_model", "edit")):
         pipeline, count = p.others.get(role), round(counts[kind])
@@ -318,13 +322,14 @@ def _draw(stage: Stage, p: Panel, counts: dict[str, float]) -> None:
         size, side, drawing = p.device.number or 2, _side(p, pipeline), pipeline.drawing
         wide, deep = drawing["num_attention_heads"] * drawing["attention_head_dim"], (
             drawing["num_layers"] + drawing["num_single_layers"])
-        tokens = (side // inventory.PATCH) ** 2 * (2 if kind == "edit" else 1) + TEXT_TOKENS
+        tokens = (side // inventory.PATCH) ** 2 * (2 if kind == "edit" else 1)
+        tokens += max(drawing.get("text_lengths", [TEXT_TOKENS]))
         steps = p.values["drawing_steps"] or drawing.get("steps") or 28
-        each = steps * deep * (24 * wide ** 2 * tokens + 4 * wide * tokens ** 2)  # 12 weights a token, layer and squared width
+        each = steps * deep * (24 * wide ** 2 * tokens + 4 * wide * tokens ** 2) + pipeline.parts.get("vae", 0) * side ** 2 / 8
         calls = math.ceil(count / p.values["drawing_batch"]) * steps
         stage.add(count * each, calls * pipeline.parts.get("transformer", 0) * size, calls * deep)
         batch = min(p.values["drawing_batch"], count)
-        pixels = drawing.get("channels", 128) * side ** 2
+        pixels = drawing.get("channels", 256) * side ** 2
         _moment(stage, f"drawing by the {role}", batch * size * max(14 * wide * tokens, 4 * pixels))
         weights = {"none": sum(pipeline.parts.values()), "model": max(pipeline.parts.values()), "sequential": 0}
         needed = weights[p.values["drawing_offload"]] * size

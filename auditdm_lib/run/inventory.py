@@ -116,7 +116,7 @@ def _pipeline(role: str, name: str) -> Model:
         stored = max((size for *_, size in counted.values()), default=2)
         drawing = _json(folder / "transformer" / "config.json") | _json(folder / "drawing.json")
         if channels := _json(folder / "vae" / "config.json").get("block_out_channels"):
-            drawing["channels"] = channels[0]
+            drawing["channels"] = channels[:2][-1]  # the widest at full resolution
     else:
         parts, stored, drawing = row.get("parts"), 2, row.get("transformer", {}) | row
     return Model(role, name, where, sum(parts.values()) if parts else None, row.get("licence"), row.get("gated"), parts=parts,
