@@ -229,3 +229,12 @@ def test_the_shipped_reader_s_own_error_is_what_its_table_says():
     assert table.loc["all things", "right"] > 0.98 and table.loc["whole pictures", "right"] > 0.92
     shipped = reader.pd.read_csv(Path(reader.FOLDER) / "measured.csv").set_index("what")
     assert abs(shipped.loc["all things", "right"] - table.loc["all things", "right"]) < 0.01
+
+
+def test_every_edited_picture_weighs_the_same_and_half_of_it_lies_on_what_changes():
+    changed = torch.zeros(4, 9)
+    changed[0, 4], changed[1, :2], changed[3] = 1, 1, 1  # one cell, two cells, none, all (another background)
+    weights = drawing.balance(changed)
+    assert torch.allclose(weights.sum(1), torch.full((4,), 9.0))
+    assert weights[0, 4] == 4.5 and torch.allclose((weights * changed)[1].sum(), torch.tensor(4.5))
+    assert (weights[2:] == 1).all()

@@ -16,7 +16,7 @@ TARGET, FIRST, SECOND, TUNED = (SimpleNamespace(name=name) for name in ("target"
 N = 6
 PICTURES = Pictures([f"{i}.png" for i in range(N)], [Image.new("L", (4, 4), i) for i in range(N)])
 PROBES = pd.DataFrame([("trained", True, "is it red?"), ("trained", True, "is it red?"), ("trained", False, "is it blue?"),
-                       ("random", True, "is it green?")], columns=["auditor", "disagrees", "question"])
+                       ("random", True, "is it green?")], columns=["auditor", "disagrees", "question"]).assign(picture_reason=None)
 
 
 def says(member, images, questions):
@@ -43,8 +43,8 @@ def test_questions_are_random_and_those_that_the_trained_auditor_found_each_abou
     assert set(failed["question"]) == {"is it red?"} and failed["group"].tolist() == PICTURES.names
     assert set(asked.loc[asked["suite"] == held_out.RANDOM, "question"]) == set(GENERIC_QUESTIONS)
     assert asked.equals(held_out.questions(PICTURES.take([*range(N)] * 40), PROBES, 0))
-    none = held_out.questions(PICTURES, PROBES.assign(disagrees=False), 0)
-    assert none["suite"].tolist() == [held_out.RANDOM] * N
+    for none in (PROBES.assign(disagrees=False), PROBES.assign(picture_reason="colour")):
+        assert held_out.questions(PICTURES, none, 0)["suite"].tolist() == [held_out.RANDOM] * N
 
 
 def test_the_consensus_is_the_answer_and_what_has_none_is_counted(scored):

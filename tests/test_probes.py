@@ -123,6 +123,9 @@ def test_a_wrong_consensus_is_label_noise_and_not_a_failure(panel):
     made = made_of(swapped, pictures, random_questions(pictures, 0).tolist())
     search = search_table(made, grading(made, pictures, "org/model"), None, {}).iloc[0]
     assert made["disagrees"].sum() == search["label_noise"] > 0 == search["verified_failures"]
+    rejected = search_table(made.assign(picture_reason="colour"), grading(made, pictures, "org/model"), None, {}).iloc[0]
+    counts = ["label_noise", "disagreements_known", "consensus_probes", "consensus_answerable"]
+    assert (search[counts] > 0).all() and (rejected[counts] == 0).all()  # such a picture says nothing of the consensus
 
 
 def test_the_ceiling_is_one_where_every_picture_has_a_failing_question_and_zero_where_none_has(panel):

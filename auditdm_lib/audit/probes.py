@@ -111,7 +111,7 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
     together = pd.concat([probes[several].assign(kind="all"), probes])
     for (auditor, kind), tried in together.groupby(["auditor", "kind"], sort=False):
         p = attempts(tried)
-        agreed, full = p[p["consensus"].notna()], p[p["in_full"]]
+        agreed, full = p[p["consensus"].notna() & p["picture_reason"].isna()], p[p["in_full"]]
         row = dict(auditor=auditor, kind=kind, attempts=len(p), invalid=int((~p["valid"]).sum()), consensus_asked=len(full),
                    no_consensus=int(full["consensus"].isna().sum()), disagrees=int(p["disagrees"].sum()),
                    probing_calls=int(tried["target_answer"].notna().sum()), training_calls=training_calls.get(auditor, 0),
@@ -125,7 +125,7 @@ def search_table(probes: pd.DataFrame, graded: pd.DataFrame | None, ceiling: flo
             success, low, high = clustered_proportion(tally(seen["verified_failure"].astype(bool), seen["source_image"]))
             found = seen.loc[seen["verified_failure"].astype(bool), "probe_id"]
             gaps = graded.set_index("probe_id").loc[found, "gap"]
-            known = p[p["disagrees"] & p["truth"].notna()]
+            known = p[p["disagrees"] & p["truth"].notna() & p["picture_reason"].isna()]
             noise = [same_answer(a, t) for t, a in known[["truth", "target_answer"]].itertuples(index=False)]
             row |= dict(verified_failures=failures, verifiable=len(seen), success=success, ci_low=low, ci_high=high,
                         gaps_found=gaps.nunique(), label_noise=sum(noise), disagreements_known=len(known),

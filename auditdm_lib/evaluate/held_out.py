@@ -24,7 +24,8 @@ def questions(pictures: Pictures, probes: pd.DataFrame, seed: int) -> pd.DataFra
 
     `probes` is probes.parquet. Without a disagreement of the trained auditor there are random questions only.
     """
-    found = sorted(set(probes.loc[(probes["auditor"] == "trained") & probes["disagrees"].astype(bool), "question"]))
+    failed = probes["disagrees"].astype(bool) & probes["picture_reason"].isna()
+    found = sorted(set(probes.loc[(probes["auditor"] == "trained") & failed, "question"]))
     rows = []
     for suite in (RANDOM, FAILED) if found else (RANDOM,):
         rng = random.Random(f"{suite}/{seed}")

@@ -230,9 +230,8 @@ def train_step(drawer: Drawer, tokenizer: PreTrainedTokenizerFast, projection: t
     level = t[:, None, None]
     drawn = drawer((1 - level) * clean + level * noise, t, ids, source)
     error = (drawn - clean).pow(2).mean(-1)
-    if source is not None:  # one cell in nine or so is edited: it counts as much as the others together
-        changed = (clean != source).any(-1).float()
-        error = error * (1 + changed * 4)
+    if source is not None:
+        error = error * balance((clean != source).any(-1).float())
     loss = error.mean()
     assert torch.isfinite(loss), f"The loss of step {step} is {loss.item()}; lower the learning rate."
     for optimizer, rate in stepped:
@@ -244,3 +243,11 @@ def train_step(drawer: Drawer, tokenizer: PreTrainedTokenizerFast, projection: t
     for optimizer, _ in stepped:
         optimizer.step()
     return loss.item()
+
+
+def balance(changed: torch.Tensor) -> torch.Tensor:
+    """Weights of the cells (B, 9) of edited pictures, of which `changed` (0 or 1) say where the picture is another: every picture
+    weighs the same, and half of it lies on its changed cells, where there are any and others too."""
+    share, cells = changed.sum(1, keepdim=True), changed.shape[1]
+    halves = changed * cells / (2 * share.clamp(min=1)) + (1 - changed) * cells / (2 * (cells - share).clamp(min=1))
+    return torch.where((share == 0) | (share == cells), torch.ones_like(changed), halves)

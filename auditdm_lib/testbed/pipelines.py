@@ -32,7 +32,8 @@ from auditdm_lib.testbed.scenes import Scene, pose_after, sample_scenes
 from auditdm_lib.testbed.training import Corpus, render_corpus
 
 SCENES, PAIRS, DECODER_STEPS = 120_000, 100_000, 9000
-IMAGE, EDIT = Flow(steps=5000), Flow(steps=8000, level=1.5)
+IMAGE, EDIT = Flow(steps=5000), Flow(steps=16_000, level=1.5)
+RESTART = Flow(steps=5000, lr=1e-3, muon_lr=5e-3, level=1.5)  # a second, lower cycle of the learning rate, on other pairs
 SHIFT = 6.0  # of the noise levels at which the sampler looks: most of its steps go where the text decides
 IMAGE_STEPS, EDIT_STEPS = 8, 2  # of the sampler, chosen on the validation split
 DRAWING = "drawing.json"
@@ -58,6 +59,12 @@ def edit_pairs(n: int, split: str, seed: str) -> tuple[list[Scene], list[str], l
     before, kinds = sample_scenes(n, split, f"edits/{seed}"), [EDITS[i % len(EDITS)] for i in range(n)]
     done = [edited(scene, rng, kind, split) for scene, kind in zip(before, kinds, strict=True)]
     return before, [command for command, _ in done], [after for _, after in done], kinds
+
+
+def edit_examples(seed: str) -> Examples:
+    """Pairs to train on: the pictures before and after a command."""
+    before, commands, after, _ = edit_pairs(PAIRS, "train", seed)
+    return Examples(render_corpus(after).pixels, commands, render_corpus(before).pixels)
 
 
 def start_drawer(tokenizer: PreTrainedTokenizerFast, scenes: list[Scene]) -> Drawer:
@@ -96,14 +103,17 @@ def build_edit(folder: Path, measure: Callable[[Path], pd.DataFrame]) -> Path:
     """Train the editing pipeline from the text-to-image one and save it as `folder`/edit; see `build_image`."""
     path, state = folder / "edit", folder / ".edit.state"
     parent = FluxPipeline.from_pretrained(folder / "image", torch_dtype=torch.float32)
-    before, commands, after, _ = edit_pairs(PAIRS, "train", "0")
-    examples = Examples(render_corpus(after).pixels, commands, render_corpus(before).pixels)
+    examples = edit_examples("0")
     wire_sources(parent.transformer, packed(examples.sources[:500], *projection(parent.vae)))
-    drawer, done = train(Drawer(parent.transformer, parent.text_encoder_2), parent.tokenizer_2, projection(parent.vae), examples,
-                         EDIT, 1, state / "flow", desc="edit")
+    drawer, first = train(Drawer(parent.transformer, parent.text_encoder_2), parent.tokenizer_2, projection(parent.vae), examples,
+                          EDIT, 1, state / "flow", desc="edit")
+    # the restart begins from weights as a checkpoint holds them, so that it can also be given one
+    drawer, done = train(drawer.half().float(), parent.tokenizer_2, projection(parent.vae), edit_examples("1"), RESTART, 2,
+                         state / "restart", desc="edit, restarted")
     pipeline = assemble(FluxKontextPipeline, drawer, parent.vae, parent.tokenizer_2)
-    card = dict(name="edit", trained_from="image", pairs=PAIRS, **asdict(EDIT), error=done["error"],
-                parameters=parameters(pipeline), seconds=done["seconds"])
+    card = dict(name="edit", trained_from="image", pairs=2 * PAIRS, **asdict(EDIT), restart_steps=RESTART.steps,
+                restart_lr=RESTART.lr, restart_muon_lr=RESTART.muon_lr, error=done["error"], parameters=parameters(pipeline),
+                seconds=first["seconds"] + done["seconds"])
     write_folder(path, partial(save_pipeline, pipeline, EDIT_STEPS, COMMAND_LENGTHS), card, measure, ABOUT)
     shutil.rmtree(state)
     return path
