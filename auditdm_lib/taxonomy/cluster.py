@@ -106,8 +106,9 @@ def main_rows(rows: pd.DataFrame) -> pd.Series:
 
 
 def as_text(value: object) -> str:
-    """A cell as a text; nothing (None, NaN) is an empty one."""
-    return value if isinstance(value, str) else "" if value is None or value != value else str(value)
+    """A cell as a text without lone surrogates, which no table can hold; nothing (None, NaN) is an empty one."""
+    text = value if isinstance(value, str) else "" if value is None or value != value else str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def key(answer: str) -> str:

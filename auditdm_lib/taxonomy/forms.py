@@ -31,7 +31,7 @@ def question_forms(failures: pd.DataFrame) -> list[str]:
         # numbers hash to the same value in every process
         for n in (1, 2, 3):
             for i in range(len(ids) - n + 1 if len(ids) - n >= max(2, n) else 0):
-                yield hash((pair, ids[:i], ids[i + n:], n)), i, i + n
+                yield hash((pair, ids[:i], ids[i + n:])), i, i + n
 
     seen = np.frombuffer(array("q", (place for row in distinct for place, _, _ in places(*row))), np.int64)
     values, counts = np.unique(seen, return_counts=True)

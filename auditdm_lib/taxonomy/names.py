@@ -80,9 +80,9 @@ def statements(rows: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     least = max(2, LISTED * len(rows))
     listed = [text for text in sorted(counts, key=lambda text: (-counts[text], text)) if counts[text] >= least][:MOST_ANSWERS]
     found = [(" and ".join(sorted((a, b), reverse=True)) + " swapped", both)] if pairs[b, a] >= 0.2 * n and a != b else []
-    for k in range(1, len(listed) + 1):
-        some = ", ".join(listed[:k - 1]) + (" or " if k > 1 else "") + listed[k - 1]
-        found.append((f"{some} said as {b}", (wrong == b) & right.isin(listed[:k])))
+    if listed:
+        some = ", ".join(listed[:-1]) + " or " + listed[-1] if len(listed) > 1 else listed[0]
+        found.append((f"{some} said as {b}", (wrong == b) & right.isin(listed)))
     return [*found, (f"said as {b}", wrong == b), (VARIOUS, pd.Series(True, rows.index))]
 
 

@@ -21,13 +21,14 @@ from scipy import sparse
 from scipy.linalg import solve
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
-from auditdm_lib.shown import one_line
+from auditdm_lib.shown import one_line, shorten
 
 SHIPPED = Path(__file__).with_name("skills.yaml")
 NONE = ""  # the skill of a question that fits none
 FITS = 0.13  # score below which a question fits no skill
 WELL = 0.3  # score from which it fits so well that no skill found openly may claim it
 OPEN_SMALLEST, SURPRISE = 6, 5  # questions of a skill found openly, and how often more than expected its word occurs
+REPEATED = 3  # times that a question beyond the catalogue is asked to be a skill
 UNKNOWN = 0.1  # occurrences in the catalogue that are taken for a word that it lacks
 RIDGE = 1.0  # penalty; the features of a question have length 1 each, words and vectors
 COMMON = 0.01  # frequency from which a word weighs less in the sum of vectors
@@ -68,7 +69,7 @@ def split_words(question: str) -> tuple[str, ...]:
 @lru_cache(100_000)
 def stem(word: str) -> str:
     """A word without its endings -s, -ies, -ing, -ed and -e: "racing", "races" and "race" are one."""
-    word = word.removesuffix("'s")
+    word = word.removesuffix("'s").strip("'")
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
@@ -161,9 +162,10 @@ def assign(questions: list[str], extra: Path | None = None, encoder: str | None 
 def skills_of(questions: list[str], counted: np.ndarray, extra: Path | None = None, encoder: str | None = None) -> list[str]:
     """The skill of each question as in `assign`, and skills that nobody listed: words, in quotation marks, that many share.
 
-    A word makes a skill of its own where at least half of the questions that have it fit no skill well, and those are at least
-    OPEN_SMALLEST and SURPRISE times as many as its frequency in the catalogue lets expect. The word with most such questions
-    takes its own first. Only `counted` questions (a flag each) are counted, the others belong where they fit.
+    So does a question that fits no skill and is asked REPEATED times. A word makes a skill where at least half of the questions
+    that have it fit no skill well, and those are at least OPEN_SMALLEST and SURPRISE times as many as its frequency in the
+    catalogue lets expect. The word with most such questions takes its own first. Only `counted` questions (a flag each) are
+    counted, the others belong where they fit.
     """
     names, best, top = score(questions, extra, encoder)
     skill = [names[b] if t >= FITS else NONE for b, t in zip(best, top, strict=True)]
@@ -177,7 +179,7 @@ def skills_of(questions: list[str], counted: np.ndarray, extra: Path | None = No
         for word in words if weak[i] else ():
             found[word].append(i)
     free = weak & counted
-    sizes = {word: int(free[rows].sum()) for word, rows in found.items() if len(word) > 2 and not word.isdigit()}
+    sizes = {word: int(free[rows].sum()) for word, rows in found.items() if 2 < len(word) <= LONGEST and not word.isdigit()}
     for word in sorted(sizes, key=lambda word: (-sizes[word], word)):
         rows = [i for i in found[word] if weak[i]]
         least = max(OPEN_SMALLEST, SURPRISE * counted.sum() * expected.get(word, unknown), total[word] / 2)
@@ -187,7 +189,20 @@ def skills_of(questions: list[str], counted: np.ndarray, extra: Path | None = No
             for i in rows:
                 skill[i] = name
             weak[rows] = free[rows] = False
+    same = defaultdict(list)
+    for i, name in enumerate(skill):
+        if name == NONE:
+            same[_quoted(questions[i])].append(i)
+    for name, rows in same.items():
+        if counted[rows].sum() >= REPEATED:
+            for i in rows:
+                skill[i] = name
     return skill
+
+
+def _quoted(question: str) -> str:
+    # the name of a skill that is one question asked again and again
+    return f"“{shorten(' '.join(split_words(question)) or one_line(question) or '(nothing)', LONGEST)}”"
 
 
 def of_questions(questions: list[str], known: Iterable[str], extra: Path | None = None,
@@ -198,7 +213,8 @@ def of_questions(questions: list[str], known: Iterable[str], extra: Path | None 
     skill = []
     for question, b, t in zip(questions, best, top, strict=True):
         words = opened.keys() & set(stems(question)) if t < WELL else ()
-        skill.append(opened[min(words)] if words else names[b] if t >= FITS else NONE)
+        same = _quoted(question)
+        skill.append(opened[min(words)] if words else names[b] if t >= FITS else same if same in known else NONE)
     return skill
 
 
