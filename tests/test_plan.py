@@ -12,6 +12,7 @@ import click
 import pytest
 import tiny_models
 import torch
+import trl
 import yaml
 from click.testing import CliRunner
 from peft import LoraConfig, get_peft_model
@@ -30,14 +31,16 @@ from transformers import (
 )
 
 from auditdm_lib import paths
+from auditdm_lib.audit.auditor import Search
 from auditdm_lib.audit.diffusion import Drawing, draw_pictures
+from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.models import asking
-from auditdm_lib.models.vlm import encode, load_vlm, prompt
+from auditdm_lib.models.vlm import encode, load_members, load_vlm, prompt
 from auditdm_lib.run import demand, devices, hub, inventory, params, plan, sizes
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.taxonomy import fresh
-from auditdm_lib.training import imitation, replay
+from auditdm_lib.training import grpo, imitation, replay
 
 SHIPPED = ("target", "auditor", "gemma3-l-flawed", "paligemma2-m-flawed")  # of the testbed
 PROFILES = ("paligemma2-3b", "gemma3-4b", "pair-paligemma2-3b-28b", "fast-paligemma2-3b")
@@ -215,6 +218,31 @@ def test_memory_of_a_model_of_200_million_parameters_is_as_planned(family):
     check_all(compared(model, batch=2, text=24, new=8))
 
 
+@pytest.mark.parametrize("rank", [0, 16])
+def test_memory_of_a_step_of_grpo_is_as_planned(rank, monkeypatch, tmp_path):
+    checkpoints, seen = paths.LIBRARY / "testbed" / "checkpoints", []
+
+    def training_step(trainer, model, inputs, num_items_in_batch=None):
+        model.train()
+        ready, losses = trainer._prepare_inputs(inputs), []  # the rollouts
+        real = measured(lambda: losses.append(trainer.compute_loss(model, ready)) or losses[0].backward())
+        seen.append((real, ready["completion_ids"].shape, ready["prompt_ids"].shape[1]))
+        return losses[0].detach()
+    monkeypatch.setattr(replay.ReplayingTrainer, "training_step", training_step)
+    search = Search(prompts={"question": "Ask a question about this picture."}, tokens={"question": 24}, shares={"question": 1.0},
+                    temperature=1.0)
+    settings = grpo.GRPOSettings(steps=1, group_size=8, groups=2, learning_rate=1e-4, beta=0.0, no_consensus_reward=0.0,
+                                 replay_weight=0.0, lora_rank=rank, cascade=False, save_every=1)
+    members = load_members(checkpoints / "target", [checkpoints / "gemma3-l-flawed"])
+    grpo.grpo(checkpoints / "auditor", Panel(members[0], members[1:]), load_pictures("testbed", 4, 0), search, settings, [], 0,
+              tmp_path / "grpo")
+    (real, (batch, completion), before), *_ = seen
+    shape = sizes.read_shape(json.loads((checkpoints / "auditor" / "config.json").read_text()), checkpoints / "auditor")
+    planned = sizes.training_memory(shape, 4, batch, before + completion - shape.image_tokens, rank, completion)
+    assert planned["peak"] - planned["optimiser"] == pytest.approx(real, rel=WITHIN)
+    assert batch == 16 and sizes.CHUNK == trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE
+
+
 @pytest.mark.parametrize("part", ["hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"])
 def test_memory_grows_with_each_size(part):
     config = inventory.known()["google/gemma-3-4b-it"]["config"]
@@ -260,6 +288,12 @@ def test_a_judge_compares_every_two_answers_in_both_orders(declared):
     judged = stages_of(declared, gallery=10, judge_model="google/gemma-3-4b-it")["00"]
     assert judged.calls == 10 * 3 + 10 * 3 * 2 and judged.target_calls == 10
     assert judged.operations > stages_of(declared, gallery=10)["00"].operations
+
+
+def test_what_is_replayed_lies_beside_a_step_of_grpo(declared):
+    given = dict(imitation_rounds=1, grpo_steps=10)
+    without, replayed = (stages_of(declared, **given, replay_weight=weight)["01"].moments for weight in (0.0, 0.5))
+    assert replayed["a step of GRPO"] > without["a step of GRPO"] + 0.9 * replayed["a step of replay"]
 
 
 def test_drawn_pictures_follow_the_shares(declared):

@@ -110,10 +110,11 @@ def _train(p: Panel) -> Stage:
     _write(stage, p, pictures + steps * batch, _kinds(v), min(SAMPLED, batch))
     _draw(stage, p, {kind: share * (pictures + steps * batch) for kind, share in _kinds(v).items()})
     for kind, share in _kinds(v).items():  # an example holds one text, a step of GRPO texts of one kind
-        text, new = _instruction(v, kind) + _tokens(v)[kind], _tokens(v)[kind] + 1
+        text, new = _instruction(v, kind) + _tokens(v)[kind], _tokens(v)[kind]
         _fit(stage, p, auditor, share * v["imitation_rounds"] * v["imitation_steps"], IMITATED, text, rank, "imitation")
-        _fit(stage, p, auditor, share * steps, batch, text, rank, "GRPO", new, v["kl_weight"] > 0)
-        _fit(stage, p, auditor, share * v["grpo_steps"] * (v["replay_weight"] > 0), REPLAYED, text, rank, "replay")
+        replays = share * v["grpo_steps"] * (v["replay_weight"] > 0) * (v["imitation_rounds"] > 0)
+        beside = _fit(stage, p, auditor, replays, REPLAYED, text, rank, "replay")["activations"]
+        _fit(stage, p, auditor, share * steps, batch, text, rank, "GRPO", new, v["kl_weight"] > 0, beside)
     kept = 2 + sum(math.ceil(v[name] / v["checkpoint_steps"]) for name in ("grpo_steps", "plain_steps"))
     trained = 3 * _trained(p, auditor, rank)  # a checkpoint: what is trained, and its two moments
     stage.disk = kept * p.weights(auditor) + 2 * trained + 400 * (pictures + steps * batch)
@@ -288,16 +289,22 @@ def _generate(stage: Stage, p: Panel, model: Model, count: int, text: int, new: 
 
 
 def _fit(stage: Stage, p: Panel, model: Model, steps: float, batch: int, text: int, rank: int, name: str,
-         logits: int | None = None, first_policy: bool = False) -> None:
-    """So many optimiser steps of a model; `first_policy`: the policy before training reads each example as well."""
+         completion: int = 0, first_policy: bool = False, beside: int = 0) -> dict[str, int]:
+    """So many optimiser steps of a model; of GRPO if `completion` says how many tokens of an example it learns from.
+
+    `first_policy`: the policy before training reads each example as well. `beside` are bytes of activations that lie there as
+    well, those of what is replayed. Returns the memory of a step (`sizes.training_memory`).
+    """
     if not steps or not _known(stage, model):
-        return
+        return {"activations": 0}
     shape, size = model.shape, p.size(model)
-    needed = sizes.training_memory(shape, size, batch, text, rank, logits, mixed=name == "GRPO")
+    needed = sizes.training_memory(shape, size, batch, text, rank, completion, gpu=p.device.number is None)
+    logits = completion or None
     operations = steps * batch * (sizes.training_flops(shape, text, rank, logits)
                                   + first_policy * sizes.forward_flops(shape, text, logits))
     stage.add(operations, steps * (3 + first_policy) * p.weights(model), 3 * steps * (shape.layers + shape.v_layers))
-    _moment(stage, f"a step of {name}", needed["peak"])
+    _moment(stage, f"a step of {name}", needed["peak"] + beside)
+    return needed
 
 
 def _side(p: Panel, pipeline: Model) -> int:

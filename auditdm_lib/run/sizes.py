@@ -18,6 +18,7 @@ FLOAT32 = 4  # bytes
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 VISION = re.compile(r"(^|\.)vis(ion|ual)")  # in the name of a weight, as in `trainings.load_for_training`
 PHOTOGRAPH = (640, 480)  # pixels of a picture, for towers that take any size (our choice: what most of COCO's have)
+CHUNK = 32768  # columns of the vocabulary, `trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE`
 GEMMA = {"gemma": 2, "gemma2": 4, "gemma3_text": 4}  # text tower -> norms in a layer
 EAGER = {"gemma2"}  # towers that transformers runs without a fused attention, since that cannot cap the scores
 DEFAULTS = {  # what a config.json may leave out, from the configuration classes of transformers
@@ -202,27 +203,37 @@ def saved_per_token(shape: Shape, size: int, length: int, rank: int, mixed: bool
     return saved
 
 
-def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, logits: int | None = None,
-                    mixed: bool = False) -> dict[str, int]:
+def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, completion: int = 0,
+                    gpu: bool = False) -> dict[str, int]:
     """Memory of one training step above the weights, by its parts, for `batch` examples of a picture and `text` tokens.
 
     `size` is the bytes of a weight, and so of its gradient and its two moments; LoRA's are float32. The vision tower is frozen,
-    as in stages 01 and 04. `logits` is the number of tokens of an example that have logits (all by default); `mixed` is
-    `saved_per_token`'s. The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward
-    pass, with all gradients: the embedding, which is also the head, then has two and their sum. The update needs nothing more
-    (AdamW is fused, as `Trainer` has it by default).
+    as in stages 01 and 04. With `completion` above 0 it is a step of GRPO on so many of the tokens, on a GPU in mixed precision.
+    The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward pass, with all
+    gradients: the embedding, which is also the head, then has two and their sum. The update needs nothing more (AdamW is fused,
+    as `Trainer` has it by default).
     """
     length = shape.image_tokens + text
-    tokens = batch * length
     trained = adapter_parameters(shape, rank) * FLOAT32 if rank else (shape.parameters - shape.vision_parameters) * size
-    layers = round(shape.layers * tokens * saved_per_token(shape, size, length, rank, mixed))
-    rows = batch * (length if logits is None else logits) * shape.vocabulary
+    saved = saved_per_token(shape, size, length, rank, mixed=gpu and completion > 0)
+    layers = round(shape.layers * batch * length * saved)
     head = 0 if rank else shape.vocabulary * shape.hidden * size
-    cap = size * shape.logit_cap
-    at_loss = max(rows * (size + FLOAT32 * (2 if size < FLOAT32 else 1) + cap), rows * (3 * FLOAT32 + cap),
-                  rows * (size + cap) + head)
+    if completion:
+        at_loss = policy_memory(shape, batch * (completion if gpu else length - 1), gpu) + head
+    else:
+        rows, cap = batch * length * shape.vocabulary, size * shape.logit_cap
+        at_loss = max(rows * (size + FLOAT32 * (2 if size < FLOAT32 else 1) + cap), rows * (3 * FLOAT32 + cap),
+                      rows * (size + cap) + head)
     return {"optimiser": 2 * trained, "activations": layers + at_loss, "gradients": trained,
             "peak": 2 * trained + max(layers + at_loss, trained + 2 * head, vision_memory(shape, size, batch))}
+
+
+def policy_memory(shape: Shape, rows: int, gpu: bool) -> int:
+    """Memory of the log-probabilities of `rows` tokens in TRL 1.16, which goes through the vocabulary in CHUNK columns at a time.
+
+    On a GPU a kernel works within the chunk; elsewhere seven more tensors of it are made (`trl.trainer.utils.add_fused_lm_head`).
+    """
+    return rows * FLOAT32 * (CHUNK + (0 if gpu else 7 * min(shape.vocabulary, CHUNK)))
 
 
 def adapter_parameters(shape: Shape, rank: int) -> int:
