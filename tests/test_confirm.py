@@ -95,7 +95,7 @@ def test_nothing_to_confirm_and_one_reference_are_said_in_a_sentence():
     assert list(empty) == confirm.CONFIRMATION_COLUMNS and confirm.in_words(empty, 2) == "There is no failure type to confirm."
     table = confirm.confirmation(asked(0), TYPES, {}, 1)
     assert (table["verdict"] == UNDERPOWERED).all() and "add a reference" in confirm.in_words(table, 1)
-    assert "1 are confirmed" in confirm.in_words(confirmed(asked(0, 9)), 2)
+    assert "1 of 4 failure types are confirmed" in confirm.in_words(confirmed(asked(0, 9)), 2)
 
 
 # By the truth

@@ -162,9 +162,8 @@ def in_words(table: pd.DataFrame, references: int, verified: bool = True) -> str
         return ("With one reference a failure of the target cannot be told from one of the reference, so no type can be "
                 "confirmed: add a reference, or pictures whose answers are known.")
     count = table["verdict"].value_counts()
-    parts = [f"Of {len(table)} failure types {count.get(CONFIRMED, 0)} are confirmed on fresh probes",
-             f"{count.get(NOT_CONFIRMED, 0)} are not", f"{count.get(UNDERPOWERED, 0)} have too few probes to tell"]
-    text = f"{parts[0]}, {parts[1]}, and {parts[2]} (false discovery rate {LEVEL:.0%})."
+    text = (f"{count.get(CONFIRMED, 0)} of {len(table)} failure types are confirmed on fresh probes (false discovery rate "
+            f"{LEVEL:.0%}); not confirmed: {count.get(NOT_CONFIRMED, 0)}; too few probes to tell: {count.get(UNDERPOWERED, 0)}.")
     if missed := int(table["not_seen"].sum()):
         text += f" Set aside: {missed} probe{'s' * (missed > 1)} about pictures on which the target missed an easy question."
     return text if verified else f"{text} Confirmed means different from the references: nobody has said who is right."

@@ -70,7 +70,7 @@ def grade_confirmed(confirmed: pd.DataFrame, fresh: pd.DataFrame, graded: pd.Dat
       (the target's error is the larger one; null where nothing is known), gap (the most frequent among the known probes on which
       the target is odd, null where most lie in none), natural (true and in no gap).
     - recovered: gap, types (confirmed ones whose gap it is), recovered, own_category (the stricter measure of `grade`).
-    - marks (one row): confirmed, true_types, precision (of the confirmed types; one about questions without an answer is not true)
+    - marks (one row): confirmed, true_types, precision (one about questions without an answer is not true)
       with its interval, planted, recovered, recall with its interval, own_recovered, natural_gaps, and true types that are not
       confirmed (missed_types).
     """
