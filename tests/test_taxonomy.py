@@ -58,7 +58,7 @@ def test_a_name_is_true_of_four_members_in_five_and_free_of_what_few_of_them_sho
         shown = " ".join(members["question"]).split() + [*members["consensus"], *members["target_answer"]]
         for noun in synthetic.NOUNS:
             assert noun not in row.name or shown.count(noun) + shown.count(f"{noun}?") >= 0.1 * len(members)
-    lies = pd.DataFrame(dict(skill="colour", condition="", error="blue", consensus=["red", "green", "pink"] * 4 + ["grey"] * 8,
+    lies = pd.DataFrame(dict(skill="colour", consensus=["red", "green", "pink"] * 4 + ["grey"] * 8,
                              target_answer="blue"))
     assert names.name_of(lies) == "colour: grey, green, pink or red said as blue"
     assert names.name_of(lies.assign(target_answer=["blue"] * 10 + ["tan"] * 10)) == f"colour: {names.VARIOUS}"

@@ -58,12 +58,11 @@ def one_wording(answers: pd.Series) -> pd.Series:
 
 
 def name_of(rows: pd.DataFrame) -> str:
-    """The name of a type with these members (skill, condition, error, consensus, target_answer in one wording): the skill, the
-    condition, and the most telling of `statements` that is true of at least TRUE_OF of them."""
+    """The name of a type with these members (skill, consensus, target_answer in one wording; condition if they have one): the
+    skill, the condition, and the most telling of `statements` that is true of at least TRUE_OF of them."""
     first = rows.iloc[0]
-    condition = f" (“{first['condition']}”)" if first["condition"] else ""
-    said = VARIOUS if not first["error"] else next(text for text, true in statements(rows) if true.mean() >= TRUE_OF)
-    return f"{first['skill']}{condition}: {said}"
+    condition = f" (“{first['condition']}”)" if first.get("condition") else ""
+    return f"{first['skill']}{condition}: {next(text for text, true in statements(rows) if true.mean() >= TRUE_OF)}"
 
 
 def statements(rows: pd.DataFrame) -> list[tuple[str, pd.Series]]:
@@ -129,5 +128,5 @@ def report(clustered: pd.DataFrame, table: pd.DataFrame, verified: bool = True) 
     for skill in sorted(sizes.index, key=lambda name: (-sizes[name], name)):
         lines += [f"## {inert(skill)}: {sizes[skill]} {one}{'s' if sizes[skill] > 1 else ''}", ""]
         for row in table[table["skill"] == skill].itertuples():
-            lines += [f"### {row.category + 1}. {inert(row.name)}", "", inert(row.description), ""]
+            lines += [f"Type {row.category + 1}, {inert(row.name)}: {inert(row.description)}", ""]
     return "\n".join(lines)
