@@ -13,7 +13,7 @@ from PIL import Image
 from auditdm_lib import stats
 from auditdm_lib.audit import pairs
 from auditdm_lib.results import artefacts
-from auditdm_lib.taxonomy import cluster, grading, names
+from auditdm_lib.taxonomy import cluster, confirm, grading, names
 
 NOUNS = "umbrella star anchor heart cloud sun envelope scissors gear flag cup snowman".split()
 COLOURS = "red green blue yellow purple orange pink grey brown black".split()
@@ -139,6 +139,18 @@ def drawn(probes: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
                 survival=pairs.survival(table), faults=pairs.drawer_fault(probes, table), pairings=pd.DataFrame(success))
 
 
+def confirmation(categories: pd.DataFrame, probes: int = 20) -> pd.DataFrame:
+    """confirmation.parquet: of each failure type the target fails most fresh probes, but of the last, none of which was seen."""
+    rows = []
+    for one in categories.itertuples():
+        n = 0 if one.category == len(categories) - 1 else probes
+        rows.append(dict(category=one.category, name=one.name, skill=one.skill, probes=n, target_wrong=n * 9 // 10,
+                         rate=0.9 if n else np.nan, ci_low=0.7, ci_high=0.97, reference_wrong=n // 20, reference_rate=0.025,
+                         p_value=1e-6 if n else 1.0, q_value=1e-5 if n else 1.0, verdict="confirmed" if n else "underpowered",
+                         needed=None if n else 9, not_seen=1, corrected_rate=0.9, corrected_low=0.7, corrected_high=0.97))
+    return pd.DataFrame(rows, columns=confirm.CONFIRMATION_COLUMNS)
+
+
 def items(n: int = 400, seed: int = 0) -> pd.DataFrame:
     """items.parquet: `n` items a suite, right with a chance that depends on model, skill and gap."""
     rng, skills = np.random.default_rng(seed), list(FORMS)
@@ -225,9 +237,11 @@ def make_run(folder: Path, n: int = 600) -> Run:
     gaps, agreement = grading.grade(clustered, found[["probe_id", "gap"]])
     hits = pd.DataFrame([dict(auditor=a, gap=g, hits=h) for a in ("random", "prompt_only", "trained")
                          for g, h in zip(GAPS, [30, 25, 20, 15, 10, 8, 6, 2, 0], strict=True)])
+    types = names.categories(clustered)
     return Run(artefacts.Artefacts(
         history=history(), probes=asked, search=search(), hits=hits, failures=clustered,
-        categories=names.categories(clustered), gaps=gaps, agreement=agreement, items=items(), **drawn(asked)), folder)
+        categories=types, confirmation=confirmation(types), gaps=gaps, agreement=agreement, items=items(),
+        **drawn(asked)), folder)
 
 
 def ablation() -> pd.DataFrame:

@@ -71,10 +71,10 @@ def with_hits(run, auditor: str, hits: int, gaps: int = 26):
     return run.altered(hits=pd.DataFrame(rows, columns=["auditor", "gap", "hits"]))
 
 
-def own_types(run, n: int):
-    """The run whose trained auditor fills `n` failure types, ten failures from ten pictures in each."""
-    rows = [(f"{c}/{i}", "trained", c) for c in range(n) for i in range(10)]
-    return run.altered(failures=pd.DataFrame(rows, columns=["source_image", "auditor", "category"]))
+def confirmed_types(run, n: int, probes: int = 12):
+    """The run with `n` failure types, each confirmed by fresh probes on which the target alone was wrong."""
+    return run.altered(confirmation=pd.DataFrame(dict(
+        category=range(n), probes=probes, target_wrong=probes, reference_wrong=0, verdict="confirmed")))
 
 
 def with_shares(run, table: str, share: float):
@@ -112,7 +112,7 @@ FLIPS = {
     "gaps_beyond_random": (lambda r: with_hits(r, "random", 4), lambda r: with_hits(r, "trained", 4)),
     "answerable": (lambda r: r.artefacts, lambda r: with_probes(r, "trained", 0.1, "truth", value=float("nan"))),
     "target_only_correct_is_rare": (lambda r: r.artefacts, lambda r: with_probes(r, "trained", 0.1, "truth", value="blue")),
-    "more_than_20_types": (lambda r: own_types(r, 30), lambda r: own_types(r, 20)),
+    "more_than_20_types": (lambda r: confirmed_types(r, 30), lambda r: confirmed_types(r, 20)),
     "types_match_gaps": (lambda r: r.artefacts,
                          lambda r: r.altered(agreement=r.artefacts.agreement.assign(ari=0.0, ari_low=-0.001, ari_high=0.001))),
     "gaps_own_category": (lambda r: typed(r, 0.95), lambda r: typed(r, 0.5)),

@@ -125,7 +125,7 @@ def test_what_nothing_verified_is_a_suspicion_on_the_whole_page(run, drawn):
     seen = words_of(text)
     assert not re.search(r"(?i)fail|cannot do|weak at|weakness|strong at|average|planted gaps", seen)
     assert seen.index("The references agree on 80 %") < seen.index("Suspicions, the most frequent first")
-    assert "probably unfit" not in seen and "What to do First look at “" in seen and "judge its pictures by eye" in seen
+    assert "probably unfit" not in seen and "What to do First look at " in seen and "judge its pictures by eye" in seen
     first = made.failures[made.failures["category"] == 0]
     n, shown = len(first), first["source_image"].nunique()
     assert f"{n} suspicions on {shown} pictures; in {n} of {n} every reference gave the same answer" in seen

@@ -24,7 +24,7 @@ def test_the_scores_name_every_model_suite_and_interval(run):
 def test_the_table_of_gaps_lists_the_missed_ones_too(run):
     table = tables.all_tables(run.artefacts)["table_gaps"].set_index("gap")
     assert set(table.index) == set(synthetic.GAPS) and table.loc["sand is grass", "hits trained"] == 0
-    assert table.loc["orange is red", "best failure type"] == "“what colour is the …?” orange said as red"
+    assert table.loc["orange is red", "best failure type"] == "colour: orange said as red"
 
 
 def test_a_target_without_planted_gaps_has_no_table_of_them(run):

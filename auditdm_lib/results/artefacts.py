@@ -30,6 +30,7 @@ class Artefacts:
     survival: pd.DataFrame | None = None  # 02_probes/survival.csv
     faults: pd.DataFrame | None = None  # 02_probes/drawer.csv
     pairings: pd.DataFrame | None = None  # 02_probes/pairings.csv
+    confirmation: pd.DataFrame | None = None  # 03_taxonomy/confirmation.parquet, if the failure types were asked again
     drawer: str = "renderer"  # what drew the pictures, a parameter of stage 02
 
     @property
@@ -47,7 +48,7 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
     """Load the artefacts from the folders of stages 01, 02, 03 and 05."""
     asked = pd.read_parquet(probes / "probes.parquet")
     clustered = pd.read_parquet(taxonomy / "failures.parquet")
-    versions = probes / "versions.parquet"
+    versions, confirmation = probes / "versions.parquet", taxonomy / "confirmation.parquet"
     return Artefacts(
         history=pd.read_csv(auditor / "history.csv"), probes=asked,
         search=pd.read_csv(probes / "search.csv"), hits=_optional(probes / "gap_hits.csv"),
@@ -57,7 +58,8 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
         items=pd.read_parquet(scores / "items.parquet"), held_out=_optional(scores / "held_out.csv"),
         versions=pd.read_parquet(versions) if versions.exists() else None, flips=_optional(probes / "flips.csv"),
         survival=_optional(probes / "survival.csv"), faults=_optional(probes / "drawer.csv"),
-        pairings=_optional(probes / "pairings.csv"), drawer=_drawer(probes))
+        pairings=_optional(probes / "pairings.csv"), drawer=_drawer(probes),
+        confirmation=pd.read_parquet(confirmation) if confirmation.exists() else None)
 
 
 def _optional(file: Path) -> pd.DataFrame | None:

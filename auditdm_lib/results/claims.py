@@ -157,8 +157,8 @@ CLAIMS = {
         "Rarity of target-only-correct: in at most 5 % of the trained auditor's disagreements the target alone is right (%)",
         "02_probes/probes.parquet", measures.target_only_correct, most=5),
     "more_than_20_types": Claim(
-        "The trained auditor's failures fill more than {paper} failure types with at least five each (count)",
-        "03_taxonomy/failures.parquet", measures.own_types, lambda v, run: _printed(v, "failure_types", "AuditDM") + 1,
+        "More than {paper} failure types of the trained auditor are confirmed on fresh pictures (count)",
+        "03_taxonomy/confirmation.parquet", measures.confirmed_types, lambda v, run: _printed(v, "failure_types", "AuditDM") + 1,
         paper=lambda v: _printed(v, "failure_types", "AuditDM")),
     "types_match_gaps": Claim(
         "The failure types match the planted gaps better than shuffled labels do (adjusted Rand index)",

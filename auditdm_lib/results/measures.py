@@ -5,8 +5,9 @@ Shares and scores are in percent, differences in percentage points. NotTested is
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
+from scipy.stats import binom, false_discovery_control
 
 from auditdm_lib import stats
 from auditdm_lib.answers import same_answer
@@ -15,8 +16,9 @@ from auditdm_lib.evaluate import scores
 from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.stats import Estimate
+from auditdm_lib.taxonomy.confirm import CONFIRMED, LEVEL
 
-FOUND = 5  # verified failures from which a gap counts as found, and failures from which a type counts as an auditor's
+FOUND = 5  # verified failures from which a gap counts as found
 
 
 class NotTested(Exception):
@@ -149,17 +151,28 @@ def gaps_found_beyond_random(run: Artefacts) -> Estimate:
     return percent(stats.paired_difference(gaps_found(run, "trained"), gaps_found(run, "random")))
 
 
-def own_types(run: Artefacts, rounds: int = 300) -> Estimate:
-    """Number of failure types with at least FOUND failures of the trained auditor; the interval resamples its pictures."""
+def confirmed_types(run: Artefacts, rounds: int = 300) -> Estimate:
+    """Number of failure types that fresh probes confirm.
+
+    The interval repeats the verdicts on probes drawn anew from those of each type (one a picture, so they are independent): its
+    odd target, odd reference and neither. As resampling adds noise to what has been sampled, it lies low rather than high.
+    """
+    table = run.confirmation
     if not run.verified:
         raise NotTested("it needs verified failures, and these are suspicions")
-    mine = run.failures[(run.failures["auditor"] == "trained") & (run.failures["category"] >= 0)]
-    if mine.empty:
+    if table is None:
+        raise LeftOut("the failure types were not asked again on fresh pictures (fresh_probes is 0)")
+    value = int((table["verdict"] == CONFIRMED).sum())
+    if not len(table):
         return exactly(0)
-
-    def count(part: pd.DataFrame) -> int:
-        return int((part["category"].value_counts() >= FOUND).sum())
-    return Estimate(value := count(mine), *widened(value, stats.bootstrap(mine, count, "source_image", 0, rounds)))
+    chance = 1 / (1 + len(run.probes["reference_answers"].iloc[0]))
+    seen = table[["target_wrong", "reference_wrong", "probes"]].to_numpy(int)
+    shares = np.column_stack([seen[:, :2], seen[:, 2] - seen[:, :2].sum(1)]) / np.maximum(seen[:, 2:], 1)
+    shares[seen[:, 2] == 0, 2] = 1
+    drawn = np.random.default_rng(0).multinomial(seen[:, 2], shares, (rounds, len(seen)))  # (rounds, types, 3)
+    p_values = binom.sf(drawn[..., 0] - 1, drawn[..., 0] + drawn[..., 1], chance)
+    counts = (false_discovery_control(p_values, axis=1) <= LEVEL).sum(1)
+    return Estimate(value, *widened(value, np.percentile(counts, [2.5, 97.5])))
 
 
 def widened(value: float, interval: tuple[float, float]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from auditdm_lib.results import findings, measures
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.results.measures import with_interval
 from auditdm_lib.stats import Estimate, wilson
+from auditdm_lib.taxonomy.confirm import CONFIRMED
 
 TEMPLATE = Path(__file__).with_name("report.html")
 STRONG = 0.9  # a skill is called strong if the lower bound of the target's accuracy is at least this
@@ -90,6 +91,9 @@ def numbers(run: Artefacts) -> list[tuple[str, str]]:
             rate = measures.rates(search.loc[[auditor]], verified=False)[0]
             rows.append((f"disagreements per probe of the {words}, not verified", with_interval(rate) + " %"))
     rows.append((f"{findings.words(run)['types']} found", f"{len(run.categories)}"))
+    if run.confirmation is not None:
+        sure = int((run.confirmation["verdict"] == CONFIRMED).sum())
+        rows.append((f"{findings.words(run)['types']} confirmed on fresh pictures", f"{sure} of {len(run.confirmation)}"))
     if not run.suites_scored:
         return rows + findings.held_out(run)
     for model in ("target", "rectified", "control"):
@@ -102,7 +106,12 @@ def numbers(run: Artefacts) -> list[tuple[str, str]]:
 
 
 def certainty(run: Artefacts, category: int) -> str:
-    return findings.certainty(run.failures[run.failures["category"] == category], run)
+    sure = findings.certainty(run.failures[run.failures["category"] == category], run)
+    if run.confirmation is None:
+        return sure
+    row = run.confirmation.set_index("category").loc[category]
+    again = f"on {row['probes']} fresh pictures the target alone was wrong {row['target_wrong']} times"
+    return f"{sure}; {again if row['probes'] else 'no fresh picture showed it again'} ({row['verdict']})"
 
 
 def cards(run: Artefacts, pictures: Path, examples: int = 3) -> list[dict]:
@@ -135,7 +144,7 @@ def caveats(run: Artefacts) -> list[str]:
         words.append(f"The training of the trained auditor has used {int(search.loc['trained', 'training_calls']):,} calls of "
                      "the target in addition; the untrained auditor has used none.")
     words.append(f"{findings.words(run)['types'].capitalize()} are clusters of texts. They are named after their most common "
-                 "question and answers, and are not yet confirmed on fresh probes.")
+                 "question and answers" + (", and were not asked again on fresh pictures." if run.confirmation is None else "."))
     if not run.suites_scored:
         words.append("Agreement with the references says how alike two models are, not who is right: a model that has learned "
                      "their errors agrees more.")

@@ -1,4 +1,5 @@
-"""The command line: `auditdm run`, `status`, `diff`, `gate`, `ablation` and `lab`, and `auditdm testbed` by its own commands."""
+"""The command line: `auditdm run`, `status`, `diff`, `gate`, `export`, `label`, `figures`, `ablation` and `lab`, and
+`auditdm testbed` by its own commands."""
 
 import os
 import shlex
@@ -13,6 +14,7 @@ import click
 from auditdm_lib import __version__, paths, protocols
 from auditdm_lib.run import executor, manifest, params
 
+PASSED_ON = dict(context_settings=dict(ignore_unknown_options=True, allow_extra_args=True), add_help_option=False)
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set one parameter; may be repeated.")
 
 
@@ -91,6 +93,36 @@ def ablation() -> None:
     Example: auditdm ablation
     """
     sys.exit(above("auditdm_lib.results.ablation"))
+
+
+@main.command()
+@click.option("--paper", is_flag=True, required=True, help="The paper's own, from the numbers that it prints, in figures/paper/.")
+def figures(paper: bool) -> None:
+    """Draw the paper's figures and tables, without a run; those of a run are drawn by its last stage.
+
+    Example: auditdm figures --paper
+    """
+    sys.exit(above("auditdm_lib.results.paper"))
+
+
+@main.command(**PASSED_ON)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def export(words: tuple[str, ...]) -> None:
+    """Export what a run found: a data set with a card, a task for lmms-eval or, when asked, a data set on the hub.
+
+    Example: auditdm export testbed --to lmms-eval --out found
+    """
+    sys.exit(above("auditdm_lib.results.export", *words))
+
+
+@main.command(**PASSED_ON)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def label(words: tuple[str, ...]) -> None:
+    """Let people judge a sample of a run's probes by eye, and compute its rates from what they say.
+
+    Example: auditdm label testbed --out to-label, then auditdm label testbed --read labels_1.csv labels_2.csv
+    """
+    sys.exit(above("auditdm_lib.results.label", *words))
 
 
 @main.command()

@@ -30,7 +30,8 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LARGEST_PROFILE = 100_000  # bytes
 SPLITS = 3  # of the pictures, which share none: audit, probe, test
-RESERVED = {"reference", "ablation", "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+RESERVED = {"reference", "ablation", "paper",
+            "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
                      r"|<(?P<kind>models?|pipeline|pictures|file)>)? *(?P<help>.*)")
