@@ -229,8 +229,8 @@ def test_memory_of_a_step_of_grpo_is_as_planned(rank, monkeypatch, tmp_path):
         seen.append((real, ready["completion_ids"].shape, ready["prompt_ids"].shape[1]))
         return losses[0].detach()
     monkeypatch.setattr(replay.ReplayingTrainer, "training_step", training_step)
-    search = Search(prompts={"question": "Ask a question about this picture."}, tokens={"question": 24}, shares={"question": 1.0},
-                    temperature=1.0)
+    search = Search(prompts={"question": "Ask a question about this picture."}, tokens={"question": 24},
+                    shares={"question": 1.0}, temperature=1.0)
     settings = grpo.GRPOSettings(steps=1, group_size=8, groups=2, learning_rate=1e-4, beta=0.0, no_consensus_reward=0.0,
                                  replay_weight=0.0, lora_rank=rank, cascade=False, save_every=1)
     members = load_members(checkpoints / "target", [checkpoints / "gemma3-l-flawed"])
@@ -386,7 +386,8 @@ def test_every_value_of_a_profile_says_where_it_comes_from(name):
         line = next(line for line in text.splitlines() if line.startswith(f"{values}:"))
         assert "# paper" in line
     known = yaml.safe_load(text)
-    assert (known["grpo_steps"], known["groups_per_step"] * known["group_size"], known["grpo_learning_rate"]) == (1000, 256, 3e-6)
+    assert (known["grpo_steps"], known["groups_per_step"] * known["group_size"]) == (1000, 256)
+    assert known["grpo_learning_rate"] == 3e-6
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -314,8 +314,8 @@ def _side(p: Panel, pipeline: Model) -> int:
 def _draw(stage: Stage, p: Panel, counts: dict[str, float]) -> None:
     """Pipelines draw so many pictures of each kind. An edit also reads the tokens of its source.
 
-    An estimate for FLUX: 12 weights a token, layer and squared width; the autoencoder's weights work at a quarter of the side on
-    average (our choice). Memory for four of the autoencoder's widest tensors, or for what a layer of the transformer makes.
+    An estimate for FLUX: 12 weights a token, layer and squared width; the autoencoder's weights work at a quarter of the side
+    on average (our choice). Memory for four of the autoencoder's widest tensors, or for what a layer of the transformer makes.
     """
     held = 0
     for role, kind in (("image_model", "regeneration"), ("edit_model", "edit")):

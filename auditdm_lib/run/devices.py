@@ -5,7 +5,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-# Peak of dense bfloat16 (of float16 before Ampere) in operations a second, and bytes a second from memory: NVIDIA's data sheets.
+# Peak of dense bfloat16 (float16 before Ampere) in operations a second, and bytes a second from memory: NVIDIA's data sheets.
 GPUS = {"B200": (2250e12, 8.0e12), "H200": (989e12, 4.8e12), "H100": (989e12, 3.35e12), "A100": (312e12, 2.04e12),
         "L40S": (362e12, 0.864e12), "A6000": (155e12, 0.768e12), "L4": (121e12, 0.3e12), "A10": (125e12, 0.6e12),
         "RTX 4090": (165e12, 1.008e12), "RTX 3090": (71e12, 0.936e12), "V100": (125e12, 0.9e12), "T4": (65e12, 0.32e12)}
@@ -67,7 +67,7 @@ def gpu(name: str, memory: int) -> Device:
 
 
 def processor(threads: int) -> Device:
-    """This processor with the machine's memory. One thread is measured by its own time, so that other programs do not matter."""
+    """This processor with the machine's memory. One thread is measured by its own time: other programs may be running."""
     import numpy as np
     import psutil
     from threadpoolctl import threadpool_limits  # comes with scikit-learn

@@ -80,7 +80,8 @@ def _total(rows: list[dict], found: list[Model], values: dict[str, Any]) -> dict
             "operations": sum(row["operations"] for row in rows), "seconds": None if None in seconds else sum(seconds),
             "seconds_8_h100": sum(row["seconds_8_h100"] for row in rows), "download": download,
             "peak_memory": max(row["peak_memory"] for row in rows),
-            "peak_memory_h100": max(row["peak_memory_h100"] for row in rows), "disk": download + sum(row["disk"] for row in rows),
+            "peak_memory_h100": max(row["peak_memory_h100"] for row in rows),
+            "disk": download + sum(row["disk"] for row in rows),
             "unknown": sorted({name for row in rows for name in row["unknown"]})}
 
 
@@ -106,8 +107,8 @@ def _too_full(total: dict[str, Any]) -> list[str]:
     free = shutil.disk_usage(place).free
     if total["disk"] <= free:
         return []
-    return [f"disk: {_bytes(total['disk'])} are needed, {_bytes(free)} are free: make room, or set AUDITDM_HOME and HF_HOME to a "
-            "larger disk."]
+    return [f"disk: {_bytes(total['disk'])} are needed, {_bytes(free)} are free: make room, or set AUDITDM_HOME and HF_HOME to "
+            "a larger disk."]
 
 
 # What people read

@@ -1,11 +1,11 @@
 """How large a vision-language model is and what it takes, computed from its config.json: parameters, memory, arithmetic.
 
-Nothing is loaded and torch is not imported. Parameters are counted in the headers of the weights, where they are there, or by the
-shapes of the layers of Gemma2, Gemma3 and SigLIP in transformers; tests hold them against the built classes. Memory counts the
-tensors that torch keeps: weights, gradients, AdamW's two moments, what autograd saves for the backward pass in each layer (read
-from the code of the same classes; the method of Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer
-Models", section 4), the logits, and the cache of keys and values. Arithmetic is 2 operations per weight and token forward, twice
-that backward, plus attention (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1).
+Nothing is loaded and torch is not imported. Parameters are counted in the headers of the weights, where they are there, or by
+the shapes of the layers of Gemma2, Gemma3 and SigLIP in transformers; tests hold them against the built classes. Memory counts
+the tensors that torch keeps: weights, gradients, AdamW's two moments, what autograd saves for the backward pass in each layer
+(read from the code of the same classes; the method of Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
+Transformer Models", section 4), the logits, and the cache of keys and values. Arithmetic is 2 operations per weight and token
+forward, twice that backward, plus attention (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1).
 """
 
 import json
@@ -156,11 +156,11 @@ def built(folder: Path) -> tuple[int, int, int] | None:
 # Memory, in bytes
 
 def forward_memory(shape: Shape, size: int, batch: int, text: int, new: int = 0, sampled: bool = False) -> int:
-    """Memory of one pass without gradients above the weights: `batch` pictures with `text` tokens each, numbers of `size` bytes.
+    """Memory above the weights of a pass without gradients: `batch` pictures with `text` tokens each, numbers of `size` bytes.
 
-    With `new` above 0, of generating so many tokens: only the last token has logits, of which a `sampled` one needs more copies,
-    and keys and values are kept for all. The peak is that of the vision tower, or of the feed-forward part, the attention or the
-    logits of the text tower.
+    With `new` above 0, of generating so many tokens: only the last token has logits, of which a `sampled` one needs more
+    copies, and keys and values are kept for all. The peak is that of the vision tower, or of the feed-forward part, the
+    attention or the logits of the text tower.
     """
     length, tokens = shape.image_tokens + text, batch * (shape.image_tokens + text)
     cache = 2 * size * shape.layers * shape.keys * tokens
@@ -208,8 +208,8 @@ def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, c
     """Memory of one training step above the weights, by its parts, for `batch` examples of a picture and `text` tokens.
 
     `size` is the bytes of a weight, and so of its gradient and its two moments; LoRA's are float32. The vision tower is frozen,
-    as in stages 01 and 04. With `completion` above 0 it is a step of GRPO on so many of the tokens, on a GPU in mixed precision.
-    The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward pass, with all
+    as in stages 01 and 04. With `completion` above 0 it is a step of GRPO on so many of the tokens, on a GPU in mixed
+    precision. The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward pass, with all
     gradients: the embedding, which is also the head, then has two and their sum. The update needs nothing more (AdamW is fused,
     as `Trainer` has it by default).
     """
@@ -229,9 +229,9 @@ def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, c
 
 
 def policy_memory(shape: Shape, rows: int, gpu: bool) -> int:
-    """Memory of the log-probabilities of `rows` tokens in TRL 1.16, which goes through the vocabulary in CHUNK columns at a time.
+    """Memory of the log-probabilities of `rows` tokens in TRL 1.16, which takes the vocabulary in CHUNK columns at a time.
 
-    On a GPU a kernel works within the chunk; elsewhere seven more tensors of it are made (`trl.trainer.utils.add_fused_lm_head`).
+    On a GPU a kernel works within the chunk; elsewhere seven more tensors of it are made (`trl`'s `add_fused_lm_head`).
     """
     return rows * FLOAT32 * (CHUNK + (0 if gpu else 7 * min(shape.vocabulary, CHUNK)))
 
