@@ -70,10 +70,11 @@ def test_a_second_run_repeats_nothing(smoke):
 
 def test_run_all_without_papermill_writes_the_same_stage(smoke, tmp_path, monkeypatch):
     # "Run All" uses the notebook's own defaults, so the run is called testbed.
-    shutil.copytree(smoke / "runs/smoke/02_probes", tmp_path / "runs/testbed/02_probes")
+    for folder in ("01_auditor", "02_probes"):
+        shutil.copytree(smoke / "runs/smoke" / folder, tmp_path / "runs/testbed" / folder)
     monkeypatch.setenv("AUDITDM_HOME", str(tmp_path))
     notebook = nbformat.read(paths.NOTEBOOKS / "03_cluster_failures.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     made, expected = (pd.read_csv(home / "03_taxonomy/categories.csv")
                       for home in (tmp_path / "runs/testbed", smoke / "runs/smoke"))
     assert made.equals(expected)

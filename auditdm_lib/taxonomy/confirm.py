@@ -157,13 +157,13 @@ def regression_items(fresh: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def in_words(table: pd.DataFrame, references: int, verified: bool = True) -> str:
     """One paragraph: how many types are confirmed, and what keeps the others from it."""
     if table.empty:
-        return "There is no failure type to confirm."
+        return "There is no type to confirm."
     if references == 1 and not table["probes"].any():
         return ("With one reference a failure of the target cannot be told from one of the reference, so no type can be "
                 "confirmed: add a reference, or pictures whose answers are known.")
     count = table["verdict"].value_counts()
-    text = (f"{count.get(CONFIRMED, 0)} of {len(table)} failure types are confirmed on fresh probes (false discovery rate "
-            f"{LEVEL:.0%}); not confirmed: {count.get(NOT_CONFIRMED, 0)}; too few probes to tell: {count.get(UNDERPOWERED, 0)}.")
+    text = (f"{count.get(CONFIRMED, 0)} of {len(table)} types are confirmed on fresh probes (false discovery rate {LEVEL:.0%}); "
+            f"not confirmed: {count.get(NOT_CONFIRMED, 0)}; too few probes to tell: {count.get(UNDERPOWERED, 0)}.")
     if missed := int(table["not_seen"].sum()):
         text += f" Set aside: {missed} probe{'s' * (missed > 1)} about pictures on which the target missed an easy question."
     return text if verified else f"{text} Confirmed means different from the references: nobody has said who is right."

@@ -79,8 +79,11 @@ def ask_fresh(panel: Panel, pictures: Pictures, clustered: pd.DataFrame, belongs
     """Probes of the trained auditor and by templates about `pictures`: FRESH_COLUMNS up to the control question, without image.
 
     `clustered` are the failures with their `category` (cluster.cluster). A type has at most one probe about a picture. `row`, the
-    picture's place, is added.
+    picture's place, is added. Nothing is asked where nothing could be confirmed: without a type, and of one reference without a
+    truth.
     """
+    if not clustered["category"].ge(0).any() or len(panel.references) == 1 and pictures.truth is None:
+        pictures = pictures.take([])
     written = writer.questions(pictures.images, stream("fresh", seed), desc="fresh questions")
     asked = pd.DataFrame(dict(row=range(len(pictures)), question=written, made_by="auditor")).dropna().reset_index(drop=True)
     probes = _put(panel, pictures, asked, belongs, desc="fresh probes")
