@@ -209,9 +209,9 @@ def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, c
 
     `size` is the bytes of a weight, and so of its gradient and its two moments; LoRA's are float32. The vision tower is frozen,
     as in stages 01 and 04. With `completion` above 0 it is a step of GRPO on so many of the tokens, on a GPU in mixed
-    precision. The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward pass, with all
-    gradients: the embedding, which is also the head, then has two and their sum. The update needs nothing more (AdamW is fused,
-    as `Trainer` has it by default).
+    precision. The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward pass,
+    with all gradients: the embedding, which is also the head, then has two and their sum. The update needs nothing more (AdamW
+    is fused, as `Trainer` has it by default).
     """
     length = shape.image_tokens + text
     trained = adapter_parameters(shape, rank) * FLOAT32 if rank else (shape.parameters - shape.vision_parameters) * size
