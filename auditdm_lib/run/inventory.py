@@ -153,7 +153,8 @@ def pipeline_fault(name: str) -> str | None:
     """What is wrong with a pipeline's folder, by its files alone; whether diffusers has its classes takes seconds to ask."""
     folder = Path(paths.resolve(name))
     if not folder.is_dir():
-        return None if is_hub(name) else pipeline_files.fault(name)
+        remedy = "give a folder that save_pretrained wrote, or a hub id 'org/name'"
+        return None if is_hub(name) else f"there is no pipeline at {name!r}: {remedy}."
     if not (folder / pipeline_files.INDEX).is_file():
         return f"the folder {name} {pipeline_files.folder_fault(folder)}"
     absent = [part for part, _ in pipeline_files.parts(_json(folder / pipeline_files.INDEX)) if not (folder / part).is_dir()]

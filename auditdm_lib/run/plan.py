@@ -4,7 +4,6 @@ Models' sizes, memory, arithmetic and hours are computed (`sizes`, `demand`, `de
 """
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -35,7 +34,6 @@ def make_plan(values: dict[str, Any], declared: dict[str, params.Parameter], dev
     Bytes, seconds and floating-point operations; None where nothing here says a number. Raises BadParameters for faults of the
     parameters that are not about something missing.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: nothing here waits for a network
     found = inventory.models(values)
     lacks = inventory.missing(values, declared, found)
     panel, many = demand.panel(values, found, device), devices.h100s()
