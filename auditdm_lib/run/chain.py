@@ -1,4 +1,4 @@
-"""The command line: `auditdm run`, `status`, `diff`, `gate`, `export`, `label`, `figures`, `ablation` and `lab`, and
+"""The command line: `auditdm run`, `plan`, `status`, `diff`, `gate`, `export`, `label`, `figures`, `ablation` and `lab`, and
 `auditdm testbed` by its own commands."""
 
 import os
@@ -82,6 +82,26 @@ def status(profile: str, settings: tuple[str, ...]) -> None:
     """
     for notebook, state in executor.states(profile_values(profile, settings)):
         click.echo(f"{notebook:24}{state}")
+
+
+@main.command()
+@click.argument("profile")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan as JSON to this file too.")
+@SET
+def plan(profile: str, out: Path | None, settings: tuple[str, ...]) -> None:
+    """Say what PROFILE takes before anything runs: models, memory, hours, calls, disk, and what is missing here.
+
+    Example: auditdm plan paligemma2-3b --out plan.json
+    """
+    from auditdm_lib.run.plan import show
+
+    try:
+        show(profile_path(profile), settings, out)
+    except params.BadParameters as error:
+        click.echo(error, err=True)
+        sys.exit(2)
+    except manifest.Stop as error:
+        sys.exit(str(error))
 
 
 @main.command()
