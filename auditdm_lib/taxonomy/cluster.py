@@ -61,8 +61,7 @@ def select_failures(probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def cluster(failures: pd.DataFrame, seed: int = 0, skills: Path | None = None, encoder: str | None = None) -> pd.DataFrame:
-    """Assign each failure (row: question, consensus, target_answer; auditor if there are several) to a skill and a failure
-    type.
+    """Assign each failure (row: question, consensus, target_answer, and auditor if there are several) to a skill and a type.
 
     `skills` is a user's catalogue (`skills.catalogue`), `encoder` a sentence encoder for other languages (`skills.score`).
     Nothing is drawn at random, so that `seed` changes nothing. Returns the rows with
@@ -136,12 +135,11 @@ def _errors(members: list[Failure], usual: set[str]) -> list[tuple[str, str, lis
     shown, found = _fillers(members), []
     for given in sorted(said):
         if len(said[given]) >= least:
-            for agreed in _asked_alike(said[given]):
-                some = [failure for failure in said[given] if failure.agreed in agreed]
+            for some in _asked_alike(said[given]):
                 condition = _condition(some, shown, usual) if len(some) >= least else frozenset()
-                some = [failure for failure in some if _shows(failure.words, condition)]
-                if len(some) >= least:
-                    found.append((agreed, given, condition, some))
+                fits = [failure for failure in some if _shows(failure.words, condition)]
+                if len(fits) >= least:
+                    found.append((frozenset(failure.agreed for failure in some), given, condition, fits))
     errors = _merged(found)
     types, of_pair = [[] for _ in errors], defaultdict(list)
     for number, (pairs, _) in enumerate(errors):
@@ -156,8 +154,8 @@ def _errors(members: list[Failure], usual: set[str]) -> list[tuple[str, str, lis
     return named + [("", "", rest)] * (sum(failure.main for failure in rest) >= max(SMALLEST, REST_SHARE * len(main)))
 
 
-def _asked_alike(said: list[Failure]) -> list[frozenset[str]]:
-    """The right answers in place of which one wrong answer is given, in sets that were asked for in the same forms.
+def _asked_alike(said: list[Failure]) -> list[list[Failure]]:
+    """Failures with one wrong answer, in groups whose right answers were asked for in the same forms.
 
     A form leaves out the varying words of all questions, or the words that less than half of the right answer's questions
     share.
@@ -166,6 +164,7 @@ def _asked_alike(said: list[Failure]) -> list[frozenset[str]]:
 
     def root(node):
         while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
             node = parent[node]
         return node
 
@@ -179,10 +178,10 @@ def _asked_alike(said: list[Failure]) -> list[frozenset[str]]:
             for form, n in counts.items():
                 if n >= FORM_SHARE * len(some):
                     parent[root(("agreed", agreed))] = root(("form", form))
-    sets = defaultdict(set)
-    for agreed in by_agreed:
-        sets[root(("agreed", agreed))].add(agreed)
-    return sorted((frozenset(found) for found in sets.values()), key=sorted)
+    groups = defaultdict(list)
+    for agreed in sorted(by_agreed):
+        groups[root(("agreed", agreed))] += by_agreed[agreed]
+    return list(groups.values())
 
 
 def _fillers(members: list[Failure]) -> dict[tuple[int, int], Counter]:

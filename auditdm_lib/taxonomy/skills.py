@@ -103,6 +103,8 @@ def catalogue(extra: Path | None = None) -> dict[str, Skill]:
             found.pop(name, None)
             if skill is not None:
                 found[name] = skill
+    if not found:
+        raise ValueError(f"{extra} takes all skills away: leave at least one in the catalogue.")
     return found
 
 
@@ -162,10 +164,10 @@ def assign(questions: list[str], extra: Path | None = None, encoder: str | None 
 def skills_of(questions: list[str], counted: np.ndarray, extra: Path | None = None, encoder: str | None = None) -> list[str]:
     """The skill of each question as in `assign`, and skills that nobody listed: words, in quotation marks, that many share.
 
-    So does a question that fits no skill and is asked REPEATED times. A word makes a skill where at least half of the questions
-    that have it fit no skill well, and those are at least OPEN_SMALLEST and SURPRISE times as many as its frequency in the
-    catalogue lets expect. The word with most such questions takes its own first. Only `counted` questions (a flag each) are
-    counted, the others belong where they fit.
+    A word makes a skill of its own where at least half of the questions that have it fit no skill well, and those are at least
+    OPEN_SMALLEST and SURPRISE times as many as its frequency in the catalogue lets expect; the word with most such questions
+    takes its own first. A question that fits no skill and is asked REPEATED times makes one, too. Only `counted` questions (a
+    flag each) are counted, the others belong where they fit.
     """
     names, best, top = score(questions, extra, encoder)
     skill = [names[b] if t >= FITS else NONE for b, t in zip(best, top, strict=True)]
