@@ -89,3 +89,10 @@ def test_another_encoder_takes_the_place_of_the_word_vectors(monkeypatch):
     names, best, _ = skills.score(["杯子是什么颜色的?"], encoder="some/encoder")
     assert "杯子是什么颜色的?" in seen and "colour" in names[best[0]]
     skills._scorer.cache_clear()
+
+
+def test_a_catalogue_without_any_skill_is_refused(tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text("".join(f'"{name}":\n' for name in skills.catalogue()), "utf-8")
+    with pytest.raises(ValueError, match="leave at least one"):
+        skills.catalogue(own)
