@@ -141,7 +141,7 @@ def test_no_mixture_of_signs_is_markup(text):
 
 def failures(text: str) -> pd.DataFrame:
     texts = pd.DataFrame(dict(question=[text] * 9, consensus=text, target_answer=f"no {text}"), dtype=object)
-    return texts.assign(probe_id=[f"p{i}" for i in range(9)], category=0)
+    return texts.assign(probe_id=[f"p{i}" for i in range(9)], category=0, skill="name of a thing")
 
 
 @pytest.mark.parametrize("text", [*MARKUP, *(text for text in HOSTILE if text.strip() and "\ud800" not in text)])
