@@ -218,6 +218,13 @@ def test_templates_fill_the_types_that_the_auditor_did_not_ask_about(members):
     assert len(said[2]) < 0.9 * (90 * (1 + fresh.TRIES))  # pairs that one member had no fitting answer to went no further
 
 
+def test_the_order_of_the_failures_does_not_matter(members):
+    asked_panel, _ = members(colour_blind)
+    made = [fresh.ask_fresh(asked_panel, pictures(60), rows, belongs, Writer(), seed=0)
+            for rows in (CLUSTERED, CLUSTERED.iloc[::-1])]
+    pd.testing.assert_frame_equal(*made)
+
+
 def test_each_member_is_drawn_by_lot_to_try_a_template(members):
     asked_panel, said = members(lambda place, image, question: "yes" if "day" in question else "nothing that fits")
     fresh.ask_fresh(asked_panel, pictures(120), CLUSTERED, belongs, Writer(), seed=1)
