@@ -35,7 +35,7 @@ def library(tmp_path, monkeypatch):
     ("results/claims.py", ["06"]),
     ("audit/consensus.py", ["00", "01", "02", "03", "05", "06"]),
     ("answers.py", ["00", "01", "02", "03", "04", "05", "06"]),
-    ("testbed/render.py", ["00", "01", "02", "05", "06"]),  # 06 asks the supplier what it is
+    ("testbed/render.py", ["00", "01", "02", "03", "05", "06"]),  # 06 asks the supplier what it is
     ("testbed/suites.py", ["05"]),
     ("testbed/build.py", []),
     ("training/grpo.py", ["01"]),
