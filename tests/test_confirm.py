@@ -95,6 +95,7 @@ def test_nothing_to_confirm_and_one_reference_are_said_in_a_sentence():
     assert list(empty) == confirm.CONFIRMATION_COLUMNS and confirm.in_words(empty, 2) == "There is no type to confirm."
     table = confirm.confirmation(asked(0), TYPES, {}, 1)
     assert (table["verdict"] == UNDERPOWERED).all() and "add a reference" in confirm.in_words(table, 1)
+    assert confirm.confirmation(asked(0), TYPES, {0: 0.9}, 1)["needed"].isna().all()  # no number of probes would help
     assert "1 of 4 types are confirmed" in confirm.in_words(confirmed(asked(0, 9)), 2)
 
 

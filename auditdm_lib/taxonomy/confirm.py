@@ -55,8 +55,9 @@ def confirmation(fresh: pd.DataFrame, types: pd.DataFrame, searched: dict[int, f
     table["q_value"] = false_discovery_control(table["p_value"]) if len(table) else pd.Series(dtype=float)
     holds = (table["q_value"] <= LEVEL).to_numpy(bool)
     level = LEVEL * min(1, (holds.sum() + 1) / max(len(table), 1))  # that of the next type to be confirmed
-    judged = [(CONFIRMED, None) if held else _undecided(row, searched.get(row.category), chance, level)
-              for held, row in zip(holds, table.itertuples(), strict=True)]
+    told = references > 1 or fresh["agreed"].notna().any()  # one reference and no truth: nobody can be odd, however many probes
+    judged = [(CONFIRMED, None) if held else _undecided(row, searched.get(row.category), chance, level) if told
+              else (UNDERPOWERED, None) for held, row in zip(holds, table.itertuples(), strict=True)]
     table["verdict"] = [verdict for verdict, _ in judged]
     table["needed"] = pd.Series([n for _, n in judged], dtype="Int64")
     return table[CONFIRMATION_COLUMNS]
