@@ -12,13 +12,15 @@ import pandas as pd
 
 UNKNOWN = "\ufffd"  # stands for a character that cannot be shown
 FONT = "DejaVu Sans"  # comes with matplotlib
+TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, and can show the rest of a line backwards
 STACKED = 2  # marks that may stand on one letter
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet may run a cell that begins so
 
 
 def one_line(text: object) -> str:
-    """A text with its white space joined to single spaces, and control characters and lone surrogates replaced by UNKNOWN."""
-    words = " ".join(str(text).split())
+    """A text with its white space joined to single spaces and without what turns a line round; control characters and lone
+    surrogates are replaced by UNKNOWN."""
+    words = " ".join(TURNS.sub("", str(text)).split())
     return "".join(UNKNOWN if unicodedata.category(c) in ("Cc", "Cs") else c for c in words)
 
 

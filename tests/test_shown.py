@@ -153,6 +153,14 @@ def test_the_report_of_failure_types_shows_texts_and_obeys_none(text):
         assert page.tags <= {"h1", "h2", "p"}
 
 
+@pytest.mark.parametrize("turn", "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+def test_no_text_turns_a_line_round(turn):
+    assert shown.inert(f"red{turn}eulb שלום") == shown.one_line(f"red{turn}eulb שלום") == "redeulb שלום"
+    clustered = failures(f"is it {turn}der?")
+    table = names.categories(clustered)
+    assert turn not in names.report(clustered, table) and turn not in table["name"][0] + table["description"][0]
+
+
 # Spreadsheets
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "@SUM(A1)", '=HYPERLINK("http://example.org","x")', "+1+1", "-2+3",

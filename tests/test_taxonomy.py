@@ -3,6 +3,7 @@
 import re
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
@@ -156,6 +157,40 @@ def test_a_kind_that_nobody_listed_is_found_and_named():
     assert clustered["skill"].tolist() == ["“zeppelin”"] * 15 + ["colour"]
     assert cluster.belongs(clustered, ["is the zeppelin descending?"], ["yes"]).tolist() == [0]
     assert names.categories(clustered)["name"].tolist() == ["“zeppelin”: yes said as no"]
+
+
+UNRELATED = ["does the zeppelin leak?", "who stole the mandolin?", "which ferry carries livestock?", "is the yeast proofed?",
+             "should the sauna be hotter?", "which verse rhymes?", "has the glacier retreated?", "who audits the guild?",
+             "is the saddle cinched?", "which lens is fogged?", "was the treaty ratified?", "is the kiln vented?"]
+
+
+@pytest.mark.parametrize("times", [3, 6, 20])
+def test_a_question_asked_of_many_pictures_is_one_question(times):
+    asked = [(text, f"one {i}", f"two {i}") for i, text in enumerate(UNRELATED)]
+    once, often = cluster.cluster(rows(*asked)), cluster.cluster(rows(*asked * times))
+    assert often["skill"].tolist() == once["skill"].tolist() * times
+    assert "" in set(once["skill"]) and not once["skill"].str.startswith("“").any()
+
+
+def test_a_question_that_fills_a_table_is_a_kind_of_its_own():
+    lone = ("杯子是什么颜色的?", "红", "蓝")
+    others = [(f"what colour is the {noun}?", "red", "blue") for noun in synthetic.NOUNS]
+    assert cluster.cluster(rows(*[lone] * 3, *others))["skill"].tolist()[:3] == ["“杯子是什么颜色的”"] * 3
+    assert cluster.cluster(rows(*[lone] * 3, *others * 3))["skill"].tolist()[:3] == [""] * 3
+
+
+@pytest.mark.parametrize("kind", [object, "string", "str"])
+def test_missing_cells_of_every_kind_are_empty_texts(kind):
+    asked = [("what colour is it?", "red", "blue")] * 3 + [(pd.NA, "yes", "no"), ("is it wet?", pd.NA, pd.NA)]
+    table = rows(*asked).astype(dict.fromkeys(["question", "consensus", "target_answer"], kind))
+    clustered = cluster.cluster(table.assign(auditor=pd.Series(["trained"] * 4 + [pd.NA], dtype=kind)))
+    assert clustered["category"].tolist() == [0, 0, 0, -1, -1]
+    assert names.categories(clustered)["name"].tolist() == ["colour: red said as blue"]
+
+
+def test_a_list_of_answers_in_a_cell_is_its_text():
+    boxes = rows(*[("what colour is it?", np.array(["red", "pink"]), np.array([1, 2]))] * 3)
+    assert names.categories(cluster.cluster(boxes))["name"].tolist() == ["colour: ['red' 'pink'] said as [1 2]"]
 
 
 def test_types_are_counted_from_the_trained_auditor_and_the_others_stand_beside():

@@ -100,13 +100,13 @@ def cluster(failures: pd.DataFrame, seed: int = 0, skills: Path | None = None, e
 
 def main_rows(rows: pd.DataFrame) -> pd.Series:
     """Which failures are counted: those of the auditor MAIN where there is any, else all."""
-    main = rows["auditor"] == MAIN if "auditor" in rows else pd.Series(False, rows.index)
+    main = rows["auditor"].isin([MAIN]) if "auditor" in rows else pd.Series(False, rows.index)
     return main if main.any() else pd.Series(True, rows.index)
 
 
 def as_text(value: object) -> str:
-    """A cell as a text without lone surrogates, which no table can hold; nothing (None, NaN) is an empty one."""
-    text = value if isinstance(value, str) else "" if value is None or value != value else str(value)
+    """A cell as a text without lone surrogates, which no table can hold; nothing (None, NaN, pd.NA) is an empty one."""
+    text = value if isinstance(value, str) else "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

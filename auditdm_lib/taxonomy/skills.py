@@ -27,8 +27,8 @@ SHIPPED = Path(__file__).with_name("skills.yaml")
 NONE = ""  # the skill of a question that fits none
 FITS = 0.13  # score below which a question fits no skill
 WELL = 0.3  # score from which it fits so well that no skill found openly may claim it
-OPEN_SMALLEST, SURPRISE = 6, 5  # questions of a skill found openly, and how often more than expected its word occurs
-REPEATED = 3  # times that a question beyond the catalogue is asked to be a skill
+OPEN_SMALLEST, SURPRISE = 6, 5  # different questions of a skill found openly, and how often more than expected its word occurs
+REPEATED, REPEATED_SHARE = 3, 0.1  # times, and share of all cases, in which one question is asked to be a skill
 UNKNOWN = 0.1  # occurrences in the catalogue that are taken for a word that it lacks
 RIDGE = 1.0  # penalty; the features of a question have length 1 each, words and vectors
 COMMON = 0.01  # frequency from which a word weighs less in the sum of vectors
@@ -166,27 +166,36 @@ def skills_of(questions: list[str], counted: np.ndarray, extra: Path | None = No
 
     A word makes a skill of its own where at least half of the questions that have it fit no skill well, and those are at least
     OPEN_SMALLEST and SURPRISE times as many as its frequency in the catalogue lets expect; the word with most such questions
-    takes its own first. A question that fits no skill and is asked REPEATED times makes one, too. Only `counted` questions (a
-    flag each) are counted, the others belong where they fit.
+    takes its own first. Different questions are counted, not how often each was asked. One question makes a skill where it
+    fits none and is asked REPEATED times and in REPEATED_SHARE of all cases. Only `counted` questions (a flag each) are
+    counted, the others belong where they fit.
     """
-    names, best, top = score(questions, extra, encoder)
+    asked = Counter()
+    for question, count in zip(questions, counted, strict=True):
+        asked[question] += bool(count)
+    distinct = sorted(asked)
+    names, best, top = score(distinct, extra, encoder)
     skill = [names[b] if t >= FITS else NONE for b, t in zip(best, top, strict=True)]
     listed = catalogue(extra).values()
     expected, unknown = word_rates(*listed), UNKNOWN / sum(len(one.examples) for one in listed)
-    weak, counted, total = top < WELL, np.asarray(counted, bool), Counter()
+    texts, weak = [split_words(question) for question in distinct], top < WELL
+    free = weak & np.array([asked[question] > 0 for question in distinct], bool)
+    written = {text for text, question in zip(texts, distinct, strict=True) if asked[question]}
+    total = Counter(word for text in written for word in set(stems(" ".join(text))))
     found = defaultdict(list)
-    for i, question in enumerate(questions):
-        words = set(stems(question)) - FUNCTION_WORDS
-        total.update(words if counted[i] else ())
-        for word in words if weak[i] else ():
+    for i in np.flatnonzero(weak):
+        for word in set(stems(distinct[i])) - FUNCTION_WORDS:
             found[word].append(i)
-    free = weak & counted
-    sizes = {word: int(free[rows].sum()) for word, rows in found.items() if 2 < len(word) <= LONGEST and not word.isdigit()}
+
+    def different(rows: list[int]) -> int:
+        return len({texts[i] for i in rows if free[i]})
+
+    sizes = {word: different(rows) for word, rows in found.items() if 2 < len(word) <= LONGEST and not word.isdigit()}
     for word in sorted(sizes, key=lambda word: (-sizes[word], word)):
-        rows = [i for i in found[word] if weak[i]]
-        least = max(OPEN_SMALLEST, SURPRISE * counted.sum() * expected.get(word, unknown), total[word] / 2)
-        if free[rows].sum() >= least:
-            shown = Counter(text for i in rows for text in split_words(questions[i]) if word in stems(text))
+        least = max(OPEN_SMALLEST, SURPRISE * len(written) * expected.get(word, unknown), total[word] / 2)
+        rows = [i for i in found[word] if weak[i]] if sizes[word] >= least else []
+        if rows and different(rows) >= least:
+            shown = Counter(text for i in rows for text in texts[i] if word in stems(text))
             name = f"“{min(shown, key=lambda text: (-shown[text], text))}”"
             for i in rows:
                 skill[i] = name
@@ -194,12 +203,13 @@ def skills_of(questions: list[str], counted: np.ndarray, extra: Path | None = No
     same = defaultdict(list)
     for i, name in enumerate(skill):
         if name == NONE:
-            same[_quoted(questions[i])].append(i)
+            same[_quoted(distinct[i])].append(i)
     for name, rows in same.items():
-        if counted[rows].sum() >= REPEATED:
+        if sum(asked[distinct[i]] for i in rows) >= max(REPEATED, REPEATED_SHARE * asked.total()):
             for i in rows:
                 skill[i] = name
-    return skill
+    of = dict(zip(distinct, skill, strict=True))
+    return [of[question] for question in questions]
 
 
 def _quoted(question: str) -> str:
