@@ -72,6 +72,24 @@ def test_a_file_that_is_no_catalogue_is_refused_with_its_name(tmp_path, text):
         skills.catalogue(own)
 
 
+@pytest.mark.parametrize(("text", "remedy"), [
+    ("sewing: {about: x, examples: [a]}\nsewing: {about: y, examples: [b]}", "'sewing' stands in it twice, again in line 2"),
+    ("sewing: {about: x, about: y, examples: [a]}", "'about' stands in it twice"),
+    ('" sewing": {about: x, examples: [a]}\n"sewing ": {about: y, examples: [b]}', "capitals and spaces alone: leave one"),
+    ("Sewing: {about: x, examples: [a]}\nsewing: {about: y, examples: [b]}", "capitals and spaces alone: leave one"),
+    ("Colour: {about: x, examples: [a]}", "write it as the shipped one"),
+    ("“pie”: {about: x, examples: [a]}", "leave out its quotation mark"),
+    ("no such skill:", "correct its name"),
+    ("sewing: {about: '', examples: [a]}", "texts with words"),
+    ("sewing: {about: x, examples: ['']}", "texts with words")])
+def test_what_a_catalogue_would_lose_or_mix_up_is_refused_with_the_remedy(tmp_path, text, remedy):
+    own = tmp_path / "mine.yaml"
+    own.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=f"mine.yaml.*{remedy}") as refused:
+        skills.catalogue(own)
+    assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
+
+
 def test_a_missing_file_is_refused():
     with pytest.raises(ValueError, match="nowhere.yaml"):
         skills.catalogue(Path("nowhere.yaml"))

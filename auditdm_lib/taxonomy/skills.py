@@ -99,7 +99,14 @@ def catalogue(extra: Path | None = None) -> dict[str, Skill]:
     """
     found = dict(_shipped())
     if extra is not None:
+        plain = {name.lower(): name for name in found}
         for name, skill in _read(Path(extra)).items():
+            if plain.get(name.lower(), name) != name:
+                raise ValueError(f"{extra}: the skill {name!r} differs from the shipped {plain[name.lower()]!r} in its capitals "
+                                 "alone: write it as the shipped one to override it, or give it another name.")
+            if skill is None and name not in found:
+                raise ValueError(f"{extra} takes the skill {name!r} away, which the catalogue does not have: correct its name, "
+                                 "or give it 'about' and 'examples'.")
             found.pop(name, None)
             if skill is not None:
                 found[name] = skill
@@ -113,18 +120,36 @@ def _shipped() -> dict[str, Skill]:
     return _read(SHIPPED)
 
 
+class _Unrepeated(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """Reads YAML, but no mapping with one key twice, of which PyYAML would keep the last."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.YAMLError(f"{key.value!r} stands in it twice, again in line {key.start_mark.line + 1}: leave one of "
+                                     "them, or give it another name.")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> dict[str, Skill | None]:
     try:
-        rows = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+        rows = yaml.load(path.read_text("utf-8"), _Unrepeated) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as a catalogue of skills: {one_line(error)}") from None
     if not isinstance(rows, dict):
         raise ValueError(f"{path} is no catalogue of skills: write 'name: {{about: a sentence, examples: [a question, ...]}}'.")
-    skills = {}
+    skills, plain = {}, {}
     for name, row in rows.items():
         if not isinstance(name, str) or not name.strip() or not (row is None or _is_skill(row)):
             raise ValueError(f"{path}: the skill {name!r} needs a name, 'about' (a sentence) and 'examples' (a list of "
-                             "questions), all of them texts: put numbers and yes or no into quotation marks.")
+                             "questions), all of them texts with words: put numbers and yes or no into quotation marks.")
+        if name.strip().startswith("“"):
+            raise ValueError(f"{path}: the skill {name!r} looks like one that is found openly: leave out its quotation mark.")
+        twin = plain.setdefault(name.strip().lower(), name)
+        if twin != name:
+            raise ValueError(f"{path}: the skills {twin!r} and {name!r} differ in capitals and spaces alone: leave one of them.")
         skills[name.strip()] = row and Skill(name.strip(), row["about"], tuple(row["examples"]))
     return skills
 
@@ -132,7 +157,7 @@ def _read(path: Path) -> dict[str, Skill | None]:
 def _is_skill(row: object) -> bool:
     if not isinstance(row, dict) or set(row) != {"about", "examples"} or not isinstance(row["examples"], list):
         return False
-    return bool(row["examples"]) and all(isinstance(text, str) for text in (row["about"], *row["examples"]))
+    return bool(row["examples"]) and all(isinstance(text, str) and split_words(text) for text in (row["about"], *row["examples"]))
 
 
 def score(questions: list[str], extra: Path | None = None,
