@@ -46,6 +46,11 @@ def test_what_asks_about_nothing_fits_no_skill():
     assert skills.assign(["", "???", "zxqv blorp", "\ud800"]) == [skills.NONE] * 4
 
 
+def test_a_weak_likeness_is_no_skill():
+    asked = ["does the zeppelin leak?", "should the sauna be hotter?", "has the glacier retreated?"]
+    assert skills.assign(asked) == [skills.NONE] * 3 and not skills.foreign(asked).any()
+
+
 def test_case_spelling_and_endings_do_not_matter():
     assert skills.stems("What COLOR are the cities' racing cars?") == skills.stems("what colour are the city race car")
     assert skills.split_words("What's “this”, a T-shirt?") == ("what's", "this", "a", "t-shirt")
@@ -60,6 +65,29 @@ def test_a_user_extends_overrides_and_takes_away(tmp_path: Path):
     assert listed["colour"].about == "Mine." and "reason" not in listed and len(listed) == len(skills.catalogue())
     assert skills.assign(["Is the pleura of the left lung thickened?"], own) == ["lung findings"]
     assert skills.assign(["Is the pleura of the left lung thickened?"]) != ["lung findings"]
+
+
+def test_a_users_skill_with_few_examples_counts_beside_the_shipped_ones(tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text("sewing: {about: How it is sewn., examples: [Is the hem stitched by hand?, Which seam is frayed?, "
+                   "How wide is the hem?, Is the thread wound on the bobbin?]}", "utf-8")
+    asked = ["Which stitch holds the hem?", "Is the lining stitched to the seam?", "How many stitches has the hem?",
+             "Has the hem been let down?", "Is the seam straight?", "Is the needle threaded?", "Where does the seam begin?",
+             "Is the cuff frayed at the seam?"]
+    assert skills.assign(asked, own) == ["sewing"] * 8
+    assert skills.assign(["What colour is the thread?", "How many people are there?"], own) == ["colour", "counting"]
+
+
+FOREIGN = ["Wie viele Fenster hat das Haus?", "Der Hund hat einen Ball.", "Combien de chats sont sur la table ?",
+           "¿De qué color es el sombrero?", "杯子是什么颜色的?", "ما لون الكوب؟"]
+
+
+def test_other_languages_fit_no_english_skill_unless_a_catalogue_has_them(tmp_path):
+    assert skills.assign(FOREIGN) == [skills.NONE] * 6 and skills.foreign(FOREIGN).all()
+    assert not skills.foreign(["what colour is it?", "???", "", *QUESTIONS["counting"]]).any()
+    own = tmp_path / "mine.yaml"
+    own.write_text("Anzahl: {about: Zahl., examples: [Wie viele Fenster hat das Haus?, Wie viele Hunde sind da?]}", "utf-8")
+    assert skills.assign(["Wie viele Hunde hat das Haus?"], own) == ["Anzahl"]
 
 
 @pytest.mark.parametrize("text", [

@@ -300,6 +300,18 @@ def test_a_sample_has_the_types_of_the_whole():
     assert grading.adjusted_rand_score(whole["category"].iloc[::2][inside], half["category"][inside]) > 0.95
 
 
+def test_the_report_says_how_other_languages_are_read():
+    asked = [("Wie viele Fenster hat das Haus?", "zwei", "drei"), ("what colour is it?", "red", "blue")]
+    clustered = cluster.cluster(rows(*asked * 3))
+    found = names.report(clustered, names.categories(clustered))
+    assert clustered["skill"].nunique() == 2 and "hardly a word" not in found  # asked often enough to be a kind
+    clustered = cluster.cluster(rows(*asked, *asked[1:] * 3))
+    found = names.report(clustered, names.categories(clustered))
+    assert "In 1 of the questions hardly a word is known" in found and "the parameter `encoder`" in found
+    english = clustered[clustered["skill"] == "colour"]
+    assert "encoder" not in names.report(english, names.categories(english))
+
+
 def test_where_nothing_was_verified_the_report_speaks_of_suspicions():
     clustered = cluster.cluster(synthetic.failures(60))
     table = names.categories(clustered, verified=False)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from auditdm_lib.shown import inert, one_line, shorten
 from auditdm_lib.taxonomy.cluster import GAP_MARK, SMALLEST, as_text, key, main_rows, split_words
+from auditdm_lib.taxonomy.skills import NONE, foreign
 
 CATEGORY_COLUMNS = ["category", "skill", "name", "description", "size", "share", "example_probe_ids", "example_question",
                     "example_consensus", "example_target"]
@@ -105,6 +106,14 @@ def _common_form(questions: pd.Series) -> str:
     return _short(" ".join(form), 80) + "?"
 
 
+def unread(clustered: pd.DataFrame) -> str:
+    """A sentence on the counted failures that fit no skill since hardly a word of them is known; "" if there is none."""
+    rows = clustered.loc[main_rows(clustered) & (clustered["skill"] == NONE), "question"]
+    n = int(foreign(rows.map(as_text).tolist()).sum())
+    return (f"In {n} of the questions hardly a word is known, so that no skill fits: for other languages than English set the "
+            "parameter `encoder` to a multilingual sentence encoder.") if n else ""
+
+
 def report(clustered: pd.DataFrame, table: pd.DataFrame, verified: bool = True) -> str:
     """The failure types as a Markdown report, skill by skill; it states if there is no failure or no type, and speaks of
     suspicions where nothing was `verified`. No text acts as markup."""
@@ -124,6 +133,7 @@ def report(clustered: pd.DataFrame, table: pd.DataFrame, verified: bool = True) 
         skills = table["skill"].nunique()
         lines += [f"{found}, {len(table)} type{'s' if len(table) > 1 else ''} in {skills} skill{'s' if skills > 1 else ''}; "
                   f"{lone} like too few others to make a type.", ""]
+    lines += [unread(clustered), ""] if unread(clustered) else []
     sizes = table.groupby("skill")["size"].sum()
     for skill in sorted(sizes.index, key=lambda name: (-sizes[name], name)):
         lines += [f"## {inert(skill)}: {sizes[skill]} {one}{'s' if sizes[skill] > 1 else ''}", ""]

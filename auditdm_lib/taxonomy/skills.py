@@ -25,7 +25,8 @@ from auditdm_lib.shown import one_line, shorten
 
 SHIPPED = Path(__file__).with_name("skills.yaml")
 NONE = ""  # the skill of a question that fits none
-FITS = 0.13  # score below which a question fits no skill
+FITS = 0.18  # score below which a question fits no skill
+FOREIGN = 0.45  # share of known words below which a question fits no skill: the German "hat" is no hat
 WELL = 0.3  # score from which it fits so well that no skill found openly may claim it
 OPEN_SMALLEST, SURPRISE = 6, 5  # different questions of a skill found openly, and how often more than expected its word occurs
 REPEATED, REPEATED_SHARE = 3, 0.1  # times, and share of all cases, in which one question is asked to be a skill
@@ -102,8 +103,8 @@ def catalogue(extra: Path | None = None) -> dict[str, Skill]:
         plain = {name.lower(): name for name in found}
         for name, skill in _read(Path(extra)).items():
             if plain.get(name.lower(), name) != name:
-                raise ValueError(f"{extra}: the skill {name!r} differs from the shipped {plain[name.lower()]!r} in its capitals "
-                                 "alone: write it as the shipped one to override it, or give it another name.")
+                raise ValueError(f"{extra}: the skill {name!r} differs from the shipped {plain[name.lower()]!r} in its "
+                                 "capitals alone: write it as the shipped one to override it, or give it another name.")
             if skill is None and name not in found:
                 raise ValueError(f"{extra} takes the skill {name!r} away, which the catalogue does not have: correct its name, "
                                  "or give it 'about' and 'examples'.")
@@ -149,7 +150,7 @@ def _read(path: Path) -> dict[str, Skill | None]:
             raise ValueError(f"{path}: the skill {name!r} looks like one that is found openly: leave out its quotation mark.")
         twin = plain.setdefault(name.strip().lower(), name)
         if twin != name:
-            raise ValueError(f"{path}: the skills {twin!r} and {name!r} differ in capitals and spaces alone: leave one of them.")
+            raise ValueError(f"{path}: the skills {twin!r} and {name!r} differ in capitals and spaces alone: leave one.")
         skills[name.strip()] = row and Skill(name.strip(), row["about"], tuple(row["examples"]))
     return skills
 
@@ -157,7 +158,8 @@ def _read(path: Path) -> dict[str, Skill | None]:
 def _is_skill(row: object) -> bool:
     if not isinstance(row, dict) or set(row) != {"about", "examples"} or not isinstance(row["examples"], list):
         return False
-    return bool(row["examples"]) and all(isinstance(text, str) and split_words(text) for text in (row["about"], *row["examples"]))
+    texts = (row["about"], *row["examples"])
+    return bool(row["examples"]) and all(isinstance(text, str) and split_words(text) for text in texts)
 
 
 def score(questions: list[str], extra: Path | None = None,
@@ -165,7 +167,7 @@ def score(questions: list[str], extra: Path | None = None,
     """The names of the skills, the best skill of each question (its index) and that skill's score, both of (questions,).
 
     `encoder` is a sentence-transformers folder or hub id, such as a multilingual one; its sentence vectors then take the place
-    of the word vectors. Each distinct question is scored once.
+    of the word vectors. Without it a `foreign` question scores 0. Each distinct question is scored once.
     """
     scorer = _scorer(tuple(catalogue(extra).values()), encoder)
     distinct = sorted(set(questions))
@@ -175,9 +177,18 @@ def score(questions: list[str], extra: Path | None = None,
         points = _words(scorer.words, scorer.scale, texts) @ scorer.word_weights
         points += embed(texts, encoder) @ scorer.vector_weights
         best[start:start + BATCH], top[start:start + BATCH] = points.argmax(1), points.max(1)
+    if encoder is None:
+        top[foreign(distinct, extra)] = 0
     place = {text: i for i, text in enumerate(distinct)}
     rows = [place[text] for text in questions]
     return scorer.names, best[rows], top[rows]
+
+
+def foreign(questions: list[str], extra: Path | None = None) -> np.ndarray:
+    """Which questions (a flag each) have hardly a word that the catalogue knows, as in other languages; an empty one is not."""
+    known = word_rates(*catalogue(extra).values()).keys() | FUNCTION_WORDS
+    words = [stems(question) for question in questions]
+    return np.array([len(found) > 0 and sum(word in known for word in found) < FOREIGN * len(found) for found in words], bool)
 
 
 def assign(questions: list[str], extra: Path | None = None, encoder: str | None = None) -> list[str]:
@@ -265,7 +276,9 @@ def _scorer(skills: tuple[Skill, ...], encoder: str | None) -> Scorer:
     alike = (by_word @ by_word.T).toarray() + by_vector @ by_vector.T  # (examples, examples)
     goal = np.zeros((len(texts), len(skills)))
     goal[np.arange(len(texts)), own] = 1
-    dual = solve(alike + RIDGE * np.eye(len(texts)), goal, assume_a="pos")
+    size = len(texts) / len(skills)  # a user's skill counts as much as one with as many examples as is usual
+    weight = [1 if skill == _shipped().get(skill.name) else max(1, size / len(skill.examples)) for skill in skills]
+    dual = solve(alike + RIDGE * np.diag(1 / np.array(weight)[own]), goal, assume_a="pos")
     return Scorer(tuple(skill.name for skill in skills), words, scale, by_word.T @ dual, by_vector.T @ dual)
 
 
