@@ -16,7 +16,8 @@ TARGET, FIRST, SECOND, TUNED = (SimpleNamespace(name=name) for name in ("target"
 N = 6
 PICTURES = Pictures([f"{i}.png" for i in range(N)], [Image.new("L", (4, 4), i) for i in range(N)])
 PROBES = pd.DataFrame([("trained", True, "is it red?"), ("trained", True, "is it red?"), ("trained", False, "is it blue?"),
-                       ("random", True, "is it green?")], columns=["auditor", "disagrees", "question"]).assign(picture_reason=None)
+                       ("random", True, "is it green?")],
+                      columns=["auditor", "disagrees", "question"]).assign(picture_reason=None)
 
 
 def says(member, images, questions):

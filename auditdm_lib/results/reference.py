@@ -5,6 +5,9 @@
 from the run's `build_testbed` notebook.
 `python -m auditdm_lib.results.reference search full full-1`: the first two stages of long searches, a folder for each run in
 `searches/`.
+`python -m auditdm_lib.results.reference types testbed seed-1 null`: what stage 03 of these runs confirmed, a row of `types.csv`
+each.
+`python -m auditdm_lib.results.reference ablation ablation`: the comparison that `auditdm ablation` made.
 `python -m auditdm_lib.results.reference readmes`: nothing new, only the READMEs.
 
 Each command then writes the generated tables of `README.md` and `figures/reference/README.md`. A test fails where they differ
@@ -24,6 +27,7 @@ from auditdm_lib.audit.probes import overall
 from auditdm_lib.results import claims, figures
 from auditdm_lib.results.figures import OFTEN
 from auditdm_lib.run import manifest
+from auditdm_lib.taxonomy.confirm import UNDERPOWERED
 
 REFERENCE = paths.ROOT / "figures" / "reference"
 SEARCHES = REFERENCE / "searches"
@@ -39,8 +43,9 @@ def collect(run: str, folder: Path = REFERENCE) -> None:
     _keep_manifests(results, folder)
     for file in [*folder.glob("fig*.png"), *folder.glob("table_*.csv")]:
         file.unlink()
-    drawn, probes = paths.result(run, "figures"), paths.result(run, "02_probes")
-    for file in [*drawn.glob("*.csv"), *drawn.glob("*.png"), probes / "search.csv", probes / "gap_hits.csv"]:
+    drawn, probes, types = (paths.result(run, name) for name in ("figures", "02_probes", "03_taxonomy"))
+    found = [types / name for name in ("confirmation.csv", "recovered.csv", "unseen.csv")]
+    for file in [*drawn.glob("*.csv"), *drawn.glob("*.png"), probes / "search.csv", probes / "gap_hits.csv", *found]:
         shutil.copy(file, folder / file.name)
 
 
@@ -58,6 +63,41 @@ def _keep_manifests(results: dict[str, Path], folder: Path) -> None:
     (folder / "manifests").mkdir(parents=True, exist_ok=True)
     for notebook, result in results.items():
         shutil.copy(result / "manifest.json", folder / "manifests" / f"{notebook}.json")
+
+
+def collect_ablation(run: str, folder: Path = REFERENCE) -> None:
+    """Replace what is tracked of the comparison of the ablation's runs. Raises manifest.Damaged where it is altered."""
+    drawn = paths.result(run, "figures")
+    manifest.verify(drawn)
+    (folder / run).mkdir(parents=True, exist_ok=True)
+    for file in [*drawn.glob("*.csv"), *drawn.glob("*.png"), drawn / "manifest.json"]:
+        shutil.copy(file, folder / run / file.name)
+
+
+def collect_types(run: str, folder: Path = REFERENCE) -> None:
+    """Replace the row of a run in `types.csv`. Raises manifest.Damaged where its stage 03 is unfinished or altered."""
+    stage, file = paths.result(run, "03_taxonomy"), folder / "types.csv"
+    manifest.verify(stage)
+    record = manifest.load(stage)
+    asked, marks = pd.read_csv(stage / "confirmation.csv"), pd.read_csv(stage / "confirmed_marks.csv")
+    row = marks.assign(run=run, seed=record["key"]["parameters"]["seed"], types=len(asked), fresh_probes=asked["probes"].sum(),
+                       underpowered=(asked["verdict"] == UNDERPOWERED).sum(), seconds=record["timing"]["wall_seconds"])
+    old = pd.read_csv(file).query("run != @run") if file.exists() else row.head(0)
+    table = pd.concat([old, row]) if len(old) else row
+    table[["run", "seed", *(name for name in table if name not in ("run", "seed"))]].sort_values("run").to_csv(file, index=False)
+
+
+def types(folder: Path = REFERENCE) -> str:
+    """What stage 03 confirmed, run by run, in Markdown."""
+    lines = ["| run | seed | failure types | confirmed on fresh pictures | underpowered | of the confirmed, truly weaker (95 % "
+             "interval) | planted gaps recovered (95 % interval) | confirmed, in no planted gap | seconds |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for row in pd.read_csv(folder / "types.csv").itertuples():
+        true = f"{row.precision:.1%} ({row.precision_low:.1%} to {row.precision_high:.1%})" if row.confirmed else ""
+        lines.append(f"| {row.run} | {row.seed} | {row.types} | {row.confirmed} | {row.underpowered} | {true} "
+                     f"| {row.recovered} of {row.planted}: {row.recall:.1%} ({row.recall_low:.1%} to {row.recall_high:.1%}) "
+                     f"| {row.natural_gaps} | {row.seconds:.0f} |")
+    return "\n".join(lines)
 
 
 def collect_search(run: str, folder: Path = SEARCHES) -> None:
@@ -231,11 +271,14 @@ def summary(folder: Path = REFERENCE) -> str:
         for model in ("target", "rectified", "control"):
             value, low, high = re.findall(r"[\d.]+", scores.loc[model, column])
             lines.append(f"| {words}: {model} | {value}% ({low}% to {high}%) | | | {beside.get(model, '')} |")
+    seeds = pd.read_csv(folder / "types.csv").query("~run.str.startswith('null')")
     table = pd.read_csv(folder / "claims.csv")
     lost = table[table["claim"] == claims.CLAIMS["beats_control_on_gaps"].text].iloc[0]
     hold, fail, open_, rest = ((table["verdict"] == verdict).sum() for verdict in claims.VERDICTS)
     lines += ["", f"{_coverage(hits)} Rectified minus control inside the gaps: {lost['run_value']:.1f} points "
-              f"({lost['ci_low']:.1f} to {lost['ci_high']:.1f}). Of {len(table)} claims {hold} hold, {fail} do not hold, "
+              f"({lost['ci_low']:.1f} to {lost['ci_high']:.1f}). Failure types confirmed on fresh pictures, in {len(seeds)} "
+              f"seeds: {', '.join(f'{row.confirmed} of {row.types}' for row in seeds.itertuples())}; of the planted gaps they "
+              f"recover {', '.join(f'{row.recovered}' for row in seeds.itertuples())}. Of {len(table)} claims {hold} hold, {fail} do not hold, "
               f"{open_} are undecided, and {rest} are not tested by this run."]
     return "\n".join(lines)
 
@@ -258,7 +301,8 @@ def fill(text: str, name: str, block: str) -> str:
 
 def blocks() -> dict[Path, dict[str, str]]:
     """The generated blocks of each README, by name."""
-    return {README: dict(summary=summary()), LONG_README: dict(numbers=numbers(), searches=searches(), models=models())}
+    long = dict(numbers=numbers(), types=types(), searches=searches(), models=models())
+    return {README: dict(summary=summary()), LONG_README: long}
 
 
 def filled() -> dict[Path, str]:
@@ -277,7 +321,8 @@ def main(arguments: list[str]) -> None:
     else:
         what, *runs = arguments if len(arguments) > 1 else ["run", *(arguments or ["testbed"])]
     for run in runs:
-        dict(run=collect, models=collect_models, search=collect_search)[what](run)
+        dict(run=collect, models=collect_models, search=collect_search, types=collect_types,
+             ablation=collect_ablation)[what](run)
     for path, text in filled().items():
         path.write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in REFERENCE.rglob("*") if f.is_file())

@@ -9,6 +9,7 @@ from auditdm_lib.shown import inert, one_line, shorten
 from auditdm_lib.stats import wilson
 from auditdm_lib.taxonomy.cluster import SMALLEST
 from auditdm_lib.taxonomy.confirm import CONFIRMED, LEVEL, UNDERPOWERED
+from auditdm_lib.taxonomy.names import unread
 
 LONGEST = 120  # characters of a text of a model
 EXAMPLES = 3  # failures shown of a confirmed type
@@ -101,8 +102,9 @@ def _opening(clustered: pd.DataFrame, types: pd.DataFrame, weak: pd.DataFrame, s
     if clustered.empty:
         return [*parts, f"No {words.one} was found: nowhere did the target differ from the consensus."]
     lone, found = int((clustered["category"] < 0).sum()), counted(len(clustered), words.one, words.many)
+    foreign = [sentence] if (sentence := unread(clustered)) else []
     if types.empty:
-        return [*parts, f"{found}, too few alike to make a type of at least {SMALLEST}."]
+        return [*parts, f"{found}, too few alike to make a type of at least {SMALLEST}.", *foreign]
     text = f"The audit found {found} in {counted(len(types), 'type')}"
     text += f"; {lone:,} {'is' if lone == 1 else 'are'} like too few others to make a type." if lone else "."
     if len(weak):
@@ -111,7 +113,7 @@ def _opening(clustered: pd.DataFrame, types: pd.DataFrame, weak: pd.DataFrame, s
         text += f" {counted(len(weak), 'type is', 'types are')} confirmed on fresh pictures, most surely {worst}."
     if len(strong):
         text += f" It is strong at {listed([said(name) for name in strong['skill'].head(3)])}."
-    return [*parts, text]
+    return [*parts, text, *foreign]
 
 
 def _strong_at(strong: pd.DataFrame, weak: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
