@@ -98,7 +98,7 @@ def test_pictures_that_nothing_can_draw_anew_are_refused_before_any_model_is_loa
     done = subprocess.run(
         [sys.executable, "-m", "auditdm_lib.run", "run", str(run.parents[1] / "other.yaml"), "--only", "01"],
         env=os.environ | {"AUDITDM_HOME": str(run.parents[1])}, cwd=paths.ROOT, capture_output=True, text=True)
-    assert done.returncode and "set regeneration_share and edit_share to 0" in done.stdout + done.stderr
+    assert done.returncode and "edit draws the pictures of 'testbed' only: name a pipeline for" in done.stdout + done.stderr
 
 
 def test_models_answered_and_disagreed(run):

@@ -278,8 +278,8 @@ def summary(folder: Path = REFERENCE) -> str:
     lines += ["", f"{_coverage(hits)} Rectified minus control inside the gaps: {lost['run_value']:.1f} points "
               f"({lost['ci_low']:.1f} to {lost['ci_high']:.1f}). Failure types confirmed on fresh pictures, in {len(seeds)} "
               f"seeds: {', '.join(f'{row.confirmed} of {row.types}' for row in seeds.itertuples())}; of the planted gaps they "
-              f"recover {', '.join(f'{row.recovered}' for row in seeds.itertuples())}. Of {len(table)} claims {hold} hold, {fail} do not hold, "
-              f"{open_} are undecided, and {rest} are not tested by this run."]
+              f"recover {', '.join(f'{row.recovered}' for row in seeds.itertuples())}. Of {len(table)} claims {hold} hold, "
+              f"{fail} do not hold, {open_} are undecided, and {rest} are not tested by this run."]
     return "\n".join(lines)
 
 
