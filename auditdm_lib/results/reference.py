@@ -82,9 +82,13 @@ def collect_types(run: str, folder: Path = REFERENCE) -> None:
     asked, marks = pd.read_csv(stage / "confirmation.csv"), pd.read_csv(stage / "confirmed_marks.csv")
     row = marks.assign(run=run, seed=record["key"]["parameters"]["seed"], types=len(asked), fresh_probes=asked["probes"].sum(),
                        underpowered=(asked["verdict"] == UNDERPOWERED).sum(), seconds=record["timing"]["wall_seconds"])
-    old = pd.read_csv(file).query("run != @run") if file.exists() else row.head(0)
+    old = _rows_of_types(file).query("run != @run") if file.exists() else row.head(0)
     table = pd.concat([old, row]) if len(old) else row
     table[["run", "seed", *(name for name in table if name not in ("run", "seed"))]].sort_values("run").to_csv(file, index=False)
+
+
+def _rows_of_types(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file, keep_default_na=False, na_values=[""])  # a run may be named null
 
 
 def types(folder: Path = REFERENCE) -> str:
@@ -92,7 +96,7 @@ def types(folder: Path = REFERENCE) -> str:
     lines = ["| run | seed | failure types | confirmed on fresh pictures | underpowered | of the confirmed, truly weaker (95 % "
              "interval) | planted gaps recovered (95 % interval) | confirmed, in no planted gap | seconds |",
              "|---|---|---|---|---|---|---|---|---|"]
-    for row in pd.read_csv(folder / "types.csv").itertuples():
+    for row in _rows_of_types(folder / "types.csv").itertuples():
         true = f"{row.precision:.1%} ({row.precision_low:.1%} to {row.precision_high:.1%})" if row.confirmed else ""
         lines.append(f"| {row.run} | {row.seed} | {row.types} | {row.confirmed} | {row.underpowered} | {true} "
                      f"| {row.recovered} of {row.planted}: {row.recall:.1%} ({row.recall_low:.1%} to {row.recall_high:.1%}) "
@@ -271,7 +275,7 @@ def summary(folder: Path = REFERENCE) -> str:
         for model in ("target", "rectified", "control"):
             value, low, high = re.findall(r"[\d.]+", scores.loc[model, column])
             lines.append(f"| {words}: {model} | {value}% ({low}% to {high}%) | | | {beside.get(model, '')} |")
-    seeds = pd.read_csv(folder / "types.csv").query("~run.str.startswith('null')")
+    seeds = _rows_of_types(folder / "types.csv").query("~run.str.startswith('null')")
     table = pd.read_csv(folder / "claims.csv")
     lost = table[table["claim"] == claims.CLAIMS["beats_control_on_gaps"].text].iloc[0]
     hold, fail, open_, rest = ((table["verdict"] == verdict).sum() for verdict in claims.VERDICTS)
