@@ -103,13 +103,14 @@ def of_trained(run: Artefacts) -> pd.DataFrame:
 
 
 def answerable(run: Artefacts) -> Estimate:
-    """Share of the trained auditor's probes with a consensus whose question has an answer, in percent."""
-    return share(of_trained(run), lambda p: p["consensus"].notna(), lambda p: p["truth"].notna(), "a consensus")
+    """Share of the trained auditor's probes with a consensus whose question has an answer, in percent; without those whose picture
+    was rejected, about which nothing is known."""
+    return share(of_trained(run), lambda p: p["consensus"].notna() & p["picture_reason"].isna(), lambda p: p["truth"].notna(), "a consensus")
 
 
 def target_only_correct(run: Artefacts) -> Estimate:
     """Share of the trained auditor's disagreements with a known answer in which the target is right, in percent."""
-    return share(of_trained(run), lambda p: p["disagrees"].astype(bool) & p["truth"].notna(),
+    return share(of_trained(run), lambda p: p["disagrees"].astype(bool) & p["truth"].notna() & p["picture_reason"].isna(),
                  lambda p: [same_answer(a, t) for a, t in zip(p["target_answer"], p["truth"], strict=True)],
                  "a disagreement with a known answer")
 
