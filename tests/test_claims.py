@@ -343,7 +343,8 @@ def test_what_the_target_alone_had_right_is_counted_among_disagreements_with_a_k
     probes = run.artefacts.probes.copy()
     unknown = probes.index[(probes["auditor"] == "trained") & probes["disagrees"]][::2]
     probes.loc[unknown, "truth"] = None
-    known = probes[(probes["auditor"] == "trained") & probes["disagrees"] & probes["truth"].notna()]
+    known = probes[(probes["auditor"] == "trained") & probes["disagrees"] & probes["truth"].notna()
+                   & probes["picture_reason"].isna()]  # of a rejected picture nothing is known
     probes.loc[known.index[:40], "truth"] = "blue"
     estimate = measures.target_only_correct(run.altered(probes=probes))
     assert estimate.value == pytest.approx(100 * 40 / len(known))
