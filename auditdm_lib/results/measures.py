@@ -103,8 +103,8 @@ def of_trained(run: Artefacts) -> pd.DataFrame:
 
 
 def answerable(run: Artefacts) -> Estimate:
-    """Share of the trained auditor's probes with a consensus whose question has an answer, in percent; without those on a rejected
-    picture, about which nothing is known."""
+    """Share of the trained auditor's probes with a consensus whose question has an answer, in percent. Rejected pictures are left
+    out, since nothing is known about them."""
     return share(of_trained(run), lambda p: p["consensus"].notna() & p["picture_reason"].isna(),
                  lambda p: p["truth"].notna(), "a consensus")
 
