@@ -5,8 +5,6 @@
 """
 
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,9 @@ from auditdm_lib.evaluate import scores
 from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.protocols import SUPPLIERS
 from auditdm_lib.results import drawn_figures, figures, tables
+from auditdm_lib.results.folder import write_folder
 from auditdm_lib.results.measures import percent, with_interval
-from auditdm_lib.run import commit, lock, manifest
+from auditdm_lib.run import manifest
 from auditdm_lib.stats import Estimate
 
 NAME = "ablation"  # the folder below figures/
@@ -121,23 +120,14 @@ def shown(gains: pd.DataFrame) -> pd.DataFrame:
 
 def write(paper: Path = paths.PAPER_VALUES) -> Path:
     """Write `figures/ablation/`: ablation.csv, table_ablation, fig_ablation and the manifest; the folder. Raises as `read`."""
-    began, started = time.time(), datetime.now(UTC)
     items, sets, inputs = read()
-    gains, final = table(items, sets, pd.read_csv(paper)), paths.FIGURES / NAME
-    lock.hold(final)
-    try:
-        out = commit.temporary(final)
+    gains = table(items, sets, pd.read_csv(paper))
+
+    def fill(out: Path) -> None:
         gains.to_csv(out / "ablation.csv", index=False)
         tables.write(shown(gains), out, "table_ablation")
         figures.save(drawn_figures.fig_ablation(gains), out, "fig_ablation", f"runs {', '.join(map(run_of, ARMS))}")
-        record = {"stage": NAME, "run": NAME, "key": {"inputs": inputs | {paper.name: manifest.hash_file(paper)}},
-                  "environment": manifest.environment()}
-        manifest.write(out, record, {"started": started.isoformat(timespec="seconds"),
-                                     "wall_seconds": round(time.time() - began, 1)})
-        commit.commit(out, final)
-    finally:
-        lock.free(final)
-    return final
+    return write_folder(NAME, inputs | {paper.name: manifest.hash_file(paper)}, fill)
 
 
 def main() -> None:

@@ -4,8 +4,6 @@
 """
 
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +11,10 @@ from matplotlib.figure import Figure
 
 from auditdm_lib import paths
 from auditdm_lib.results import paper_figures, paper_tables
+from auditdm_lib.results.folder import write_folder
 from auditdm_lib.results.paper_diagram import fig3_architecture
 from auditdm_lib.results.paper_style import how_sure, rows_of, save
-from auditdm_lib.run import commit, lock, manifest
+from auditdm_lib.run import manifest
 
 NAME = "paper"  # the folder below figures/
 COLUMNS = ["item", "series", "category", "value", "unit", "source", "confidence"]
@@ -49,24 +48,15 @@ def all_figures(values: pd.DataFrame) -> dict[str, Figure]:
 
 def write(file: Path = paths.PAPER_VALUES) -> Path:
     """Write `figures/paper/` with its manifest; the folder. Raises Stop as `read` and where a number lacks."""
-    began, started, final = time.time(), datetime.now(UTC), paths.FIGURES / NAME
     values = read(file)
     drawn, made = all_figures(values), paper_tables.all_tables(values)
-    lock.hold(final)
-    try:
-        out = commit.temporary(final)
+
+    def fill(out: Path) -> None:
         for name, figure in drawn.items():
             save(figure, out, name)
         for name, (table, caption) in made.items():
             paper_tables.write(table, caption, out, name)
-        record = {"stage": NAME, "run": NAME, "key": {"inputs": {file.name: manifest.hash_file(file)}},
-                  "environment": manifest.environment()}
-        manifest.write(out, record, {"started": started.isoformat(timespec="seconds"),
-                                     "wall_seconds": round(time.time() - began, 1)})
-        commit.commit(out, final)
-    finally:
-        lock.free(final)
-    return final
+    return write_folder(NAME, {file.name: manifest.hash_file(file)}, fill)
 
 
 def main() -> None:

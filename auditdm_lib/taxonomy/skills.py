@@ -121,22 +121,31 @@ def _shipped() -> dict[str, Skill]:
     return _read(SHIPPED)
 
 
-class _Unrepeated(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """Reads YAML, but no mapping with one key twice, of which PyYAML would keep the last."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.YAMLError(f"{key.value!r} stands in it twice, again in line {key.start_mark.line + 1}: leave one of "
-                                     "them, or give it another name.")
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep)
+def _parsed(text: str) -> object:
+    """YAML of plain data, in which no mapping has one key twice (PyYAML would keep the last). Raises yaml.YAMLError."""
+    root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    todo, met = [root] if root else [], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in met or not isinstance(node.value, list):  # an alias leads to a node again
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    raise yaml.YAMLError(f"{key.value!r} stands in it twice, again in line {key.start_mark.line + 1}: leave one "
+                                         "of them, or give it another name.")
+                seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+                todo.append(value)
+        else:
+            todo += node.value
+    return yaml.constructor.SafeConstructor().construct_document(root) if root else None
 
 
 def _read(path: Path) -> dict[str, Skill | None]:
     try:
-        rows = yaml.load(path.read_text("utf-8"), _Unrepeated) or {}
+        rows = _parsed(path.read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as a catalogue of skills: {one_line(error)}") from None
     if not isinstance(rows, dict):
