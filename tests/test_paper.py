@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from auditdm_lib import paths
-from auditdm_lib.results import paper, paper_diagram, paper_figures, paper_runs, paper_style, paper_tables
+from auditdm_lib.results import found_figures, paper, paper_diagram, paper_figures, paper_runs, paper_style, paper_tables
 from auditdm_lib.run import manifest
 from auditdm_lib.stats import wilson
 
@@ -170,7 +170,8 @@ def test_the_architecture_cuts_long_names_of_models_so_that_they_stay_in_their_b
 def test_figures_readme_names_every_file_and_only_functions_that_exist():
     text = (paths.ROOT / "figures" / "README.md").read_text(encoding="utf-8")
     assert [name for name in FIGURES | TABLES if f"`{name}`" not in text] == []
-    modules = dict(paper_figures=paper_figures, paper_tables=paper_tables, paper_runs=paper_runs, paper_diagram=paper_diagram)
+    modules = dict(found_figures=found_figures, paper_figures=paper_figures, paper_tables=paper_tables, paper_runs=paper_runs,
+                   paper_diagram=paper_diagram)
     named = re.findall(rf"\b({'|'.join(modules)})\.(\w+)", text.replace("paper_runs.py", ""))
     assert len(named) > 15 and [name for module, name in named if not hasattr(modules[module], name)] == []
 
@@ -329,24 +330,24 @@ def test_the_gain_of_a_run_stands_beside_the_papers_with_its_interval():
 
 def test_figure_4_of_a_run_takes_the_largest_types_and_adds_each_pair_up_to_100():
     table = confirmed(30)
-    shares = paper_runs.type_shares(table).pivot(index="category", columns="series", values="value")
+    shares = found_figures.type_shares(table).pivot(index="category", columns="series", values="value")
     assert len(shares) == 15 and set(shares.index) == set(table["name"][:15])
     assert shares.sum(axis=1).to_numpy() == pytest.approx(100)
     row = table.iloc[9]
     assert shares.loc[row["name"], "target"] == pytest.approx(100 * row["rate"] / (row["rate"] + row["reference_rate"]))
     table.loc[0, ["rate", "reference_rate"]] = 0.0
-    assert table["name"][0] not in set(paper_runs.type_shares(table)["category"])  # nobody fails there
+    assert table["name"][0] not in set(found_figures.type_shares(table)["category"])  # nobody fails there
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 60])
 def test_the_figures_of_failure_types_overlap_nowhere(n):
     table = confirmed(n)
-    assert faults(paper_runs.fig4_rates(table, 2, "a note", most=60)) == []
-    assert faults(paper_figures.fig4_failure_types(paper_runs.type_shares(table, 60), paper_runs.MODELS, "a note")) == []
+    assert faults(found_figures.fig4_rates(table, 2, "a note", most=60)) == []
+    assert faults(paper_figures.fig4_failure_types(found_figures.type_shares(table, 60), found_figures.MODELS, "a note")) == []
 
 
 def test_the_rates_of_figure_4_carry_intervals_counts_and_the_verdict():
-    figure = paper_runs.fig4_rates(confirmed(7), 2, "a note")
+    figure = found_figures.fig4_rates(confirmed(7), 2, "a note")
     axis = figure.axes[0]
     ends = [segment[:, 0] for lines in axis.collections for segment in lines.get_segments()]
     assert len(ends) == 14 and all(low < high for low, high in ends)
@@ -359,17 +360,17 @@ def test_the_rates_of_figure_4_carry_intervals_counts_and_the_verdict():
 
 def test_the_example_of_a_type_is_a_question_of_the_trained_auditor_about_an_original_picture(tmp_path):
     failures, types = found(4, tmp_path)
-    examples = paper_runs.one_each(failures.sample(frac=1, random_state=1), types, 3)
+    examples = found_figures.one_each(failures.sample(frac=1, random_state=1), types, 3)
     assert examples["probe_id"].tolist() == ["p2-00", "p2-01", "p2-02"]
     assert examples["name"].tolist() == types["name"].tolist()[:3]
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 15])
 def test_the_figures_with_pictures_show_each_type_once_and_overlap_nowhere(n, tmp_path):
-    examples = paper_runs.one_each(*found(n, tmp_path))
-    figure = paper_runs.fig5_examples(examples, tmp_path, "a note")
+    examples = found_figures.one_each(*found(n, tmp_path))
+    figure = found_figures.fig5_examples(examples, tmp_path, "a note")
     assert len(figure.axes) == n and faults(figure) == []
     report = {"strong at": [], "weak at": ["colour: purple is called blue, " * 9] * 4, "to train on": ["1,200 examples"]}
-    first = paper_runs.fig1_report(examples, tmp_path, report, "a note")
+    first = found_figures.fig1_report(examples, tmp_path, report, "a note")
     assert len(first.axes) == min(n, 3) and faults(first) == []
     assert "nothing" in words(first) and "1,200 examples" in words(first)
