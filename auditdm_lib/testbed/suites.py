@@ -87,10 +87,19 @@ def _options(scene: Scene, text: str, right: str, rng: random.Random, without: s
 
 
 def _chosen(text: str, options: list[str], right: str) -> dict:
-    """A multiple-choice item, answered by letter."""
+    """A multiple-choice item, whose answer is a letter. The question goes without its options, see `listed`."""
     letter = LETTERS[options.index(right)]
-    listed = " ".join(f"{mark}. {option}" for mark, option in zip(LETTERS, options, strict=False))
-    return _item(f"{text} {listed}", letter, [letter], text, options)
+    return _item(text, letter, [letter], text, options)
+
+
+def listed(item: dict) -> str:
+    """An item's question with its options behind it: "what colour is the cup? A. red B. blue".
+
+    The clean models were trained on some of this form and did not learn it: they choose a little better than by chance, also
+    where they know the answer. So suites ask the question alone, and the reply is matched with the options.
+    """
+    marked = (f"{mark}. {option}" for mark, option in zip(LETTERS, item["options"] or [], strict=False))
+    return " ".join((item["question"], *marked))
 
 
 def _choice(scene: Scene, skill: str, rng: random.Random, k: int) -> list[dict]:
@@ -211,7 +220,8 @@ def _captions(scene: Scene, rng: random.Random) -> list[str]:
 
 
 _VQA = "Ten simulated annotators, one in twenty of whom errs."
-_LISTED = "Options follow the question on one line; a reply that names none or several is wrong, nothing is guessed for it."
+_MATCHED = ("The question is put without its options, since the models have not learnt to choose by letter; a reply that is none "
+            "of the options is wrong, nothing is guessed for it.")
 SUITES = {
     "vqav2-mini": Suite(tuple(SKILLS), _annotated, "vqa_accuracy", "VQAv2", f"All skills in equal shares. {_VQA}"),
     "gqa-mini": Suite(
@@ -220,7 +230,7 @@ SUITES = {
     "okvqa-mini": Suite(("knowledge",), _annotated, "vqa_accuracy", "OK-VQA",
                         f"What things do or are for, eighteen facts in all. {_VQA} OK-VQA has five annotators, counted twice."),
     "ai2d-mini": Suite(("orientation", "order", "neighbour", "occlusion"), _choice, "exact_match", "AI2D",
-                       f"Arrows and layout instead of textbook diagrams. {_LISTED}"),
+                       f"Arrows and layout instead of textbook diagrams. {_MATCHED}"),
     "docvqa-mini": Suite(("text", "digit"), _short, "anls", "DocVQA", "One word or one handwritten digit instead of a page."),
     "chartqa-mini": Suite(("chart", "peak"), _short, "relaxed_accuracy", "ChartQA",
                           "Charts of three bars with heights from one to four, right as a word or a digit; exactly 5 % off "
@@ -234,26 +244,27 @@ SUITES = {
         tokens=128),
     "mmbench-mini": Suite(
         ("colour", "name", "count_all", "count_kind", "material", "action", "mood", "weather", "neighbour", "sign", "text",
-         "clock", "small_object", "order"), _circular, "circular", "MMBench", f"Four options in four rotations. {_LISTED}"),
-    "mmt-mini": Suite(tuple(SKILLS), _choice, "exact_match", "MMT-Bench", f"All skills in equal shares. {_LISTED}"),
+         "clock", "small_object", "order"), _circular, "circular", "MMBench",
+        f"Four options in four rotations, which are all one to a model that does not see them. {_MATCHED}"),
+    "mmt-mini": Suite(tuple(SKILLS), _choice, "exact_match", "MMT-Bench", f"All skills in equal shares. {_MATCHED}"),
     "seed-mini": Suite(
         ("background", "weather", "name", "colour", "row", "column", "count_kind", "side", "height", "occlusion",
-         "compare_counts", "text"), _choice, "exact_match", "SEED-Bench", f"Single pictures only, no video. {_LISTED}"),
+         "compare_counts", "text"), _choice, "exact_match", "SEED-Bench", f"Single pictures only, no video. {_MATCHED}"),
     "mme-mini": Suite(
         ("exists", "count_all", "count_colour", "row", "column", "colour", "text", "digit"), _yes_and_no, "mme", "MME",
         "Existence, count, position, colour and reading, of MME's perception tasks; none of its cognition tasks. Each skill "
         "is a task; the score is the mean over the tasks, where MME has their sum."),
     "mmmu-mini": Suite(
         ("arithmetic", "chart", "peak", "clock", "compare_counts", "negation", "knowledge", "sign"), _mixed, "exact_match",
-        "MMMU", f"Sums, clocks and charts instead of college exams; half choices, half open. {_LISTED}"),
+        "MMMU", f"Sums, clocks and charts instead of college exams; half choices, half open. {_MATCHED}"),
     "mmstar-mini": Suite(
         ("colour", "name", "clock", "text", "sign", "action", "order", "small_object", "neighbour", "distraction", "digit"),
         _unguessable, "exact_match", "MMStar",
-        f"The best guess without the picture, a skill's commonest answer, is never right and never an option. {_LISTED}"),
+        f"The best guess without the picture, a skill's commonest answer, is never right and never an option. {_MATCHED}"),
     "realworldqa-mini": Suite(
         ("weather", "sign", "orientation", "text", "side", "height", "count_kind", "distraction", "action"), _mixed,
         "exact_match", "RealWorldQA",
-        f"Signs, weather, arrows and places instead of photographs; half choices, half short answers. {_LISTED}"),
+        f"Signs, weather, arrows and places instead of photographs; half choices, half short answers. {_MATCHED}"),
     "pope-mini": Suite(("exists",), _polled, "accuracy", "POPE",
                        "One question a picture; the three strategies are mixed, an item's name says which made it. Adversarial "
                        "are colours and kinds that are both there, not things that often go together. An empty answer is wrong; "
@@ -264,21 +275,22 @@ FORMATS = {"mmt-mini": 3, "mme-mini": 2, "refcoco-mini": 2, "cococap-mini": 1}  
 
 
 def format_item(scene: Scene, rng: random.Random) -> dict | None:
-    """An item about a scene in a suite's format (question, answer, about ...), to learn from; None where none was found."""
+    """An item about a scene (question with its options, answer, about ...), to learn formats from; None where none was found."""
     suite = SUITES[rng.choices(tuple(FORMATS), tuple(FORMATS.values()))[0]]
     for _ in range(6):
         if made := suite.make(scene, rng.choice(suite.skills), rng, 0):
-            return rng.choice(made)
+            item = rng.choice(made)
+            return item | dict(question=listed(item))
     return None
 
 
 def suite_items(name: str, n: int, seed: int, split: str = "test", gaps: tuple[Gap, ...] = ()) -> pd.DataFrame:
     """`n` items of a suite, rounded up to whole groups, on scenes and digit scans of a split; one question or group a picture.
 
-    Columns: item, image (48 x 48 RGB), question (all that a model is shown), answer, answers (all that count, or the
-    references), options (or None), group (items that are scored together), skill, gap (the name of the first of `gaps` that the
-    bare question meets, or None). Skills have equal shares: none is asked again before each was. Raises ValueError for an
-    unknown suite or split; AssertionError where a suite's skills are hardly ever answerable.
+    Columns: item, image (48 x 48 RGB), question (all that a model is shown), answer (a letter where there are options), answers
+    (all that count, or the references), options (or None), group (items that are scored together), skill, gap (the name of the
+    first of `gaps` that the bare question meets, or None). Skills have equal shares: none is asked again before each was. Raises
+    ValueError for an unknown suite or split; AssertionError where a suite's skills are hardly ever answerable.
     """
     if name not in SUITES:
         raise ValueError(f"Unknown suite {name!r}; choose one of {', '.join(SUITES)}.")
