@@ -95,3 +95,17 @@ def test_the_rows_of_a_run_name_every_model_suite_and_mean_with_what_the_audit_c
     assert measured.loc[("reference_1", f"rectified minus this, {mean}"), "score"] == 30
     assert len(table) == 4 * 9 + 3 and (table["ci_low"] <= table["score"]).all() and (table["score"] <= table["ci_high"]).all()
     assert json.dumps(table.to_dict("records"))  # plain numbers and texts
+
+
+def test_a_run_s_folder_gets_tables_and_figures_of_whole_families_only_and_the_same_bytes_twice(tmp_path):
+    scored = run_items([*TASKS, *GENERAL[1:]], target=5, rectified=9, reference_1=8)
+    once, again = tmp_path / "once", tmp_path / "again"
+    for folder in (once, again):
+        folder.mkdir()
+        made = paper_runs.write(scored, VALUES, folder, "testbed result, run 'x'")
+    assert list(made) == ["table_paligemma2", "table_paligemma2_standing"]
+    names = {file.name for file in once.iterdir()}
+    assert names == {*(f"{name}.{kind}" for name in made for kind in ("csv", "tex")), *(
+        f"{name}_paligemma2.{kind}" for name in ("fig2", "fig_radar") for kind in ("pdf", "png"))}
+    assert all((once / name).read_bytes() == (again / name).read_bytes() for name in names)
+    assert paper_runs.write(run_items(["own"], target=5), VALUES, tmp_path, "") == {}

@@ -4,6 +4,7 @@ is loaded. The figures of failures are in `found_figures`.
 
 import re
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ from matplotlib.figure import Figure
 
 from auditdm_lib import paths, stats
 from auditdm_lib.evaluate import scores
+from auditdm_lib.results import paper_tables
 from auditdm_lib.results.measures import percent, with_interval
-from auditdm_lib.results.paper_figures import EDGE, FAMILIES, by_size, roles
-from auditdm_lib.results.paper_style import how_sure, page, rows_of, styled
+from auditdm_lib.results.paper_figures import EDGE, FAMILIES, by_size, fig_radar, roles
+from auditdm_lib.results.paper_style import how_sure, page, rows_of, save, styled
 from auditdm_lib.run import manifest
 from auditdm_lib.shown import drawable
 
@@ -75,7 +77,7 @@ def main_table(items: pd.DataFrame, values: pd.DataFrame, family: str) -> tuple[
         row["gain [95 % interval]"] = with_interval(percent(gains[suite])) if suite in gains else ""
         rows.append(row | {"the paper's benchmark": benchmark} | dict(papers.loc[benchmark]))
     return pd.DataFrame(rows).round(2), (
-        f"Left, this run: small models on drawn pictures, each suite counting the same in the mean. Right, the paper's {family} in "
+        f"Left, this run: small models on drawn pictures; in the mean each suite counts the same. Right, the paper's {family} in "
         f"its own scales (its mean: {FAMILIES[family][1]}). Only the directions compare. {how_sure(printed)}")
 
 
@@ -123,6 +125,24 @@ def fig2_family(items: pd.DataFrame, values: pd.DataFrame, family: str, note: st
     right.set(title=f"the paper: {family}", ylabel=f"score, {FAMILIES[family][1]}", xticks=range(len(looks)), ylim=(0, 118),
               yticks=range(0, 101, 20), xticklabels=[name.removeprefix(f"{family}-").replace(" + ", "\n+ ") for name in looks])
     return figure
+
+
+def write(items: pd.DataFrame, values: pd.DataFrame, folder: Path, note: str) -> dict[str, pd.DataFrame]:
+    """Write the main table, the standing of the rectified model, Figure 2 and the radar chart of each family that the run has
+    whole (see `families`) to `folder`; the tables by file name, none where no family is whole."""
+    made = {}
+    for family, mine in families(items, values).items():
+        name = family.lower()
+        main, caption = main_table(mine, values, family)
+        paper_tables.write(main, caption, folder, f"table_{name}")
+        above = standing(mine)
+        paper_tables.write(above, f"The rectified model against each other one on the suites of {family}: the difference of the "
+                           "means in points, with its interval at 95 %.", folder, f"table_{name}_standing")
+        save(fig2_family(mine, values, family, note), folder, f"fig2_{name}")
+        shown = suite_scores(mine[mine["model"] != "control"])  # as the paper's chart: before, after and the larger ones
+        save(fig_radar(shown, f"The suites that stand for {family}'s benchmarks", f"{note}."), folder, f"fig_radar_{name}")
+        made |= {f"table_{name}": main, f"table_{name}_standing": above}
+    return made
 
 
 def rows(run: str, values: pd.DataFrame) -> pd.DataFrame:
