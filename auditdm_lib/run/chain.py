@@ -1,5 +1,5 @@
-"""The command line: `auditdm run`, `plan`, `status`, `diff`, `gate`, `export`, `label`, `figures`, `ablation` and `lab`, and
-`auditdm testbed` by its own commands."""
+"""The command line: `auditdm run`, `plan`, `status`, `diff`, `gate`, `export`, `label`, `figures`, `ablation`, `arms` and `lab`,
+and `auditdm testbed` by its own commands."""
 
 import os
 import shlex
@@ -113,6 +113,21 @@ def ablation() -> None:
     Example: auditdm ablation
     """
     sys.exit(above("auditdm_lib.results.ablation"))
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--only", type=click.Choice(["examples", "target_calls", "both"]), default="both", show_default=True,
+              help="Compare at equal numbers of examples, of target calls, or both.")
+def arms(runs: tuple[str, ...], only: str) -> None:
+    """Compare what the target learns from the failures of audits and from as much other data, in figures/rectification/.
+
+    RUNS are the seeds of one or more profiles, each run to stage 03. Each fine-tuning is kept once it is scored, so that a
+    stopped comparison goes on where it was. Some twenty fine-tunings a run, of half a minute each with the testbed's models.
+
+    Example: auditdm arms rare rare-1 rare-2
+    """
+    sys.exit(above("auditdm_lib.results.rectification", only, *runs))
 
 
 @main.command()

@@ -1,0 +1,233 @@
+"""What an audit is worth for rectification, and when: the same target fine-tuned on equally large sets of different origin
+(`training.arms`), and on what equally many target calls find.
+
+`auditdm arms RUN ...` (or `python -m auditdm_lib.results.rectification both RUN ...`) makes the missing cells of finished runs
+(`rectification_cells`), the seeds of a profile being NAME, NAME-1 and so on, and writes `figures/rectification/`.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from auditdm_lib import stats
+from auditdm_lib.evaluate.scores import GAP_ITEMS
+from auditdm_lib.results import figures, rectification_cells, tables
+from auditdm_lib.results.folder import write_folder
+from auditdm_lib.results.measures import percent, with_interval
+from auditdm_lib.results.rectification_cells import CALLS, EXAMPLES, NOTHING, Run
+from auditdm_lib.run import manifest
+from auditdm_lib.stats import Estimate
+from auditdm_lib.training.arms import ARMS, AUDITED, BY_CHANCE, CEILING, DATASET, PROMPT_ONLY
+
+NAME = "rectification"  # the folder below figures/ and the file in it
+COLUMNS = ["profile", "arm", "seed", "budget", "examples", "target_calls", "measure", "score", "ci_low", "ci_high"]
+OUTSIDE = "suites outside gaps"
+MEAN = "mean"  # in the place of a seed
+OTHERS = {EXAMPLES: (DATASET, PROMPT_ONLY, BY_CHANCE, CEILING), CALLS: (BY_CHANCE,)}  # what audited is compared with
+WAY = "share of the way to true labels"
+LABEL = {NOTHING: "nothing (the target)"} | ARMS
+
+
+def marks(items: pd.DataFrame) -> dict[str, pd.Series]:
+    """Whether each held-out item was answered rightly, by measure: the items inside planted gaps, and those of the suites outside
+    them, indexed by suite and item."""
+    rows = items.set_index(["suite", "item"])
+    inside = rows.index.get_level_values("suite") == GAP_ITEMS
+    parts = {GAP_ITEMS: rows["correct"][inside], OUTSIDE: rows["correct"][~inside & rows["gap"].isna().to_numpy()]}
+    return {name: part.astype(bool).sort_index() for name, part in parts.items() if len(part)}
+
+
+def over_seeds(values: list[Estimate]) -> Estimate:
+    """The mean of one estimate a seed, each from items of its own, with an interval that covers items and seeds: the wider of
+    Student's over the seeds, whose spread holds that of the items, and the combined one of the items. One seed has the latter."""
+    items, points = stats.average(values), np.array([value.value for value in values])
+    n = len(points)
+    reach = t.ppf(0.975, n - 1) * points.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    return Estimate(items.value, min(items.low, items.value - reach), max(items.high, items.value + reach))
+
+
+def table(cells: Iterable[tuple]) -> pd.DataFrame:
+    """Every measure of every cell (`rectification_cells.scored`), in percent: COLUMNS.
+
+    Beside a row for each seed there is one for their mean, then the differences of audited to the other arms, of every arm to the
+    target (`... - nothing`) and, at a budget of examples, the share of the way from the target to the ceiling that audited goes.
+    """
+    found = {}
+    for run, cell, examples, items in cells:
+        for measure, right in marks(items).items():
+            budget = f"{cell.amount} {cell.budget}" if cell.budget else "none"
+            found[run.profile, cell.budget, cell.amount, budget, cell.arm, measure, run.values["seed"]] = (
+                right, len(examples), _calls(run, cell, examples))
+    rows = []
+    for (profile, kind, amount, budget, arm, measure), seeds in _grouped(found):
+        sizes, calls = ([made[i] for made in seeds.values()] for i in (1, 2))
+        values = {seed: stats.proportion(int(right.sum()), len(right)) for seed, (right, *_) in seeds.items()}
+        rows += _rows(profile, arm, budget, sizes, calls, measure, values)
+        others = [NOTHING, *(OTHERS[kind] if arm == AUDITED else ())] if kind else []
+        for other in others:
+            where = ("", 0, "none") if other == NOTHING else (kind, amount, budget)
+            beside = {seed: found.get((profile, *where, other, measure, seed)) for seed in seeds}
+            pairs = {seed: stats.paired_difference(right, beside[seed][0]) for seed, (right, *_) in seeds.items() if beside[seed]}
+            rows += _rows(profile, f"{arm} - {other}", budget, sizes, calls, measure, pairs) if pairs else []
+        if arm == AUDITED and kind == EXAMPLES and measure == GAP_ITEMS:
+            rows += _way(found, (profile, kind, amount, budget), seeds, sizes, calls)
+    return pd.DataFrame(rows, columns=COLUMNS).round(3)
+
+
+def _grouped(found: dict[tuple, tuple]) -> list[tuple[tuple, dict]]:
+    """What was found, by all but the seed: seed -> value."""
+    groups = {}
+    for (*where, seed), value in found.items():
+        groups.setdefault(tuple(where), {})[seed] = value
+    return list(groups.items())
+
+
+def _calls(run: Run, cell, examples: pd.DataFrame) -> int:
+    """The target calls that a cell's examples took: those up to the last failure used and, if audited, the auditor's training;
+    at a budget of calls all of it. Un-audited questions take none, since their labels are the references'."""
+    if cell.budget == CALLS:
+        return cell.amount
+    failures = examples.loc[examples["failure"].astype(bool), "call"]
+    used = int(failures.max()) if len(failures) and cell.arm in (AUDITED, CEILING, BY_CHANCE) else 0
+    return used + (run.training if cell.arm in (AUDITED, CEILING) else 0)
+
+
+def _rows(profile: str, arm: str, budget: str, sizes: list[int], calls: list[int], measure: str,
+          values: dict[int, Estimate]) -> list[tuple]:
+    """A row for each seed and one for their mean."""
+    rows = [(profile, arm, str(seed), budget, size, call, measure, *percent(value))
+            for (seed, value), size, call in zip(values.items(), sizes, calls, strict=False)]
+    return [*rows, (profile, arm, MEAN, budget, round(np.mean(sizes)), round(np.mean(calls)), measure,
+                    *percent(over_seeds(list(values.values()))))]
+
+
+def _way(found: dict[tuple, tuple], where: tuple, seeds: dict, sizes: list[int], calls: list[int]) -> list[tuple]:
+    """How much of the way from the target to the model trained on true labels audited goes, by seed; the interval of a seed is
+    that of audited minus the ceiling, as a share of the way."""
+    values = {}
+    for seed, (right, *_) in seeds.items():
+        top, base = (found.get((*key, GAP_ITEMS, seed)) for key in ((*where, CEILING), (where[0], "", 0, "none", NOTHING)))
+        if top and base and (way := top[0].mean() - base[0].mean()) > 0:
+            values[seed] = Estimate(*(1 + part / way for part in stats.paired_difference(right, top[0])))
+    return _rows(where[0], WAY, where[3], sizes, calls, GAP_ITEMS, values) if values else []
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows over all seeds of audited minus another arm, with the amount of the budget: columns of COLUMNS, kind, amount."""
+    kept = rows[(rows["seed"] == MEAN) & rows["arm"].str.startswith(f"{AUDITED} - ")]
+    parts = kept["budget"].str.split(" ", expand=True)
+    return kept.assign(kind=parts[1], amount=parts[0].astype(int)).sort_values(["profile", "kind", "amount"], kind="stable")
+
+
+def crossing(rows: pd.DataFrame) -> dict[str, int | None]:
+    """For each profile the smallest budget of target calls from which on audited is ahead of failures found by chance inside the
+    gaps, with an interval clear of zero at each larger one; None where there is none."""
+    found = {}
+    part = differences(rows).query("kind == @CALLS and measure == @GAP_ITEMS").query("arm == @AUDITED + ' - ' + @BY_CHANCE")
+    for profile, one in part.groupby("profile", sort=False):
+        ahead = None
+        for row in one.sort_values("amount", ascending=False).itertuples():
+            if row.ci_low <= 0:
+                break
+            ahead = row.amount
+        found[profile] = ahead
+    return found
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table for people: a row for each profile, budget and arm, with the means over the seeds and their intervals."""
+    mean = rows[rows["seed"] == MEAN]
+    cells = mean.assign(text=[with_interval(Estimate(r.score, r.ci_low, r.ci_high)) for r in mean.itertuples()])
+    wide = cells.pivot_table(index=["profile", "budget", "arm"], columns="measure", values="text", aggfunc="first", sort=False)
+    calls = cells.groupby(["profile", "budget", "arm"], sort=False)[["examples", "target_calls"]].first()
+    return calls.join(wide).reset_index().rename(columns={name: f"{name} % [95 % interval]" for name in wide.columns})
+
+
+def in_words(rows: pd.DataFrame) -> list[str]:
+    """One sentence for each finding: the differences at equal examples and at equal calls, and where the audit is ahead."""
+    said = []
+    for row in differences(rows).query("measure == @GAP_ITEMS").itertuples():
+        if not row.arm.endswith(NOTHING):
+            verdict = "ahead" if row.ci_low > 0 else "behind" if row.ci_high < 0 else "undecided"
+            said.append(f"{row.profile}, {row.amount} {row.kind.replace('_', ' ')}: {row.arm.replace('_', ' ')} inside the gaps "
+                        f"{row.score:+.1f} points ({row.ci_low:+.1f} to {row.ci_high:+.1f}): {verdict}")
+    for profile, calls in crossing(rows).items():
+        said.append(f"{profile}: at equal target calls, training included, the audit is ahead of chance "
+                    + (f"from {calls} calls on." if calls else "at none of the budgets."))
+    return said
+
+
+@figures.styled
+def fig_rectification(rows: pd.DataFrame) -> figures.Figure:
+    """Accuracy inside the gaps against the budget, in a column for each profile: examples above, target calls below; means over
+    the seeds with intervals that cover seeds and items."""
+    profiles = list(dict.fromkeys(rows["profile"]))
+    figure = figures.blank(1.2 + 4 * len(profiles), 7)
+    axes = figure.subplots(2, len(profiles), squeeze=False, sharey=True)
+    look = dict(zip((DATASET, PROMPT_ONLY, AUDITED, CEILING, BY_CHANCE), zip(
+        ("sky", "purple", "green", "black", "orange"), "svo^D", ("--", "--", "-", ":", "-."), strict=True), strict=True))
+    mean = rows[(rows["seed"] == MEAN) & (rows["measure"] == GAP_ITEMS)]
+    for column, profile in enumerate(profiles):
+        mine = mean[mean["profile"] == profile]
+        base = mine.loc[mine["arm"] == NOTHING, "score"]
+        for axis, kind in zip(axes[:, column], (EXAMPLES, CALLS), strict=True):
+            part = mine[mine["budget"].str.endswith(kind)]
+            part = part.assign(amount=part["budget"].str.split(" ").str[0].astype(int)).sort_values("amount")
+            for k, (arm, (colour, marker, line)) in enumerate(look.items()):
+                own = part[part["arm"] == arm]
+                if len(own):
+                    x = own["amount"] * 1.03 ** (k - 2)  # side by side, so that the intervals do not cover each other
+                    reach = [own["score"] - own["ci_low"], own["ci_high"] - own["score"]]
+                    axis.errorbar(x, own["score"], reach, color=figures.OKABE[colour], marker=marker, linestyle=line, capsize=3,
+                                  linewidth=1.4, markersize=5, label=LABEL[arm])
+            for score in base:
+                axis.axhline(score, color="#777777", linewidth=1, label=LABEL[NOTHING])
+            axis.set(xscale="log", ylim=(-3, 103),
+                     xlabel="examples" if kind == EXAMPLES else "target calls, the auditor's training included")
+            ticks = sorted(set(part["amount"]))
+            axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30, fontsize=8)
+            axis.minorticks_off()
+        axes[0, column].set_title(f"profile {profile}")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("right inside the gaps (%)")
+    found = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    order = [label for label in LABEL.values() if label in found]
+    figure.legend([found[label] for label in order], order, loc="outside upper center", ncols=3, fontsize=8)
+    return figure
+
+
+def write(runs: list[Run]) -> Path:
+    """Write `figures/rectification/` from the finished cells of these runs: rectification.csv, table_rectification,
+    fig_rectification and the manifest; the folder. Raises manifest.Stop where no cell is finished."""
+    found = list(rectification_cells.scored(runs))
+    if not found:
+        raise manifest.Stop("No cell is finished yet: run the command again.")
+    rows = table(found)
+    inputs = {f"{run.name}/arms/{cell.name}": manifest.load(run.folder(cell.name))["outputs_digest"] for run, cell, *_ in found}
+
+    def fill(out: Path) -> None:
+        rows.to_csv(out / f"{NAME}.csv", index=False)
+        tables.write(shown(rows), out, f"table_{NAME}")
+        figures.save(fig_rectification(rows), out, f"fig_{NAME}", f"testbed result, runs {', '.join(run.name for run in runs)}")
+    return write_folder(NAME, inputs, fill)
+
+
+def main(names: list[str], only: str = "") -> None:
+    """Make the missing cells of the runs `names`, of both kinds of budget or of one, and write and say what they show."""
+    try:
+        runs = [rectification_cells.read(name) for name in dict.fromkeys(names)]
+        rectification_cells.make(runs, only)
+        folder = write(runs)
+    except (manifest.Stop, ValueError) as problem:
+        sys.exit(str(problem))
+    print(*in_words(pd.read_csv(folder / f"{NAME}.csv", dtype={"seed": str})), sep="\n")
+    print(f"Figure and table: {folder}")
+
+
+if __name__ == "__main__":
+    kind, *given = sys.argv[1:]
+    main(given, "" if kind == "both" else kind)
