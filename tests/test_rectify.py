@@ -1,6 +1,12 @@
-"""The training sets are fair, labelled by consensus alone, and fine-tuning on them mends what was wrong."""
+"""Fine-tuning mends what was wrong, stops early, goes on after a kill, and leaves no half-written model."""
 
 import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,106 +16,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from auditdm_lib.boxes import location
 from auditdm_lib.models import vlm as models
-from auditdm_lib.training import examples, rectify
+from auditdm_lib.models.asking import Asking
+from auditdm_lib.run.manifest import Stop
+from auditdm_lib.training import cards, examples, rectify
+from auditdm_lib.training.trainings import Changed
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 QUESTION = "what colour is the sun ?"
-
-
-def probes(failures, agreements, others, without_consensus=3):
-    """Probes of a trained and a random auditor (others), some without consensus."""
-    rows = [("trained", True)] * failures + [("trained", False)] * agreements
-    rows += [("random", i % 5 == 0) for i in range(others)]
-    table = pd.DataFrame(rows, columns=["auditor", "disagrees"])
-    table["image"] = [f"images/{i}.png" for i in range(len(table))]
-    table["question"], table["consensus"], table["target_answer"], table["picture_reason"] = QUESTION, "blue", "red", None
-    none = table.head(without_consensus).assign(consensus=None, disagrees=False, question="no consensus ?")
-    return pd.concat([table, none], ignore_index=True)
-
-
-def test_a_picture_that_failed_its_check_teaches_nothing():
-    table = probes(40, 40, 40)
-    table.loc[table.index % 2 == 0, "picture_reason"] = "colour"
-    rejected = set(table.loc[table["picture_reason"].notna(), "image"])
-    audited, control = rectify.training_sets(table, 0.5, ["random"], seed=0)
-    assert len(audited) == len(control) == 20 and not (set(audited["image"]) | set(control["image"])) & rejected
-
-
-@pytest.mark.parametrize("failures, agreements, others", [(40, 100, 100), (100, 9, 60), (30, 30, 11)])
-def test_audited_and_control_sets_are_equally_large(failures, agreements, others):
-    audited, control = rectify.training_sets(probes(failures, agreements, others), 0.5, ["random"], seed=0)
-    assert len(audited) == len(control) > 10
-    assert abs(audited["failure"].mean() - 0.5) <= 0.5 / len(audited)
-    assert not any(rows.duplicated(["image", "question"]).any() for rows in (audited, control))
-
-
-def test_control_holds_only_what_no_audit_chose():
-    table = probes(40, 100, 60)
-    _, control = rectify.training_sets(table, 0.5, ["random"], seed=0)
-    assert set(control["image"]) <= set(table[table["auditor"] == "random"]["image"])
-    # a fifth of the random questions fail, as many as chance finds: the control is not filtered by the target
-    assert 0.1 < control["failure"].mean() < 0.3
-
-
-def test_labels_are_the_consensus_whatever_truth_and_target_say():
-    table = probes(40, 100, 60).assign(truth="green", verified_failure=False)
-    sets = rectify.training_sets(table, 0.5, ["random"], seed=0)
-    assert all(set(rows["answer"]) == {"blue"} for rows in sets)
-    blind = table.drop(columns=["truth", "verified_failure"])
-    without = rectify.training_sets(blind, 0.5, ["random"], seed=0)
-    assert all(a.equals(b) for a, b in zip(sets, without, strict=True))
-
-
-def test_pair_asked_twice_enters_once():
-    table = probes(40, 100, 60)
-    again = pd.concat([table, table.assign(auditor="prompt_only")], ignore_index=True)
-    audited, _ = rectify.training_sets(again, 0.5, ["random"], seed=0)
-    assert not audited.duplicated(["image", "question"]).any()
-
-
-def test_failures_may_be_those_of_some_auditors_and_the_sets_no_larger_than_asked():
-    table = probes(40, 100, 100)
-    audited, control = rectify.training_sets(table, 0.5, ["random"], 0, ["trained"], most=30)
-    mine = set(table.loc[table["auditor"] == "trained", "image"])
-    assert len(audited) == len(control) == 30 and audited["failure"].sum() == 15
-    assert set(audited.loc[audited["failure"], "image"]) <= mine < set(table["image"])
-    assert not set(audited.loc[~audited["failure"], "image"]) <= mine  # rehearsal is of all auditors
-    assert [len(rows) for rows in rectify.training_sets(table, 0.5, ["random"], 0, ["prompt_only"])] == [0, 0]
-
-
-def box(left, top):
-    return location((left, top, left + 0.2, top + 0.2))
-
-
-NEARLY, AWAY = box(0.12, 0.1), box(0.5, 0.5)  # overlaps of 0.82 and 0 with box(0.1, 0.1)
-
-
-@pytest.mark.parametrize(("kind", "after", "before", "left_out"), [
-    ("edit", box(0.1, 0.1), NEARLY, False), ("edit", box(0.1, 0.1), AWAY, True), ("edit", box(0.1, 0.1), None, True),
-    ("edit", box(0.1, 0.1), "red", True), ("regeneration", box(0.1, 0.1), box(0.1, 0.1), True), ("edit", "red", "blue", False),
-    ("regeneration", None, None, False), ("edit", float("nan"), AWAY, False)])
-def test_a_located_answer_about_a_drawn_picture_is_used_only_after_an_edit_in_which_nothing_moved(kind, after, before, left_out):
-    table = pd.DataFrame(dict(probe_id=["p", "q"], kind=[kind, "question"], source_image="a.png", image=["b.png", "a.png"],
-                              consensus=[after, box(0.1, 0.1)]), index=[7, 3])
-    versions = pd.DataFrame(dict(probe_id=["p", "p"], version=["original", "drawn"], consensus=[before, after]))
-    found = rectify.moved(table, versions)
-    assert found.to_dict() == {7: left_out, 3: False} and found.dtype == bool
-    assert rectify.moved(table, None)[7] == (isinstance(after, str) and "loc" in after)  # nothing is known about the originals
-    assert rectify.moved(table.head(0), None).empty
-
-
-@pytest.mark.parametrize("table, missing", [
-    (probes(0, 100, 0), "failures"), (probes(10, 0, 0, 0), "agreements"),
-    (probes(40, 100, 0), "un-audited questions")])
-def test_an_empty_pool_is_named_and_nothing_is_rectified(table, missing, tmp_path, capsys):
-    sets = rectify.training_sets(table, 0.5, ["random"], seed=0)
-    assert f"no {missing} with a consensus" in capsys.readouterr().out and [len(rows) for rows in sets] == [0, 0]
-    data = rectify.to_dataset(sets[0], tmp_path)
-    data.save_to_disk(tmp_path / "data")
-    history = rectify.finetune("no/model", data, tmp_path / "model", 3, 8, 1e-3, 4, 0)
-    assert history.empty and not (tmp_path / "model").exists()
 
 
 @pytest.fixture(scope="module", params=sorted(tiny_models.BUILDERS))
@@ -165,9 +79,8 @@ def pictures(tmp_path_factory):
     return folder, pd.DataFrame(rows, columns=["image", "question", "answer"])
 
 
-def train(start, rows, pictures, out, steps=60):
-    return rectify.finetune(start, rectify.to_dataset(rows, pictures), out, steps=steps, batch_size=12,
-                            learning_rate=1e-2, rank=8, seed=0)
+def train(start, rows, pictures, out, steps=60, rank=8, learning_rate=1e-2, **how):
+    return rectify.finetune(start, rectify.to_dataset(rows, pictures), out, steps, 12, learning_rate, rank, 0, **how)
 
 
 @pytest.fixture(scope="module", params=["paligemma2", "gemma3"])
@@ -194,7 +107,8 @@ def test_rectified_model_is_right_where_it_failed_and_still_right_elsewhere(targ
     history = train(target, seen, pictures[0], tmp_path / "model")
     assert right(tmp_path / "model", pictures) == {"red": 1.0, "blue": 1.0, "green": 1.0}
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
-    assert list(history.columns) == ["step", "loss"] and history["step"].iloc[-1] == 60
+    assert list(history.columns) == rectify.HISTORY and history["step"].iloc[-1] == 60
+    assert history["validation_loss"].isna().all()
 
 
 def test_fine_tuning_moves_the_language_model_and_leaves_the_vision_tower(target, pictures, tmp_path):
@@ -219,3 +133,115 @@ def test_training_data_on_disk_carries_the_pictures_and_no_paths(pictures, tmp_p
     rectify.to_dataset(pictures[1], pictures[0]).save_to_disk(tmp_path / "data")
     stored = b"".join(file.read_bytes() for file in (tmp_path / "data").iterdir())
     assert str(pictures[0]).encode() not in stored and b"PNG" in stored
+
+
+def digests(folder):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+def test_without_adapters_all_weights_of_the_language_model_are_trained_and_no_others(target, pictures, tmp_path):
+    train(target, pictures[1], pictures[0], tmp_path / "model", steps=3, rank=0)
+    before, after = (load_file(f / "model.safetensors") for f in (target, tmp_path / "model"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    assert moved == {name for name in before if "language_model" in name or "lm_head" in name} and len(moved) > 7
+    assert models.load_vlm(tmp_path / "model").asking == models.load_vlm(target).asking
+
+
+def test_it_is_asked_as_it_was_trained(target, pictures, tmp_path):
+    train(target, pictures[1], pictures[0], tmp_path / "model", steps=2, rank=0, asked={"max_new_tokens": 3})
+    asking = models.load_vlm(tmp_path / "model").asking
+    assert isinstance(asking, Asking) and asking.max_new_tokens == 3
+
+
+# Early stopping
+
+def test_no_picture_is_both_trained_on_and_validated_with(pictures):
+    twice = pd.concat([pictures[1], pictures[1].assign(question="is the sun red ?", answer="yes")])
+    data = rectify.to_dataset(twice, pictures[0])
+    rows, kept = rectify.split_by_picture(data, 0)
+    names = twice["image"].tolist()
+    assert sorted(rows + kept) == list(range(len(twice))) and len(kept) == 8
+    assert not {names[i] for i in rows} & {names[i] for i in kept}
+    assert rectify.split_by_picture(data, 1)[1] != kept
+    with pytest.raises(Stop, match="single picture.*set rectify_patience to 0"):
+        rectify.split_by_picture(rectify.to_dataset(twice[twice["image"] == "red0.png"], pictures[0]), 0)
+
+
+def test_it_stops_once_the_validation_no_longer_improves_and_keeps_the_best_model(target, pictures, tmp_path):
+    rows = pictures[1].assign(answer=np.random.default_rng(0).permutation(pictures[1]["answer"]))  # nothing to be learned
+    history = train(target, rows, pictures[0], tmp_path / "model", patience=2, work=tmp_path / "work")
+    validated = history.dropna(subset="validation_loss")
+    best = validated["validation_loss"].argmin()
+    assert history["step"].iloc[-1] == validated["step"].iloc[best + 2] < 60  # two validations without a lower loss
+    step = validated["step"].iloc[best]
+    assert f"| saved | step {step} of 60, the lowest" in (tmp_path / "model/README.md").read_text(encoding="utf-8")
+    fewer = train(target, rows, pictures[0], tmp_path / "straight", work=tmp_path / "straight work", patience=2)
+    assert digests(tmp_path / "model") == digests(tmp_path / "straight") and fewer.equals(history)
+
+
+# A kill, and what must not go on
+
+@pytest.mark.parametrize(("rank", "saves"), [(4, 2), (0, 3)])
+def test_a_killed_fine_tuning_ends_in_the_same_bytes(rank, saves, pictures, tmp_path):
+    start = tiny_models.BUILDERS["gemma3"](tmp_path / "start")
+    pictures[1].to_parquet(tmp_path / "rows.parquet")
+    child = subprocess.run(
+        [sys.executable, Path(__file__).with_name("tunings.py"), start, pictures[0], tmp_path, str(rank), str(saves)],
+        env=os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path)), capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
+    assert [file.name for file in (tmp_path / "work").glob("checkpoint-*")] and not (tmp_path / "killed").exists()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        how = dict(steps=8, rank=rank, learning_rate=1e-3, patience=3)
+        again = train(start, pictures[1], pictures[0], tmp_path / "killed", work=tmp_path / "work", **how)
+        straight = train(start, pictures[1], pictures[0], tmp_path / "straight", **how)
+    finally:
+        torch.set_num_threads(threads)
+    assert digests(tmp_path / "killed") == digests(tmp_path / "straight") and again.equals(straight)
+    with pytest.raises(Changed, match="was stopped and has changed since.*rank"):
+        train(start, pictures[1], pictures[0], tmp_path / "killed", work=tmp_path / "work", **how | dict(rank=2))
+
+
+@pytest.mark.parametrize("work", [False, True])
+def test_a_loss_that_is_not_finite_stops_it_and_no_model_is_written(work, pictures, tmp_path):
+    start = tiny_models.BUILDERS["gemma3"](tmp_path / "start")
+    how = dict(work=tmp_path / "work") if work else {}
+    with pytest.raises(Stop, match="The fine-tuning of model was stopped, and no model was saved: .* lower the learning rate"):
+        train(start, pictures[1], pictures[0], tmp_path / "model", rank=0, learning_rate=1e6, **how)
+    assert not list(tmp_path.glob("*model*")) and not list(tmp_path.glob("work/*"))
+    assert len(train(start, pictures[1], pictures[0], tmp_path / "model", steps=2, **how))  # with another rate it begins anew
+
+
+@pytest.mark.parametrize("answer", [None, "", "  ", 3, float("nan"), ["red"]])
+def test_an_answer_that_is_no_text_is_refused(answer, pictures):
+    rows = pictures[1].head(2).astype({"answer": object})
+    rows.at[0, "answer"] = answer
+    with pytest.raises(Stop, match=r"1 of 2 examples have an answer that is no text, the first .*: give each example"):
+        rectify.to_dataset(rows, pictures[0])
+
+
+def test_without_examples_no_model_is_loaded_and_nothing_is_written(pictures, tmp_path):
+    data = rectify.to_dataset(pictures[1].head(0), pictures[0])
+    data.save_to_disk(tmp_path / "data")
+    history = rectify.finetune("no/model", data, tmp_path / "model", 3, 8, 1e-3, 4, 0)
+    assert history.empty and list(history.columns) == rectify.HISTORY and not (tmp_path / "model").exists()
+
+
+# Cards
+
+def test_the_model_card_says_what_was_done_and_names_no_folder_of_this_machine(target, pictures, tmp_path):
+    train(target, pictures[1], pictures[0], tmp_path / "model", steps=2, data="of an <audit>")
+    card = (tmp_path / "model/README.md").read_text(encoding="utf-8")
+    assert "fine-tuned on 36 examples, of an &lt;audit&gt;, with" in card and "| trained | LoRA of rank 8" in card
+    assert "base_model: \"target\"" in card and str(tmp_path) not in card and str(target) not in card
+    files = "".join(file.read_text(encoding="utf-8") for file in (tmp_path / "model").glob("*.json"))
+    assert str(tmp_path) not in files and str(target) not in files
+    assert "| trained | all weights of the language model |" in cards.model_card(
+        "org/model", 5, "", steps=2, batch_size=1, learning_rate=1e-3, rank=0, seed=0, patience=0, saved=2)
+
+
+def test_the_data_card_counts_the_kinds_of_examples():
+    card = cards.data_card("What was learned", "From an audit.", {"failure": 1200, "rehearsal": 3000})
+    assert re.search(r"^4,200 examples", card, re.MULTILINE) and "| failure | 1,200 |" in card

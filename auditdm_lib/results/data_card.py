@@ -1,8 +1,5 @@
 """The data card of what a run found, in Markdown: what it is, how it was made, how often its answers are wrong."""
 
-import re
-from pathlib import Path
-
 import pandas as pd
 import yaml
 
@@ -10,6 +7,7 @@ from auditdm_lib import __version__, stats
 from auditdm_lib.answers import same_answer
 from auditdm_lib.results.found import Found
 from auditdm_lib.shown import inert
+from auditdm_lib.training.cards import model_name
 
 CARD = """---
 {head}---
@@ -43,18 +41,6 @@ Questions, and the captions and edit commands by which pictures were drawn anew,
 The kit does not know the licence of the pictures, and a picture drawn after another is derived from it: find it out before you
 pass this data set on. The texts were written by the models named above, whose licences may have terms about that.
 """
-
-
-def model_name(name: str) -> str:
-    """A model or data set as a card may name it: a hub id or a path within the repository as it is, without folders of this
-    machine and without the address of a server."""
-    if name.startswith("openai:"):
-        return name.removeprefix("openai:").rpartition("@")[0] or "a model behind an endpoint"
-    if name.startswith("datasets:"):
-        source, *rest = name.removeprefix("datasets:").split(":")
-        return ":".join(["datasets", model_name(source), *rest])
-    path = Path(name)
-    return path.name if path.is_absolute() or name.startswith(("~", "..")) or re.match(r"[A-Za-z]:[\\/]|\\\\", name) else name
 
 
 def card(found: Found, more: str = "") -> str:

@@ -1,108 +1,193 @@
-"""Rectification: fine-tune the target on what the audit found, with the consensus as the teacher.
+"""Rectification: fine-tune the target on examples (`rectify_sets`), by LoRA or all weights of its language model.
 
-No label is made by hand (the paper's "unlabelled data" case): the answer to learn is the consensus of the references. In
-addition to the audited set there is a control set of the same size that was not selected by an audit, a comparison that the
-paper does not make.
+A tenth of the pictures is kept from the training where it is to stop early: the model that is saved is then the one with the
+lowest loss on these. A fine-tuning that was killed is resumed from its last checkpoint and ends in the same bytes.
 """
 
+import contextlib
 import functools
+import json
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, Features, Image, Value
-from peft import get_peft_model
-from transformers import Trainer, TrainingArguments, set_seed
+from peft import PeftModel, get_peft_model
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from auditdm_lib.boxes import located, overlap
 from auditdm_lib.models.asking import save_asking
-from auditdm_lib.models.vlm import load_vlm, put
+from auditdm_lib.models.vlm import VLM, load_vlm, put
+from auditdm_lib.run import commit, manifest
+from auditdm_lib.run.manifest import Stop
+from auditdm_lib.training.alarms import Alarm, Finite
+from auditdm_lib.training.cards import model_card
 from auditdm_lib.training.examples import collate, lora
+from auditdm_lib.training.rectify_sets import moved, training_sets  # noqa: F401  # until notebook 04 takes them from there
+from auditdm_lib.training.trainings import Seal, claim, last_checkpoint
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
-ORIGINAL = "original"  # the version of a probe that asks about the picture before it was drawn anew (`pairs.VERSIONS`)
-UNMOVED = 0.5  # least intersection over union of the box before an edit and after it where nothing moved (our choice)
-
-
-def moved(probes: pd.DataFrame, versions: pd.DataFrame | None) -> pd.Series:
-    """Which probes ask where something is in a drawn picture that may have moved there (bool, indexed as `probes`).
-
-    These are the probes on drawn pictures whose consensus is a box, but for edits after which it is nearly the box of the
-    consensus about the original picture (UNMOVED), taken from `versions`, the table of `pairs.versions`. The paper filters the
-    edits for grounding to the same end; how, it does not say.
-    """
-    drawn = probes["image"] != probes["source_image"]
-    before = {} if versions is None else versions[versions["version"] == ORIGINAL].set_index("probe_id")["consensus"].to_dict()
-
-    def may_have(kind: str, probe: str, consensus: str | None) -> bool:
-        box, old = (located(text) if isinstance(text, str) else None for text in (consensus, before.get(probe)))
-        return box is not None and (kind != "edit" or old is None or overlap(box, old) < UNMOVED)
-    return pd.Series([d and may_have(*row) for d, row in zip(drawn, probes[["kind", "probe_id", "consensus"]].itertuples(
-        index=False), strict=True)], probes.index, dtype=bool)
-
-
-def training_sets(probes: pd.DataFrame, failure_share: float, control_auditors: list[str], seed: int,
-                  failure_auditors: tuple[str, ...] | list[str] = (), most: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The audited and the control examples, equally many: image (path), question, answer, failure (bool).
-
-    The answer is the consensus. The audited set holds disagreements (`failure_share` of the rows) of `failure_auditors`, or of
-    all auditors if none is named, and, as rehearsal, agreements of all, so that the target does not forget what it had right. The
-    control set holds questions of `control_auditors`, whatever the target answered. Each pair of image and question enters a set
-    at most once, and a probe without consensus, or with a picture that failed its check, never. The smallest of the three pools
-    limits the size, and so does `most`, if it is not 0. If a pool is empty, which is printed, so are both sets.
-    """
-    labelled = probes[probes["consensus"].notna() & probes["picture_reason"].isna()]
-    distinct, control = (rows.drop_duplicates(["image", "question"]) for rows in (
-        labelled, labelled[labelled["auditor"].isin(control_auditors)]))
-    failed = distinct["disagrees"].astype(bool)
-    chosen = distinct["auditor"].isin(failure_auditors) | (len(failure_auditors) == 0)
-    pools = {"failures": distinct[failed & chosen], "agreements": distinct[~failed], "un-audited questions": control}
-    for name, pool in pools.items():
-        if pool.empty:
-            print(f"The probes hold no {name} with a consensus, so nothing is rectified; more probes in stage 02 may find some.")
-    size = int(min(len(pools["failures"]) / failure_share, len(pools["agreements"]) / (1 - failure_share),
-                   len(control), most or np.inf))
-    found = round(size * failure_share)
-    audited = pd.concat([pools["failures"].sample(found, random_state=seed),
-                         pools["agreements"].sample(size - found, random_state=seed)])
-    return tuple(rows.sample(size, random_state=seed).reset_index(drop=True).assign(
-        answer=lambda x: x["consensus"], failure=lambda x: x["disagrees"].astype(bool))[
-        ["image", "question", "answer", "failure"]] for rows in (audited, control))
+HISTORY = ["step", "loss", "validation_loss"]
+LOGS, PER_CHECKPOINT = 20, 2  # rows of the history; rows after which a checkpoint is written and validated
+VALIDATED, MOST_VALIDATED = 0.1, 500  # share of the pictures that is kept from the training to stop early, and the most of them
 
 
 def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
-    """Examples as a `datasets.Dataset` (image, question, answer) that embeds the bytes of the picture files."""
+    """Examples as a `datasets.Dataset` (image, question, answer) that embeds the bytes of the picture files.
+
+    Raises Stop if an answer is not a text that a model could learn to give.
+    """
+    wrong = [answer for answer in examples["answer"] if not isinstance(answer, str) or not answer.strip()]
+    if wrong:
+        raise Stop(f"{len(wrong)} of {len(examples)} examples have an answer that is no text, the first {wrong[0]!r}: give each "
+                   "example its answer as a text, or leave it out.")
     pictures = [{"bytes": (images / name).read_bytes(), "path": None} for name in examples["image"]]
     return Dataset.from_dict({"image": pictures, "question": examples["question"].tolist(),
                               "answer": examples["answer"].tolist()}, features=EXAMPLE)
 
 
-def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int,
-             learning_rate: float, rank: int, seed: int, asked: dict | None = None) -> pd.DataFrame:
-    """Fine-tune the model at `path` on `examples` by LoRA, merge the adapters, and save model and processor to `out`.
+def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int, learning_rate: float, rank: int,
+             seed: int, asked: dict | None = None, *, patience: int = 0, work: Path | None = None,
+             data: str = "") -> pd.DataFrame:
+    """Fine-tune the model at `path` on `examples` (`to_dataset`), and save model, processor and a model card to `out`.
 
-    The model is trained on questions as it is asked them; `asked` replaces fields of its `Asking`, which is saved with it.
-    Returns the history: step, loss (mean over the steps since the previous row). The same seed gives the same bytes. Without
-    examples nothing is saved.
+    `rank` is that of LoRA on the language model, whose adapters are merged; 0 trains all weights of the language model. The
+    model is trained on questions as it is asked them; `asked` replaces fields of its `Asking`, which is saved with it. With a
+    `patience` above 0 a tenth of the pictures is kept to validate, training stops once so many validations have not lowered the
+    loss, and the model with the lowest loss is saved. `work` is a folder for checkpoints, from which a killed fine-tuning goes on
+    (the caller deletes it). `data` says in the model card what the examples are.
+
+    Returns the history: step, loss (mean over the steps since the previous row) and validation_loss (null where there was no
+    validation). The same seed gives the same bytes. `out` appears only once it is complete; without examples nothing is saved.
+    Raises Stop where the loss is no longer finite, and trainings.Changed if `work` holds another fine-tuning.
     """
     if not len(examples):
-        return pd.DataFrame(columns=["step", "loss"], dtype=float)
+        return pd.DataFrame(columns=HISTORY, dtype=float)
+    with contextlib.nullcontext(work) if work else tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        if work:
+            claim(folder, __name__, [path], dict(examples=_contents(examples), steps=steps, batch_size=batch_size, seed=seed,
+                                                 learning_rate=learning_rate, rank=rank, asked=asked, patience=patience))
+        if not _finished(_logged(last_checkpoint(folder)), steps, patience):
+            try:
+                _train(path, examples, folder, steps, batch_size, learning_rate, rank, seed, asked, patience)
+            except Alarm as problem:
+                commit.discard(folder)  # its checkpoints are of no use: with another learning rate it begins anew
+                folder.mkdir()
+                raise Stop(f"The fine-tuning of {out.name} was stopped, and no model was saved: {problem}") from None
+        logs = _logged(last_checkpoint(folder))
+        best = _best_step(logs) if patience else max(log["step"] for log in logs)
+        vlm = _trained(path, folder / f"checkpoint-{best}", rank, asked)
+        card = model_card(path, len(examples), data, steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank,
+                          seed=seed, patience=patience, saved=best)
+        _save(vlm, out, card)
+    return _history(logs)
+
+
+def _contents(examples: Dataset) -> str:
+    """A hash of all examples."""
+    plain = examples.cast_column("image", Image(decode=False))
+    return manifest.digest([[manifest.digest(row["image"]["bytes"]), row["question"], row["answer"]] for row in plain])
+
+
+def split_by_picture(examples: Dataset, seed: int) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to validate with; no picture is on both sides. Raises Stop for a single picture."""
+    plain = examples.select_columns("image").cast_column("image", Image(decode=False))
+    pictures = [manifest.digest(row["image"]["bytes"]) for row in plain]
+    different = sorted(set(pictures))
+    if len(different) < 2:
+        raise Stop("Examples of a single picture leave none to validate with: set rectify_patience to 0, or gather more probes.")
+    n = min(MOST_VALIDATED, max(1, round(VALIDATED * len(different))))
+    kept = set(np.random.default_rng([seed, len(different)]).choice(different, n, replace=False).tolist())
+    rows = range(len(pictures))
+    return [i for i in rows if pictures[i] not in kept], [i for i in rows if pictures[i] in kept]
+
+
+def _train(path: str | Path, examples: Dataset, folder: Path, steps: int, batch_size: int, learning_rate: float, rank: int,
+           seed: int, asked: dict | None, patience: int) -> None:
+    """Train from the last checkpoint in `folder`, or from the start, leaving sealed checkpoints there."""
+    checkpoint, log = last_checkpoint(folder), max(1, steps // LOGS)
     set_seed(seed)  # before LoRA's matrices are initialised
+    vlm = load_vlm(path, asked) if rank or checkpoint is None else _trained(path, checkpoint, rank, asked)
+    model = get_peft_model(vlm.model, lora(vlm, rank)) if rank else _language_only(vlm)
+    rows, kept = split_by_picture(examples, seed) if patience else (range(len(examples)), [])
+    arguments = TrainingArguments(
+        output_dir=folder, max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size,
+        seed=seed, learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.0,
+        max_grad_norm=1.0, logging_steps=log, logging_nan_inf_filter=False, save_strategy="steps",
+        save_steps=PER_CHECKPOINT * log, save_total_limit=2, eval_strategy="steps" if patience else "no",
+        eval_steps=PER_CHECKPOINT * log, metric_for_best_model="eval_loss" if patience else None,
+        greater_is_better=False if patience else None, prediction_loss_only=True, report_to="none", label_names=["labels"],
+        remove_unused_columns=False, dataloader_num_workers=0, dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available())
+    trainer = Trainer(model, arguments, functools.partial(collate, vlm, asked=put), examples.select(rows),
+                      examples.select(kept) if patience else None, processing_class=vlm.processor,
+                      callbacks=[_Watch(steps, patience), Finite(), Seal()])
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _language_only(vlm: VLM) -> torch.nn.Module:
+    """The model, of whose weights only those of the language model are trained: its layers, its embeddings and its head."""
+    parts = [vlm.model.get_decoder(), vlm.model.get_input_embeddings(), vlm.model.get_output_embeddings()]
+    trained = {id(weight) for part in parts if part is not None for weight in part.parameters()}
+    for weight in vlm.model.parameters():
+        weight.requires_grad_(id(weight) in trained)
+    return vlm.model
+
+
+class _Watch(TrainerCallback):
+    """Logs the last step, whatever its number, so that no loss goes unseen, and stops early (`patience` above 0)."""
+
+    def __init__(self, steps: int, patience: int):
+        self.steps, self.patience = steps, patience
+
+    def on_step_end(self, args, state, control, **_):
+        control.should_log |= state.global_step >= state.max_steps
+
+    def on_evaluate(self, args, state, control, **_):
+        control.should_training_stop |= _finished(state.log_history, self.steps, self.patience)
+
+
+def _finished(logs: list[dict], steps: int, patience: int) -> bool:
+    """Whether a training with these logs is at its end: by its steps, or because its validation has not improved."""
+    losses = [log["eval_loss"] for log in logs if "eval_loss" in log]
+    stale = patience > 0 and len(losses) > patience and len(losses) - 1 - int(np.argmin(losses)) >= patience
+    return stale or any(log["step"] >= steps for log in logs)
+
+
+def _best_step(logs: list[dict]) -> int:
+    return min((log for log in logs if "eval_loss" in log), key=lambda log: log["eval_loss"])["step"]
+
+
+def _logged(checkpoint: Path | None) -> list[dict]:
+    """What the Trainer had logged up to a checkpoint."""
+    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"] if checkpoint else []
+
+
+def _history(logs: list[dict]) -> pd.DataFrame:
+    validated = {log["step"]: log["eval_loss"] for log in logs if "eval_loss" in log}
+    return pd.DataFrame([(log["step"], log["loss"], validated.get(log["step"])) for log in logs if "loss" in log],
+                        columns=HISTORY).astype({"validation_loss": float})
+
+
+def _trained(path: str | Path, checkpoint: Path, rank: int, asked: dict | None) -> VLM:
+    """The model at `path` with the weights of a checkpoint, adapters merged; Trainer's own resuming restores no full weights."""
     vlm = load_vlm(path, asked)
-    model = get_peft_model(vlm.model, lora(vlm, rank))
-    with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder; nothing in it is kept
-        arguments = TrainingArguments(
-            output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, seed=seed,
-            learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20),
-            weight_decay=0.0, max_grad_norm=1.0, logging_steps=max(1, steps // 20), save_strategy="no",
-            report_to="none", label_names=["labels"], remove_unused_columns=False, dataloader_num_workers=0,
-            dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
-        trainer = Trainer(model, arguments, functools.partial(collate, vlm, asked=put), examples)
-        trainer.train()
-    model.merge_and_unload().save_pretrained(out)
-    vlm.processor.save_pretrained(out)
-    save_asking(vlm.asking, out)
-    return pd.DataFrame([{"step": log["step"], "loss": log["loss"]} for log in trainer.state.log_history
-                         if "loss" in log])
+    if rank:
+        return replace(vlm, model=PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload())
+    return replace(vlm, model=load_vlm(checkpoint).model)
+
+
+def _save(vlm: VLM, out: Path, card: str) -> None:
+    """Write a model folder that `load_vlm` loads. It is renamed to `out` only once it is complete."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    vlm.model.save_pretrained(partial)
+    vlm.processor.save_pretrained(partial)
+    save_asking(vlm.asking, partial)
+    (partial / "README.md").write_text(card, encoding="utf-8", newline="\n")
+    commit.discard(out)
+    partial.rename(out)
