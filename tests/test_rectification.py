@@ -272,3 +272,14 @@ def test_an_audit_that_cannot_be_compared_is_one_sentence_and_no_model_is_loaded
     with pytest.raises(manifest.Stop, match=words):
         rectification_cells.make([rectification_cells.read("rare")], say=lambda text: None)
     assert not list(audit.glob("[!b]*"))
+
+
+def test_the_claims_are_judged_for_each_profile_on_intervals_over_seeds():
+    made = [*cells({NOTHING: 0.1, arms.DATASET: 0.4, arms.AUDITED: 0.9, arms.CEILING: 0.9}),
+            *cells({NOTHING: 0.1, arms.DATASET: 0.9, arms.AUDITED: 0.4, arms.CEILING: 0.9}, profile="other")]
+    table = rectification.verdicts(rectification.table(made))
+    held = {(row.profile, row.claim.split(" (")[0].split(": ")[-1]): row.verdict for row in table.itertuples()}
+    assert held["rare", "dataset questions"] == "holds" and held["other", "dataset questions"] == "does not hold"
+    way = "Audited data go at least 80 % of the way from the target to a model taught the true labels"
+    assert held["rare", way] == "holds" and held["other", way] == "does not hold"
+    assert len(table) == 6, "what no cell tests has no row"

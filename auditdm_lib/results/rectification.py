@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from auditdm_lib import stats
 from auditdm_lib.evaluate.scores import GAP_ITEMS
-from auditdm_lib.results import figures, rectification_cells, tables
+from auditdm_lib.results import claims, figures, rectification_cells, tables
 from auditdm_lib.results.folder import write_folder
 from auditdm_lib.results.measures import percent, with_interval
 from auditdm_lib.results.rectification_cells import CALLS, EXAMPLES, NOTHING, Run
@@ -30,6 +30,19 @@ MEAN = "mean"  # in the place of a seed
 OTHERS = {EXAMPLES: (DATASET, PROMPT_ONLY, BY_CHANCE, CEILING), CALLS: (BY_CHANCE,)}  # what audited is compared with
 WAY = "share of the way to true labels"
 LABEL = {NOTHING: "nothing (the target)"} | ARMS
+CLAIMS = [  # text, row of `table`, measure, kind of budget, least; judged for each profile
+    ("Audited data beat as much un-audited data inside the gaps: dataset questions (points)", f"{AUDITED} - {DATASET}", GAP_ITEMS,
+     EXAMPLES, claims.ABOVE_0),
+    ("Audited data beat as much un-audited data inside the gaps: prompt-only questions (points)", f"{AUDITED} - {PROMPT_ONLY}",
+     GAP_ITEMS, EXAMPLES, claims.ABOVE_0),
+    ("Audited failures beat as many failures found by chance inside the gaps (points)", f"{AUDITED} - {BY_CHANCE}", GAP_ITEMS,
+     EXAMPLES, claims.ABOVE_0),
+    ("Audited data go at least 80 % of the way from the target to a model taught the true labels (%)", WAY, GAP_ITEMS,
+     EXAMPLES, 80),
+    ("Outside the gaps audited data lose at most 1 point on the suites (points)", f"{AUDITED} - {NOTHING}", OUTSIDE,
+     EXAMPLES, -1),
+    ("At as many target calls, training included, audited failures beat those found by chance inside the gaps (points)",
+     f"{AUDITED} - {BY_CHANCE}", GAP_ITEMS, CALLS, claims.ABOVE_0)]
 
 
 def marks(items: pd.DataFrame) -> dict[str, pd.Series]:
@@ -116,21 +129,36 @@ def _way(found: dict[tuple, tuple], where: tuple, seeds: dict, sizes: list[int],
     return _rows(where[0], WAY, where[3], sizes, calls, GAP_ITEMS, values) if values else []
 
 
-def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows over all seeds of audited minus another arm, with the amount of the budget: columns of COLUMNS, kind, amount."""
-    kept = rows[(rows["seed"] == MEAN) & rows["arm"].str.startswith(f"{AUDITED} - ")]
-    parts = kept["budget"].str.split(" ", expand=True)
-    return kept.assign(kind=parts[1], amount=parts[0].astype(int)).sort_values(["profile", "kind", "amount"], kind="stable")
+def means(rows: pd.DataFrame, measure: str, kind: str) -> pd.DataFrame:
+    """The rows over all seeds of a measure at a kind of budget, with its `amount`, in its order within each profile."""
+    kept = rows[(rows["seed"] == MEAN) & (rows["measure"] == measure) & rows["budget"].str.endswith(kind)]
+    amount = kept["budget"].str.split(" ").str[0].astype(int)
+    return kept.assign(amount=amount).sort_values(["profile", "amount", "arm"], ignore_index=True)
+
+
+def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
+    """CLAIMS for each profile that can test them, over all seeds: profile, claim, budget, score, ci_low, ci_high, verdict. They
+    are judged at the middle one of SIZES (or the largest there is) and at the largest budget of target calls."""
+    found = []
+    for text, arm, measure, kind, least in CLAIMS:
+        part = means(rows, measure, kind)
+        for profile, mine in part[part["arm"] == arm].groupby("profile"):
+            middle = mine[mine["amount"] == rectification_cells.SIZES[1]] if kind == EXAMPLES else mine
+            row = (middle if len(middle) else mine).iloc[-1]
+            estimate = Estimate(row["score"], row["ci_low"], row["ci_high"])
+            found.append((profile, text, row["budget"], *estimate, claims.verdict_of(estimate, least, np.inf)))
+    table = pd.DataFrame(found, columns=["profile", "claim", "budget", "score", "ci_low", "ci_high", "verdict"])
+    return table.sort_values("profile", kind="stable", ignore_index=True)
 
 
 def crossing(rows: pd.DataFrame) -> dict[str, int | None]:
     """For each profile the smallest budget of target calls from which on audited is ahead of failures found by chance inside the
     gaps, with an interval clear of zero at each larger one; None where there is none."""
     found = {}
-    part = differences(rows).query("kind == @CALLS and measure == @GAP_ITEMS").query("arm == @AUDITED + ' - ' + @BY_CHANCE")
-    for profile, one in part.groupby("profile", sort=False):
+    part = means(rows, GAP_ITEMS, CALLS)
+    for profile, one in part[part["arm"] == f"{AUDITED} - {BY_CHANCE}"].groupby("profile"):
         ahead = None
-        for row in one.sort_values("amount", ascending=False).itertuples():
+        for row in one[::-1].itertuples():
             if row.ci_low <= 0:
                 break
             ahead = row.amount
@@ -150,11 +178,12 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
 def in_words(rows: pd.DataFrame) -> list[str]:
     """One sentence for each finding: the differences at equal examples and at equal calls, and where the audit is ahead."""
     said = []
-    for row in differences(rows).query("measure == @GAP_ITEMS").itertuples():
-        if not row.arm.endswith(NOTHING):
-            verdict = "ahead" if row.ci_low > 0 else "behind" if row.ci_high < 0 else "undecided"
-            said.append(f"{row.profile}, {row.amount} {row.kind.replace('_', ' ')}: {row.arm.replace('_', ' ')} inside the gaps "
-                        f"{row.score:+.1f} points ({row.ci_low:+.1f} to {row.ci_high:+.1f}): {verdict}")
+    for kind in (EXAMPLES, CALLS):
+        for row in means(rows, GAP_ITEMS, kind).itertuples():
+            if row.arm.startswith(f"{AUDITED} - ") and not row.arm.endswith(NOTHING):
+                verdict = "ahead" if row.ci_low > 0 else "behind" if row.ci_high < 0 else "undecided"
+                said.append(f"{row.profile}, {row.budget.replace('_', ' ')}: {row.arm.replace('_', ' ')} inside the gaps "
+                            f"{row.score:+.1f} points ({row.ci_low:+.1f} to {row.ci_high:+.1f}): {verdict}")
     for profile, calls in crossing(rows).items():
         said.append(f"{profile}: at equal target calls, training included, the audit is ahead of chance "
                     + (f"from {calls} calls on." if calls else "at none of the budgets."))
@@ -170,13 +199,11 @@ def fig_rectification(rows: pd.DataFrame) -> figures.Figure:
     axes = figure.subplots(2, len(profiles), squeeze=False, sharey=True)
     look = dict(zip((DATASET, PROMPT_ONLY, AUDITED, CEILING, BY_CHANCE), zip(
         ("sky", "purple", "green", "black", "orange"), "svo^D", ("--", "--", "-", ":", "-."), strict=True), strict=True))
-    mean = rows[(rows["seed"] == MEAN) & (rows["measure"] == GAP_ITEMS)]
     for column, profile in enumerate(profiles):
-        mine = mean[mean["profile"] == profile]
-        base = mine.loc[mine["arm"] == NOTHING, "score"]
+        mine = rows[rows["profile"] == profile]
+        base = mine.loc[(mine["arm"] == NOTHING) & (mine["seed"] == MEAN) & (mine["measure"] == GAP_ITEMS), "score"]
         for axis, kind in zip(axes[:, column], (EXAMPLES, CALLS), strict=True):
-            part = mine[mine["budget"].str.endswith(kind)]
-            part = part.assign(amount=part["budget"].str.split(" ").str[0].astype(int)).sort_values("amount")
+            part = means(mine, GAP_ITEMS, kind)
             for k, (arm, (colour, marker, line)) in enumerate(look.items()):
                 own = part[part["arm"] == arm]
                 if len(own):
@@ -201,7 +228,7 @@ def fig_rectification(rows: pd.DataFrame) -> figures.Figure:
 
 
 def write(runs: list[Run]) -> Path:
-    """Write `figures/rectification/` from the finished cells of these runs: rectification.csv, table_rectification,
+    """Write `figures/rectification/` from the finished cells of these runs: rectification.csv, claims.csv, table_rectification,
     fig_rectification and the manifest; the folder. Raises manifest.Stop where no cell is finished."""
     found = list(rectification_cells.scored(runs))
     if not found:
@@ -211,6 +238,7 @@ def write(runs: list[Run]) -> Path:
 
     def fill(out: Path) -> None:
         rows.to_csv(out / f"{NAME}.csv", index=False)
+        verdicts(rows).to_csv(out / "claims.csv", index=False)
         tables.write(shown(rows), out, f"table_{NAME}")
         figures.save(fig_rectification(rows), out, f"fig_{NAME}", f"testbed result, runs {', '.join(run.name for run in runs)}")
     return write_folder(NAME, inputs, fill)
@@ -224,7 +252,8 @@ def main(names: list[str], only: str = "") -> None:
         folder = write(runs)
     except (manifest.Stop, ValueError) as problem:
         sys.exit(str(problem))
-    print(*in_words(pd.read_csv(folder / f"{NAME}.csv", dtype={"seed": str})), sep="\n")
+    rows = pd.read_csv(folder / f"{NAME}.csv", dtype={"seed": str})
+    print(*in_words(rows), verdicts(rows).to_string(index=False), sep="\n")
     print(f"Figure and table: {folder}")
 
 
