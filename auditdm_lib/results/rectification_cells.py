@@ -7,7 +7,7 @@ changed, and not where only the code has: delete its folder then.
 """
 
 import re
-import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -199,15 +199,15 @@ def make_cell(run: Run, cell: Cell, pools: dict[str, pd.DataFrame], items: pd.Da
     examples = chosen(run, cell, pools)
     lock.hold(final)
     out, asked = commit.temporary(final), settings(1, v["answer_prompts"][:1], v["answer_tokens"][:1], v["answer_batch"])[0]
-    model = {cell.arm: v["target"]}
-    if len(examples):
-        data, model = to_dataset(examples, paths.RUNS / run.name), {cell.arm: out / "model"}
-        history = finetune(v["target"], data, out / "model", STEPS, BATCH, LEARNING_RATE, RANK, v["seed"], asked)
-        history.to_csv(out / "history.csv", index=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model" if len(examples) else v["target"]
+        if len(examples):
+            data = to_dataset(examples, paths.RUNS / run.name)
+            history = finetune(v["target"], data, model, STEPS, BATCH, LEARNING_RATE, RANK, v["seed"], asked)
+            history.to_csv(out / "history.csv", index=False)
+        answers = score({cell.arm: model}, items, v["answer_batch"], {} if len(examples) else {cell.arm: asked})
     examples.to_parquet(out / "examples.parquet", index=False)
-    scored = score(model, items, v["answer_batch"], {} if len(examples) else {cell.arm: asked})
-    scored.drop(columns=["question", "expected"]).to_parquet(out / "items.parquet", index=False)
-    shutil.rmtree(out / "model", ignore_errors=True)
+    answers.drop(columns=["question", "expected"]).to_parquet(out / "items.parquet", index=False)
     timing = {"wall_seconds": round(time.time() - began, 1)}
     manifest.write(out, {"stage": FOLDER, "run": run.name, "key": key(run, cell)}, timing)
     commit.commit(out, final)
