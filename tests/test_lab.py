@@ -79,3 +79,35 @@ def test_a_place_for_the_copies_that_cannot_be_written_to_is_one_sentence(monkey
     monkeypatch.setattr(lab, "COPIES", tmp_path / "file" / "lab")
     done = CliRunner().invoke(main, ["lab"])
     assert done.exit_code == 1 and done.output.startswith("JupyterLab was not opened: ")
+
+
+def test_a_profile_stands_in_the_copies_and_what_they_make_is_what_a_batch_run_makes(tmp_path):
+    tree = make_tree(tmp_path / "tree")
+    (tree / "params/other.yaml").write_text("run: other\nrate: 0.25\n")
+    script = ("from auditdm_lib import paths; from auditdm_lib.run import chain, lab; "
+              "print(lab.refresh(paths.NOTEBOOKS, lab.COPIES / 'other', chain.profile_values('other', ())))")
+    run = [sys.executable, "-c"]
+    subprocess.run([*run, script], cwd=tree, env=environment(tree), check=True, capture_output=True)
+    copy = tree / "runs/lab/other/00_first.ipynb"
+    assert "rate = 0.25" in copy.read_text() and "steps" not in copy.read_text()
+    execute = ("import nbformat, sys; from nbclient import NotebookClient; "
+               "NotebookClient(nbformat.read(sys.argv[1], 4), kernel_name='python3').execute()")
+    subprocess.run([*run, execute, str(copy)], cwd=tree, check=True, capture_output=True,
+                   env=environment(tree) | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": str(tree)})
+    assert (tree / "runs/other/00_first/numbers.txt").read_text() == "0.25 0\n"
+    status = auditdm(tree, "status", "other").stdout.splitlines()[0]
+    assert "finished" in status, status
+
+
+def test_an_unknown_profile_is_refused_before_anything_is_copied(monkeypatch, tmp_path):
+    monkeypatch.setattr(lab, "COPIES", tmp_path / "lab")
+    done = CliRunner().invoke(main, ["lab", "--profile", "clas"])
+    assert done.exit_code == 2 and "Did you mean params/class.yaml?" in done.output and not (tmp_path / "lab").exists()
+
+
+def test_the_solutions_are_copied_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(lab, "COPIES", tmp_path)
+    monkeypatch.setattr(lab.subprocess, "run", lambda words, **how: SimpleNamespace(returncode=0))
+    assert lab.open_lab([]) == 0
+    assert sorted(path.name for path in (tmp_path / "solutions").glob("*.ipynb")) == sorted(
+        path.name for path in (paths.NOTEBOOKS / "solutions").glob("*.ipynb"))

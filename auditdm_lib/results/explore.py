@@ -34,6 +34,7 @@ SEARCHED = ("probe_id", "question", "caption", "edit", "consensus", "target_answ
 WIDE = 320  # pixels at which a picture is shown
 LONGEST = 400  # characters of a text that is shown
 ASKED = 300  # characters of a question that is put to a model
+QUICK = ("regeneration_share=0.0", "edit_share=0.0", "imitation_pictures=2000", "probes_per_auditor=500", "fresh_probes=300")
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,10 @@ def planting(model: str, gap: str, out: Path) -> list[str]:
 
 
 def auditing(run: str, target: Path, profile: str) -> list[str]:
-    """The command that audits a target with the parameters of a profile, up to its failure types."""
-    return [sys.executable, "-m", "auditdm_lib.run", "run", profile, "--to", "03", "--set", f"run={run}", "--set",
-            f"target={target}"]
+    """The command that audits a target with the parameters of a profile, questions alone (QUICK), up to its failure types."""
+    settings = (f"run={run}", f"target={target}", *QUICK)
+    return [sys.executable, "-m", "auditdm_lib.run", "run", profile, "--to", "03", *(
+        word for setting in settings for word in ("--set", setting))]
 
 
 def again(run: Run) -> str:

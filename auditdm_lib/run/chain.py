@@ -206,18 +206,20 @@ def gate(run: str, against: str, regression: tuple[str, ...]) -> None:
 
 
 @main.command(context_settings=dict(ignore_unknown_options=True, allow_extra_args=True))
+@click.option("--profile", metavar="PROFILE", help="Put the parameters of this profile into the copies, such as class.")
 @click.pass_context
-def lab(context: click.Context) -> None:
+def lab(context: click.Context, profile: str | None) -> None:
     """Open the notebooks in JupyterLab, as copies below runs/lab/, so that the checkout stays as it is.
 
     Further options are passed on to JupyterLab; as root, it asks for --allow-root.
 
-    Example: auditdm lab --no-browser --port 8890
+    Example: auditdm lab --profile class --no-browser --port 8890
     """
     from auditdm_lib.run.lab import open_lab
 
+    values = profile_values(profile, ()) if profile else None
     try:
-        sys.exit(open_lab(context.args))
+        sys.exit(open_lab(context.args, values))
     except (OSError, manifest.Stop) as error:
         sys.exit(f"JupyterLab was not opened: {error}")
 
