@@ -1,7 +1,7 @@
 """The tables that the stages of a run wrote, loaded once for figures, tables, claims and the report."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +32,10 @@ class Artefacts:
     pairings: pd.DataFrame | None = None  # 02_probes/pairings.csv
     confirmation: pd.DataFrame | None = None  # 03_taxonomy/confirmation.parquet, if the failure types were asked again
     drawer: str = "renderer"  # what drew the pictures, a parameter of stage 02
+    unseen: pd.DataFrame | None = None  # 03_taxonomy/unseen.csv
+    recovered: pd.DataFrame | None = None  # 03_taxonomy/recovered.csv, if gaps were planted and types asked again
+    reaudit: pd.DataFrame | None = None  # 05_scores/reaudit.csv, if the rectified target was asked about each type again
+    records: dict[str, dict] = field(default_factory=dict)  # the manifest of each stage, by its folder
 
     @property
     def verified(self) -> bool:
@@ -59,7 +63,11 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
         versions=pd.read_parquet(versions) if versions.exists() else None, flips=_optional(probes / "flips.csv"),
         survival=_optional(probes / "survival.csv"), faults=_optional(probes / "drawer.csv"),
         pairings=_optional(probes / "pairings.csv"), drawer=_drawer(probes),
-        confirmation=pd.read_parquet(confirmation) if confirmation.exists() else None)
+        confirmation=pd.read_parquet(confirmation) if confirmation.exists() else None,
+        unseen=_optional(taxonomy / "unseen.csv"), recovered=_optional(taxonomy / "recovered.csv"),
+        reaudit=_optional(scores / "reaudit.csv"),
+        records={folder.name: manifest.load(folder) for folder in (auditor, probes, taxonomy, scores)
+                 if (folder / manifest.NAME).exists()})
 
 
 def _optional(file: Path) -> pd.DataFrame | None:

@@ -54,7 +54,7 @@ def agreement(run: Artefacts) -> tuple[str, str]:
     for auditor, of in (("random", "random questions"), ("prompt_only", "probes of the untrained auditor"),
                         ("trained", "of the trained one")):
         k, n, _ = references_agree(run.probes[run.probes["auditor"] == auditor])
-        parts += [f"{k} of {n} {of}"] if n else []
+        parts += [f"{k:,} of {n:,} {of}"] if n else []
     said = (f"The references agree on {share.value:.0f} % of the probes that all of them were asked ({agreed:,} of {asked:,}; "
             f"95 % interval {share.low:.0f} to {share.high:.0f} %): on {', '.join(parts)}.")
     return said, ("This is less than half: the references are probably unfit for these pictures, and then what follows is about "
@@ -69,11 +69,11 @@ def certainty(rows: pd.DataFrame, run: Artefacts) -> str:
     found = counted(n, name["one"], name["many"])
     known = rows["verified_failure"].dropna().astype(bool)
     if len(known):
-        found += f", {known.sum()} verified" + ("," if len(known) == n else f" of {len(known)} checked,")
+        found += f", {known.sum():,} verified" + ("," if len(known) == n else f" of {len(known):,} checked,")
     found += f" on {counted(rows['source_image'].nunique(), 'picture')}"
     if single_reference(run):
         return f"{found}; one reference alone was asked"
-    return f"{found}; in {every} of {n} every reference gave the same answer" + (
+    return f"{found}; in {every:,} of {n:,} every reference gave the same answer" + (
         "" if every == n else ", in the others not all did or some could not tell")
 
 
@@ -117,7 +117,7 @@ def advice(run: Artefacts) -> str:
 def pairs(run: Artefacts) -> list[str]:
     """How often the target is right on one picture of a pair alone, and whether its disagreements survive, in sentences."""
     said, whose = [], {"trained": "the trained auditor", "prompt_only": "the untrained one"}
-    for row in _rows(run.flips, kind="edit", member="target"):
+    for row in having(run.flips, kind="edit", member="target"):
         if row.auditor in whose and row.pairs:
             said.append(
                 f"Edits of {whose[row.auditor]}: of {counted(row.pairs, 'pair')} on which the references are right both times, "
@@ -126,7 +126,7 @@ def pairs(run: Artefacts) -> list[str]:
     if said and not run.verified:
         said.append("Right is here what the references agree on.")
     done = {OTHER_SEED: "when the text is drawn by another seed", RE_ENCODED: "after the picture is re-encoded as JPEG"}
-    for row in _rows(run.survival, kind="all", auditor="trained"):
+    for row in having(run.survival, kind="all", auditor="trained"):
         if row.asked:
             share = with_interval(percent(Estimate(row.survival, row.ci_low, row.ci_high)))
             said.append(f"Of the trained auditor's disagreements on drawn pictures, {share} % ({row.survived:,} of "
@@ -149,12 +149,12 @@ def drawings(run: Artefacts) -> list[str]:
     names = {"unchecked": "without the check", "checked": "with it", "exact": "with exact pictures of the same texts",
              "fault": "share of the first that the check takes away"}
     found = {row.measure: with_interval(percent(Estimate(row.share, row.ci_low, row.ci_high))) for row in
-             _rows(run.faults, kind="all", auditor="trained") if row.n}
+             having(run.faults, kind="all", auditor="trained") if row.n}
     parts = [f"{names[name]} {found[name]} %" for name in names if name in found]
     return said + ([f"{what} of the trained auditor with drawn pictures: {', '.join(parts)}."] if parts else [])
 
 
-def _rows(table: pd.DataFrame | None, **cells: str) -> list:
+def having(table: pd.DataFrame | None, **cells: str) -> list:
     """The rows of a table, if there is one, that have these cells."""
     for column, value in cells.items() if table is not None else ():
         table = table[table[column] == value]
