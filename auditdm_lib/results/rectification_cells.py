@@ -30,8 +30,8 @@ from auditdm_lib.training.rectify import finetune, to_dataset
 
 FOLDER, NOTHING = "arms", "nothing"  # the folder below the run's; the arm that is the target as it is
 EXAMPLES, CALLS = "examples", "target_calls"  # the two kinds of budget
-SIZES = (250, 1000, 2500)  # examples
-BEFORE = (1000, 4000)  # target calls of random questions, below what the auditor's training takes
+SIZES = (250, 1000)  # examples
+BEFORE = (2000,)  # target calls of random questions, below what the auditor's training takes
 AFTER = (1000, 4000)  # target calls after the auditor's training, the training rounded up to a thousand
 MOST = 2500  # examples at a budget of target calls
 STEPS, BATCH, LEARNING_RATE, RANK = 250, 32, 1e-3, 16  # of every fine-tuning; rate and rank are stage 04's
@@ -107,15 +107,16 @@ def planned(runs: list[Run], only: str = "") -> list[Cell]:
 
 
 def make(runs: list[Run], only: str = "", say: Callable[[str], None] = print) -> None:
-    """Make every missing cell of both kinds of budget, or of `only` one, run by run. Raises ValueError where a pool holds too few
-    examples, Busy where another process is at work on a cell."""
-    todo = [(run, cell) for run in runs for cell in planned(runs_of(run, runs), only) if not finished(run, cell)]
+    """Make every missing cell of both kinds of budget, or of `only` one, each for all runs before the next. Raises ValueError
+    where a pool holds too few examples, Busy where another process is at work on a cell."""
+    cells = [(place, run, cell) for run in runs for place, cell in enumerate(planned(runs_of(run, runs), only))]
+    todo = [(run, cell) for _, run, cell in sorted(cells, key=lambda row: row[0]) if not finished(run, cell)]
     ready, began = {}, time.time()
     for i, (run, cell) in enumerate(todo):
         left = f", about {(time.time() - began) / i * (len(todo) - i) / 60:.0f} minutes left" if i else ""
         say(f"[{i + 1}/{len(todo)}] {run.name}: {cell.name}{left}")
         if run.name not in ready:
-            ready = {run.name: prepare(run, max(c.amount for c in planned(runs_of(run, runs)) if c.budget == CALLS))}
+            ready[run.name] = prepare(run, max(c.amount for c in planned(runs_of(run, runs)) if c.budget == CALLS))
         make_cell(run, cell, *ready[run.name])
 
 

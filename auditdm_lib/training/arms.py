@@ -1,8 +1,9 @@
 """Training sets for the question what an audit is worth: equally large sets that differ only in where their examples come from.
 
 Every set is labelled by the consensus of the references, but for the ceiling, which has the true answers. The sets of failures
-(audited, its ceiling, and failures found by chance) hold as many failures, a share FAILURES of the set, and the same rehearsal:
-random questions on which the target agreed with the consensus. The paper compares with no other data than none at all.
+(audited, its ceiling, and failures found by chance) hold as many failures, a share FAILURES of the set, and rehearsal: questions,
+random ones and the trained auditor's, on which the target agreed with the consensus. The auditor's are near its failures, so the
+target does not learn one side of a kind of question only. The paper compares with no other data than none at all.
 """
 
 import random
@@ -17,7 +18,7 @@ DATASET, PROMPT_ONLY, AUDITED, CEILING, BY_CHANCE = "dataset", "prompt_only", "a
 ARMS = {  # arm -> what it is called where it is shown
     DATASET: "dataset questions", PROMPT_ONLY: "prompt-only questions", AUDITED: "audited failures",
     CEILING: "audited, true labels", BY_CHANCE: "failures by chance"}
-REHEARSAL = "rehearsal"  # a pool, no arm
+REHEARSAL, NEAR = "rehearsal", "rehearsal near the failures"  # pools, no arms
 FAILURES = 0.3  # share of failures in a set of failures, as in stage 04 (our choice, the same for all such sets)
 COLUMNS = ["image", "question", "answer", "truth", "failure", "category", "call"]
 
@@ -36,10 +37,10 @@ def examples_of(probes: pd.DataFrame, folder: str) -> pd.DataFrame:
 
 
 def pools(probes: pd.DataFrame, types: pd.DataFrame, chance: pd.DataFrame, folder: str) -> dict[str, pd.DataFrame]:
-    """The examples from which each arm draws, and REHEARSAL (COLUMNS).
+    """The examples from which each arm draws, and the rehearsal: random questions (REHEARSAL) and the trained auditor's (NEAR).
 
     `probes` is probes.parquet with its pictures below `folder`; `types` gives the failures in confirmed types their type
-    (probe_id, category); `chance` are the failures found by random questions (`failures_by_chance`).
+    (probe_id, category); `chance` are the failures found by random questions (`failures_by_chance`). All have COLUMNS.
     """
     by = {name: examples_of(rows, folder).join(rows.reset_index(drop=True)["probe_id"])
           for name, rows in probes.groupby("auditor", sort=False) if name in ("random", PROMPT_ONLY, "trained")}
@@ -47,8 +48,9 @@ def pools(probes: pd.DataFrame, types: pd.DataFrame, chance: pd.DataFrame, folde
     found = by["trained"][by["trained"]["failure"]].drop(columns="category").merge(types, on="probe_id")[COLUMNS]
     found = found.sort_values("call", ignore_index=True)  # a merge may have another order
     known = found[found["truth"].notna()]
+    right, near = (rows[~rows["failure"]] for rows in (unselected, by["trained"][COLUMNS]))
     return {DATASET: unselected, PROMPT_ONLY: asked, AUDITED: found, CEILING: known.assign(answer=known["truth"]),
-            BY_CHANCE: chance, REHEARSAL: unselected[~unselected["failure"]]}
+            BY_CHANCE: chance, REHEARSAL: right, NEAR: near}
 
 
 def failures_by_chance(panel: Panel, pictures: Pictures, seed: int) -> pd.DataFrame:
@@ -72,17 +74,20 @@ def of_size(pools: dict[str, pd.DataFrame], arm: str, size: int, seed: int) -> p
     if arm in (DATASET, PROMPT_ONLY):
         return _sample(pools[arm], size, arm, seed)
     failures = round(size * FAILURES)
-    return _with_rehearsal(pools, arm, spread(_enough(pools[arm], failures, arm), failures, seed), size - failures, seed)
+    found = spread(_enough(pools[arm], failures, arm), failures, seed)
+    return _with_rehearsal(pd.concat([pools[REHEARSAL], pools[NEAR]]), arm, found, size - failures, seed)
 
 
 def within_calls(pools: dict[str, pd.DataFrame], arm: str, calls: int, most: int, seed: int) -> pd.DataFrame:
     """The failures of an arm that `calls` calls of the target found, and their rehearsal, together at most `most`: COLUMNS.
 
-    The calls of a training come on top. Raises ValueError where no failure was found.
+    The calls of a training come on top. What was right is known of questions asked within the calls only; for failures found by
+    an auditor the random questions stand for those of its training. Raises ValueError where no failure was found.
     """
-    found = pools[arm][pools[arm]["call"] <= calls]
+    found, right, near = (pools[name][pools[name]["call"] <= calls] for name in (arm, REHEARSAL, NEAR))
     failures = min(len(_enough(found, 1, arm)), round(most * FAILURES))
-    return _with_rehearsal(pools, arm, spread(found, failures, seed), round(failures * (1 / FAILURES - 1)), seed)
+    right = right if arm == BY_CHANCE else pd.concat([pools[REHEARSAL], near])
+    return _with_rehearsal(right, arm, spread(found, failures, seed), round(failures * (1 / FAILURES - 1)), seed)
 
 
 def spread(found: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
@@ -95,8 +100,8 @@ def spread(found: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     return turns.assign(turn=turns.groupby("category").cumcount()).sort_values("turn", kind="stable").head(n)[COLUMNS]
 
 
-def _with_rehearsal(pools: dict[str, pd.DataFrame], arm: str, failures: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
-    rehearsal = _sample(pools[REHEARSAL], n, f"the rehearsal of {arm}", seed)
+def _with_rehearsal(right: pd.DataFrame, arm: str, failures: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    rehearsal = _sample(right.drop_duplicates(["image", "question"]), n, f"the rehearsal of {arm}", seed)
     return pd.concat([failures, rehearsal]).sample(frac=1, random_state=seed).reset_index(drop=True)
 
 
