@@ -175,6 +175,27 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     return calls.join(wide).reset_index().rename(columns={name: f"{name} % [95 % interval]" for name in wide.columns})
 
 
+def markdown(rows: pd.DataFrame, profiles: list[str]) -> str:
+    """Accuracy inside the gaps in percent over all seeds, in Markdown: a row for each of these profiles and budgets, a column for
+    each arm."""
+    lines = [f"| profile | budget | {' | '.join(LABEL.values())} |", "|---" * (2 + len(LABEL)) + "|"]
+    for profile in profiles:
+        mine = rows[rows["profile"] == profile]
+        base = mine[(mine["arm"] == NOTHING) & (mine["seed"] == MEAN) & (mine["measure"] == GAP_ITEMS)]
+        for kind in (EXAMPLES, CALLS):
+            for (_, budget), part in means(mine, GAP_ITEMS, kind).groupby(["amount", "budget"]):
+                at = pd.concat([part, base]).set_index("arm")
+                cells = [f"{at.loc[arm, 'score']:.1f} ({at.loc[arm, 'ci_low']:.1f} to {at.loc[arm, 'ci_high']:.1f})"
+                         if arm in at.index else "" for arm in LABEL]
+                lines.append(f"| {profile} | {budget.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def load(file: Path) -> pd.DataFrame:
+    """The rows of a rectification.csv, `seed` and `budget` as texts."""
+    return pd.read_csv(file, dtype={"seed": str, "budget": str})
+
+
 def in_words(rows: pd.DataFrame) -> list[str]:
     """One sentence for each finding: the differences at equal examples and at equal calls, and where the audit is ahead."""
     said = []
@@ -252,7 +273,7 @@ def main(names: list[str], only: str = "") -> None:
         folder = write(runs)
     except (manifest.Stop, ValueError) as problem:
         sys.exit(str(problem))
-    rows = pd.read_csv(folder / f"{NAME}.csv", dtype={"seed": str})
+    rows = load(folder / f"{NAME}.csv")
     print(*in_words(rows), verdicts(rows).to_string(index=False), sep="\n")
     print(f"Figure and table: {folder}")
 
