@@ -10,7 +10,8 @@ from auditdm_lib.taxonomy.confirm import CONFIRMATION_COLUMNS, confirmation
 
 TYPES = pd.DataFrame(dict(
     category=[0, 1, 2], skill="colour", name=["a: x said as y", "b", "c"], description="", size=[60, 30, 10],
-    share=[0.6, 0.3, 0.1], example_probe_ids="p", example_question="what?", example_consensus="x", example_target="y", by_random=[6, 3, 1]))
+    share=[0.6, 0.3, 0.1], example_probe_ids="p", example_question="what?", example_consensus="x", example_target="y",
+    by_random=[6, 3, 1]))
 
 
 @pytest.fixture

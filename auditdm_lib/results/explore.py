@@ -25,8 +25,8 @@ from auditdm_lib.run import manifest
 from auditdm_lib.shown import one_line, shorten
 from auditdm_lib.taxonomy import edits
 
-OUTCOMES = {"the target disagrees": lambda p: p["disagrees"].astype(bool),
-            "all agree": lambda p: p["consensus"].notna() & ~p["disagrees"].astype(bool),
+OUTCOMES = {"the target disagrees": lambda p: p["valid"].astype(bool) & p["disagrees"].astype(bool),
+            "all agree": lambda p: p["valid"].astype(bool) & p["consensus"].notna() & ~p["disagrees"].astype(bool),
             "no consensus": lambda p: p["valid"].astype(bool) & p["consensus"].isna(),
             "not a valid question": lambda p: ~p["valid"].astype(bool),
             "any": lambda p: pd.Series(True, p.index)}

@@ -4,6 +4,7 @@ Each class holds its controls as attributes and their arrangement as `box`. A fa
 """
 
 import html
+import io
 import subprocess
 import threading
 from collections.abc import Callable
@@ -232,7 +233,7 @@ class Planter:
 
     @told
     def on_go(self, _) -> None:
-        self.lines, self.found.value, self.stopped = [], "", False
+        self.lines, self.log.value, self.found.value, self.stopped = [], "", "", False
         self.go.disabled, self.stop.disabled = True, False
         self.thread = threading.Thread(target=self.work, args=(self.commands(),), daemon=True)
         self.thread.start()
@@ -248,17 +249,18 @@ class Planter:
         code = 0
         for words in commands:
             if code == 0 and not self.stopped:
-                self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                                encoding="utf-8", errors="replace", cwd=paths.ROOT)
-                for line in self.process.stdout:  # a progress bar writes over itself with "\r"
-                    self.say(line.rstrip("\n").split("\r")[-1])
+                self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=paths.ROOT)
+                for line in io.TextIOWrapper(self.process.stdout, "utf-8", "replace", newline=""):
+                    self.say(line)
                 code = self.process.wait()
         self.finished(code)
 
     def say(self, line: str) -> None:
-        """Show one more line of the log."""
+        """Show one more line of the log, in the place of the last one if that ended in "\\r", as a progress bar's lines do."""
+        if self.lines and self.lines[-1].endswith("\r"):
+            self.lines.pop()
         self.lines.append(line)
-        shown = html.escape("\n".join(line for line in self.lines if line.strip()).strip()).split("\n")[-LOG_LINES:]
+        shown = [html.escape(line.strip()) for line in self.lines if line.strip()][-LOG_LINES:]
         self.log.value = f"<pre aria-live='polite'>{chr(10).join(shown)}</pre>"
 
     @told
