@@ -222,6 +222,7 @@ def test_a_comparison_of_real_models_ends_in_rows_a_figure_and_a_table(audit, ca
     assert (folder / "table_rectification.tex").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_comparison_killed_at_any_point_goes_on_where_it_was_and_ends_in_the_same_bytes(audit, quick, tmp_path, capsys):
     run = rectification_cells.read("rare")
 
@@ -264,6 +265,17 @@ def test_a_cell_is_made_again_where_the_audit_was(audit, quick):
     assert rectification_cells.finished(run, Cell(NOTHING))
     other = Run(run.name, run.values, run.training, run.digests | {"03_taxonomy": "another"})
     assert not rectification_cells.finished(other, Cell(NOTHING))
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (dict(seed=1, threads=64), None), (dict(seed=0), "the same seed"), (dict(seed=1, kl_weight=0.3), "differ in kl_weight")])
+def test_runs_of_one_profile_differ_in_their_seed_alone(audit, values, words):
+    run = rectification_cells.read("rare")
+    runs = [run, Run("rare-1", run.values | values, 30, {}), Run("other", values, 30, {})]
+    if not words:
+        return rectification_cells.check(runs)
+    with pytest.raises(manifest.Stop, match=words):
+        rectification_cells.check(runs)
 
 
 @pytest.mark.parametrize(("verdict", "words"), [("not confirmed", "confirmed no failure type"), (None, "need a finished audit")])

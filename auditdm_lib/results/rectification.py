@@ -269,6 +269,7 @@ def main(names: list[str], only: str = "") -> None:
     """Make the missing cells of the runs `names`, of both kinds of budget or of one, and write and say what they show."""
     try:
         runs = [rectification_cells.read(name) for name in dict.fromkeys(names)]
+        rectification_cells.check(runs)
         rectification_cells.make(runs, only)
         folder = write(runs)
     except (manifest.Stop, ValueError) as problem:

@@ -38,6 +38,7 @@ STEPS, BATCH, LEARNING_RATE, RANK = 250, 32, 1e-3, 16  # of every fine-tuning; r
 PER_SUITE, IN_GAPS = 250, 600  # held-out items in each suite, and in all gaps together
 SPARE = 1.3  # more random questions than the failures needed should take
 STAGES = ("01_auditor", "02_probes", "03_taxonomy")
+FREE = ("run", "seed", "threads")  # parameters in which the runs of one profile may differ
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,18 @@ def read(name: str) -> Run:
     given = {key: value for record in records.values() for key, value in record["key"]["parameters"].items()}
     calls = training_calls(pd.read_csv(folders["01_auditor"] / "history.csv"))["trained"]
     return Run(name, params.effective(given, params.declared_anywhere()), calls, digests)
+
+
+def check(runs: list[Run]) -> None:
+    """Raise manifest.Stop where runs of one profile differ in more than their seed, or not in it."""
+    for run in runs:
+        for other in runs_of(run, runs):
+            differ = sorted(name for name in run.values if run.values[name] != other.values.get(name) and name not in FREE)
+            if differ:
+                raise manifest.Stop(f"{run.name} and {other.name} differ in {', '.join(differ)}, so they are no two seeds of one "
+                                    "profile: name them otherwise, as its seeds are NAME, NAME-1 and so on.")
+            if run is not other and run.values["seed"] == other.values["seed"]:
+                raise manifest.Stop(f"{run.name} and {other.name} have the same seed: compare one of them, or run one anew.")
 
 
 def planned(runs: list[Run], only: str = "") -> list[Cell]:

@@ -122,8 +122,9 @@ def ablation() -> None:
 def arms(runs: tuple[str, ...], only: str) -> None:
     """Compare what the target learns from the failures of audits and from as much other data, in figures/rectification/.
 
-    RUNS are the seeds of one or more profiles, each run to stage 03. Each fine-tuning is kept once it is scored, so that a
-    stopped comparison goes on where it was. Some twenty fine-tunings a run, of half a minute each with the testbed's models.
+    RUNS are the seeds of one or more profiles, named NAME, NAME-1 and so on, each run to stage 03. Each fine-tuning is kept once
+    it is scored, so that a stopped comparison goes on where it was. Fifteen fine-tunings a run, of half a minute each with the
+    testbed's models.
 
     Example: auditdm arms rare rare-1 rare-2
     """
