@@ -123,10 +123,12 @@ def test_no_planted_gap_that_was_missed_is_hidden(page):
 
 
 def test_before_and_after_by_type_is_shown_where_the_target_was_asked_again(page, text):
-    again = pd.DataFrame([dict(category=HOSTILE, n=20, error_before=0.95, verdict="fixed")])
-    shown = page(reaudit=again)
-    assert "fixed" in words_of(shown) and "error before" in words_of(shown) and "<script>" not in shown
-    assert "error before" not in words_of(text)
+    again = pd.DataFrame([dict(
+        category=0, skill="colour", name=HOSTILE, n=20, verdict="fixed", before=0.95, before_low=0.8, before_high=0.99,
+        after=0.05, after_low=0.01, after_high=0.2, change=-0.9, change_low=-0.97, change_high=-0.7)])
+    seen = words_of(page(reaudit=again))
+    assert "20 95 % (80 to 99) 5 % (1 to 20) -90 % (-97 to -70) fixed" in seen and HOSTILE[:8] in seen
+    assert "The same fresh questions" not in words_of(text)
 
 
 def test_pairs_and_drawings_have_sections_where_there_are_any_with_reasons_escaped(run, drawn, verdicts, tmp_path):

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from auditdm_lib.audit.pairs import DRAWN, EXACT, ORIGINAL
 from auditdm_lib.results import measures
 from auditdm_lib.results.drawn import drawings, reasons
-from auditdm_lib.results.figures import LABEL, NOTE_INCHES, OKABE, blank, styled
+from auditdm_lib.results.figures import LABEL, NOTE_INCHES, blank
+from auditdm_lib.results.paper_style import OKABE, PAGE, SMALL, styled
+from auditdm_lib.results.shown_pictures import Shown, opened
 from auditdm_lib.shown import drawable
 from auditdm_lib.stats import Estimate
 
@@ -35,19 +36,18 @@ def _axes(figure: Figure, x: float, y: float, width: float, height: float):
     return figure.add_axes((x / whole, 1 - (y + height) / tall, width / whole, height / tall))
 
 
-def _text(figure: Figure, x: float, y: float, text: str, size: float = 7.5, **more) -> None:
+def _text(figure: Figure, x: float, y: float, text: str, size: float = SMALL, **more) -> None:
     whole, tall = figure.get_size_inches()
     figure.text(x / whole, 1 - y / tall, text, fontsize=size, **(dict(va="top") | more))
 
 
-def _picture(figure: Figure, x: float, y: float, size: float, file: Path | None) -> None:
+def _picture(figure: Figure, x: float, y: float, size: float, pictures: Path | Shown, name: str | None) -> None:
     axis = _axes(figure, x, y, size, size)
     axis.axis("off")
-    if file is None:
-        axis.text(0.5, 0.5, "not drawn", ha="center", va="center", fontsize=8, color="#555555")
-        return
-    with Image.open(file) as picture:
-        axis.imshow(picture.convert("RGB"), interpolation="nearest")
+    if name is None:
+        axis.text(0.5, 0.5, "not drawn", ha="center", va="center", fontsize=SMALL, color="#555555")
+    else:
+        axis.imshow(opened(pictures, name))
 
 
 def flipped_pairs(versions: pd.DataFrame, probes: pd.DataFrame, member: int, most: int = 4) -> pd.DataFrame:
@@ -77,70 +77,70 @@ def flipped_pairs(versions: pd.DataFrame, probes: pd.DataFrame, member: int, mos
 
 
 @styled
-def fig_flips(versions: pd.DataFrame, flips: pd.DataFrame | None, probes: pd.DataFrame, pictures: Path,
-              columns: int = 4) -> Figure:
+def fig_flips(versions: pd.DataFrame, flips: pd.DataFrame | None, probes: pd.DataFrame, pictures: Path | Shown,
+              columns: int = 2) -> Figure:
     """Small edits that flip an answer, of the target and of reference 1 (see `flipped_pairs`), and how many flips there are.
 
     A pair has its command above, the original on the left, the edited picture on the right, and below the question and the
-    answers to both. `pictures` is the folder that the column `image` is relative to.
+    answers to both. `pictures` are those that the column `image` names: a folder, or `Shown`.
     """
     given = versions["reference_answers"].dropna()
     names = ["target", *(f"reference {k + 1}" for k in range(min(3, max(map(len, given), default=1))))]
     counts = None if flips is None else flips[(flips["kind"] == "edit") & flips["auditor"].isin(["prompt_only", "trained"])]
     bars = 0 if counts is None else len(counts)
-    cell, label, size = 3.3, 0.74, 1.1
-    block = [0.3 + (0.3 + size + 0.5 + 0.15 * len(names) if n else 0.3) for n in
-             (len(flipped_pairs(versions, probes, member, columns)) for member in (0, 1))]
-    height = 0.45 + sum(block) + 0.75 + (0.6 + 0.34 * max(bars, 1)) + NOTE_INCHES
-    figure = _page(cell * columns + 0.3, height)
-    _text(figure, 0.15, 0.12, "Small edits that flip an answer", 11, fontweight="bold")
-    top = 0.45
-    for member in (0, 1):
-        title, rows = names[member] if member < len(names) else "reference 1", flipped_pairs(versions, probes, member, columns)
+    cell, label, size = (PAGE - 0.3) / columns, 0.72, 1.1
+    found = [flipped_pairs(versions, probes, member, columns) for member in (0, 1)]
+    block = [0.28 + (0.3 + size + 0.45 + 0.13 * len(names) if len(rows) else 0.25) for rows in found]
+    height = 0.4 + sum(block) + 0.95 + (0.6 + 0.28 * max(bars, 1)) + NOTE_INCHES
+    figure = _page(PAGE, height)
+    _text(figure, 0.15, 0.1, "Small edits that flip an answer", 9, fontweight="bold")
+    top = 0.36
+    for member, rows in enumerate(found):
+        title = names[member] if member < len(names) else "reference 1"
         _text(figure, 0.15, top, f"The {title} is right on the left and wrong on the right, all others are right on both"
-              if member == 0 else f"{title.capitalize()}, in the place of the larger sibling, is wrong on the right alone", 9,
+              if member == 0 else f"{title.capitalize()}, in the place of the larger sibling, is wrong on the right alone", 8,
               fontweight="bold")
         if rows.empty:
-            _text(figure, 0.15, top + 0.26, "no such edit was found", 8.5)
+            _text(figure, 0.15, top + 0.22, "no such edit was found")
         for i, row in rows.iterrows():
-            _pair(figure, 0.15 + cell * i, top + 0.3, row, names, pictures, label, size)
+            _pair(figure, 0.15 + cell * i, top + 0.2, row, names, pictures, label, size)
         top += block[member]
     shared = ("Shown are edits whose picture passed the check; first those after which the right answer is the same, so that "
               "what changes is nothing that the question is about; among them different questions, then the trained auditor's. "
               f"{MARK[True]} right, {MARK[False]} wrong (by the truth; where nothing is known, by the references' consensus).")
-    _text(figure, 0.15, top, textwrap.fill(shared, int(16.5 * cell * columns / 1.25)), 8, color="#333333")
-    _flip_counts(_axes(figure, 2.6, top + 0.75, cell * columns - 5.3, 0.34 * max(bars, 1)), counts)
+    _text(figure, 0.15, top, textwrap.fill(shared, int(18.5 * PAGE)), color="#333333", linespacing=1.2)
+    _flip_counts(_axes(figure, 2.05, top + 0.85, PAGE - 4.15, 0.28 * max(bars, 1)), counts)
     return figure
 
 
-def _pair(figure: Figure, x: float, y: float, row: pd.Series, names: list[str], pictures: Path, label: float,
+def _pair(figure: Figure, x: float, y: float, row: pd.Series, names: list[str], pictures: Path | Shown, label: float,
           size: float) -> None:
     """One pair of `fig_flips`, its top left corner at (x, y) inches."""
     y += 0.3
-    _text(figure, x + label, y - 0.03, textwrap.fill(f"“{drawable(row['text'], 74)}”", 40), 8, style="italic", va="bottom")
+    _text(figure, x + label, y - 0.03, textwrap.fill(f"“{drawable(row['text'], 70)}”", 42), style="italic", va="bottom")
     for shift, file in ((0, row["image"]), (size + 0.2, row["image_new"])):
-        _picture(figure, x + label + shift, y, size, pictures / file)
-    _text(figure, x + label + size + 0.1, y + size / 2, "→", 10, ha="center", va="center")
+        _picture(figure, x + label + shift, y, size, pictures, file)
+    _text(figure, x + label + size + 0.1, y + size / 2, "→", 9, ha="center", va="center")
     y += size + 0.05
-    question = textwrap.wrap(drawable(row["question"], 70), 37)
-    _text(figure, x + label, y, "\n".join(question), 8, fontweight="bold")
-    y += 0.06 + 0.14 * max(1, len(question))
+    question = textwrap.wrap(drawable(row["question"], 70), 40)
+    _text(figure, x + label, y, "\n".join(question), fontweight="bold")
+    y += 0.05 + 0.125 * max(1, len(question))
     for k, name in enumerate(names):
-        _text(figure, x + label - 0.05, y + 0.15 * k, name, 7, ha="right")
+        _text(figure, x + label - 0.05, y + 0.13 * k, name, ha="right")
         for shift, end in ((0, ""), (size + 0.2, "_new")):
             said = [row[f"target_answer{end}"], *row[f"reference_answers{end}"]][k:k + 1]
             right = [row[f"target_right{end}"], *row[f"references_right{end}"]][k:k + 1]
             if said:
-                _text(figure, x + label + shift, y + 0.15 * k, f"{MARK[bool(right[0])]} {drawable(said[0], 17)}", 7.5,
+                _text(figure, x + label + shift, y + 0.13 * k, f"{MARK[bool(right[0])]} {drawable(said[0], 17)}",
                       fontweight="normal" if right[0] else "bold", color=OKABE["black"] if right[0] else "#B04A00")
 
 
 def _flip_counts(axis, counts: pd.DataFrame | None) -> None:
     """Bars of the pairs on which a member is right once, with p of the exact McNemar test."""
-    axis.set_title("Pairs on which all others are right twice: how often a member is right on one picture alone")
+    axis.set_title("Pairs on which all others are right twice: how often a member is right on one picture alone", fontsize=8)
     if counts is None or counts.empty:
         axis.axis("off")
-        axis.text(0, 0.5, "no edited picture was asked about", fontsize=8.5, va="center", transform=axis.transAxes)
+        axis.text(0, 0.5, "no edited picture was asked about", fontsize=SMALL, va="center", transform=axis.transAxes)
         return
     rows = counts.iloc[::-1].reset_index(drop=True)
     y = np.arange(len(rows))
@@ -151,13 +151,14 @@ def _flip_counts(axis, counts: pd.DataFrame | None) -> None:
     for i, row in rows.iterrows():
         p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
         axis.annotate(f"{row['n_right_wrong']} and {row['n_wrong_right']} of {row['pairs']}, {p}", (1.01, i),
-                      xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False)
+                      xycoords=("axes fraction", "data"),
+                      va="center", fontsize=SMALL, annotation_clip=False)
     labels = [f"{LABEL.get(a, a).replace(chr(10), ' ')}: {m.replace('_', ' ')}" for a, m in
               rows[["auditor", "member"]].itertuples(index=False)]
-    axis.set_yticks(y, labels, fontsize=8)
+    axis.set_yticks(y, labels, fontsize=SMALL)
     axis.set(xlim=(0, 1.02 * widest), ylim=(-0.5, len(rows) - 0.5), xlabel="pairs; p of the exact McNemar test")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, -0.05), fontsize=8, borderaxespad=0.2)
+    axis.legend(loc="upper right", bbox_to_anchor=(-0.02, -0.05), fontsize=SMALL, borderaxespad=0.2)
 
 
 def drawn_rows(versions: pd.DataFrame, probes: pd.DataFrame, most: int = 6) -> pd.DataFrame:
@@ -176,41 +177,42 @@ def drawn_rows(versions: pd.DataFrame, probes: pd.DataFrame, most: int = 6) -> p
 
 
 @styled
-def fig_drawers(versions: pd.DataFrame, probes: pd.DataFrame, pictures: Path, most: int = 6) -> Figure:
+def fig_drawers(versions: pd.DataFrame, probes: pd.DataFrame, pictures: Path | Shown, most: int = 6) -> Figure:
     """The renderer and the diffusion pipelines side by side on the same texts: the source picture, the text, both drawings, and
     what the check says of the pipeline's (see `drawn_rows`). Without exact pictures their column is left out."""
-    rows, size = drawn_rows(versions, probes, most), 1.3
+    rows, size = drawn_rows(versions, probes, most), 1.05
     exact = versions[versions["version"] == EXACT].set_index("probe_id")["image"]
-    places = dict(source=0.15, text=0.3 + size) | (dict(renderer=5.0) if len(exact) else {})
-    places["pipeline"] = places.get("renderer", 3.55) + (size + 0.15 if len(exact) else 1.45)
-    places["check"] = places["pipeline"] + size + 0.15
-    figure = _page(places["check"] + 2.1, 0.85 + max(len(rows), 0.4) * (size + 0.14) + NOTE_INCHES)
-    _text(figure, 0.15, 0.12, "The same texts drawn by the renderer and by diffusion" if len(exact) else
-          "Pictures drawn by diffusion", 11, fontweight="bold")
+    places = dict(source=0.12, text=0.24 + size) | (dict(renderer=3.4) if len(exact) else {})
+    places["pipeline"] = 3.4 + (size + 0.1 if len(exact) else 0)
+    places["check"] = places["pipeline"] + size + 0.1
+    figure = _page(PAGE, 0.75 + max(len(rows), 0.4) * (size + 0.12) + NOTE_INCHES)
+    _text(figure, 0.12, 0.1, "The same texts drawn by the renderer and by diffusion" if len(exact) else
+          "Pictures drawn by diffusion", 9, fontweight="bold")
     heads = dict(source="source picture", text="caption or edit command", renderer="renderer: exact",
-                 pipeline="diffusion pipeline", check="check of the drawing")
+                 pipeline="diffusion", check="check of the drawing")
     for name, x in places.items():
-        _text(figure, x, 0.5, heads[name], 8.5, fontweight="bold")
+        _text(figure, x, 0.42, heads[name], 7.5, fontweight="bold")
     if rows.empty:
-        _text(figure, 0.15, 0.85, "no picture was drawn", 8.5)
+        _text(figure, 0.12, 0.7, "no picture was drawn")
     for i, row in rows.iterrows():
-        y = 0.75 + i * (size + 0.14)
-        _picture(figure, places["source"], y, size, pictures / row["source_image"])
+        y = 0.62 + i * (size + 0.12)
+        _picture(figure, places["source"], y, size, pictures, row["source_image"])
         kind = "caption" if row["kind"] == "regeneration" else "command"
-        words = textwrap.wrap(drawable(f"{kind}: {row['text']}", 360), 52)
-        _text(figure, places["text"], y, "\n".join([*words[:9], *(["…"] if len(words) > 9 else [])]), 7.5)
+        words = textwrap.wrap(drawable(f"{kind}: {row['text']}", 360), 37)
+        _text(figure, places["text"], y, "\n".join([*words[:8], *(["…"] if len(words) > 8 else [])]))
         if len(exact):
             file = exact.get(row["probe_id"])
-            _picture(figure, places["renderer"], y, size, pictures / file if isinstance(file, str) else None)
-        _picture(figure, places["pipeline"], y, size, pictures / row["image"])
+            _picture(figure, places["renderer"], y, size, pictures, file if isinstance(file, str) else None)
+        _picture(figure, places["pipeline"], y, size, pictures, row["image"])
         reason = drawable(row["picture_reason"], 90)
         said = f"{MARK[False]} rejected: {reason}" if row["fails"] else f"{MARK[True]} accepted"
-        _text(figure, places["check"], y + size / 2, textwrap.fill(said, 28), 8, va="center",
+        _text(figure, places["check"], y + size / 2, textwrap.fill(said, 20), va="center",
               fontweight="bold" if row["fails"] else "normal", color="#B04A00" if row["fails"] else "#00704F")
     return figure
 
 
-def _grouped(axis, groups: list, series: dict[str, tuple[str, str, str]], estimates: dict[tuple, Estimate], **more) -> None:
+def _grouped(axis, groups: list, series: dict[str, tuple[str, str, str]], estimates: dict[tuple, Estimate], digits: int = 1,
+             **more) -> None:
     """Bars of several series (label, colour, hatch) side by side in each group, with intervals and values; "n/a" where a value is
     NaN, nothing where there is none."""
     width = 0.8 / len(series)
@@ -218,7 +220,8 @@ def _grouped(axis, groups: list, series: dict[str, tuple[str, str, str]], estima
         shift, found = (k - (len(series) - 1) / 2) * width, []
         for i, group in enumerate(groups):
             if (group, name) in estimates and np.isnan(estimates[group, name].value):
-                axis.annotate("n/a", (i + shift, 0), (0, 3), textcoords="offset points", ha="center", fontsize=7, color="#555555")
+                axis.annotate("n/a", (i + shift, 0), (0, 3), textcoords="offset points", ha="center", fontsize=SMALL,
+                              color="#555555")
             elif (group, name) in estimates:
                 found.append((i, estimates[group, name]))
         if not found:
@@ -229,8 +232,8 @@ def _grouped(axis, groups: list, series: dict[str, tuple[str, str, str]], estima
         if (high > low).any():
             axis.errorbar(x, value, [value - low, high - value], fmt="none", ecolor="#222222", capsize=2, linewidth=1)
         for place, number, end in zip(x, value, np.where(value >= 0, np.maximum(high, 0), np.minimum(low, 0)), strict=True):
-            axis.annotate(f"{number:.1f}", (place, end), (0, 3 if number >= 0 else -3), textcoords="offset points", ha="center",
-                          va="bottom" if number >= 0 else "top", fontsize=7)
+            axis.annotate(f"{number:.{digits}f}", (place, end), (0, 3 if number >= 0 else -3), textcoords="offset points",
+                          ha="center", va="bottom" if number >= 0 else "top", fontsize=SMALL)
 
 
 @styled
@@ -242,32 +245,33 @@ def fig_drawer_fault(faults: pd.DataFrame | None, probes: pd.DataFrame, most: in
     """
     drawn = drawings(probes)
     why = reasons(drawn)
-    figure = blank(12.5, max(4.2, 1.6 + 0.3 * min(most, len(why))))
-    left, right = figure.subplots(1, 2, width_ratios=[1.9, 1])
+    shown_tall = 0.9 + 0.24 * max(1, min(most, len(why)))
+    figure = blank(PAGE, 3.4 + shown_tall)
+    left, right = figure.subplots(2, 1, height_ratios=[3.2, shown_tall])
     rows = pd.DataFrame(columns=["auditor", "kind", "measure"]) if faults is None else faults
     rows = rows[rows["measure"].isin(MEASURES)]
     groups = list(dict.fromkeys(rows[["auditor", "kind"]].itertuples(index=False, name=None)))
     estimates = {((row.auditor, row.kind), row.measure): measures.percent(Estimate(row.share, row.ci_low, row.ci_high))
                  for row in rows.itertuples()}
-    _grouped(left, groups, MEASURES, estimates)
+    _grouped(left, groups, MEASURES, estimates, digits=0)
     labels = [f"{KINDS.get(kind, kind)}\n{LABEL.get(auditor, auditor)}" for auditor, kind in groups]
     left.set(xticks=range(len(groups)), xlim=(-0.6, max(len(groups), 1) - 0.4), ylim=(0, 112), yticks=range(0, 101, 20),
              ylabel="target disagrees and is wrong (% of probes)" if verified else "disagreements per probe (%)")
-    left.set_xticklabels(labels, fontsize=8)
-    left.set_title("Success with drawn pictures" if verified else "Disagreements on drawn pictures", pad=24)
+    left.set_xticklabels(labels, fontsize=SMALL)
+    left.set_title("Success with drawn pictures" if verified else "Disagreements on drawn pictures", pad=20)
     if left.patches:
-        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
+        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, borderaxespad=0.2)
     elif not groups:
         left.text(0.5, 0.5, "no probe asks about a drawn picture", ha="center", transform=left.transAxes)
     shown = why.head(most).iloc[::-1]
     right.barh(range(len(shown)), shown, 0.65, color=OKABE["orange"], edgecolor="#333333", linewidth=0.6)
     for i, count in enumerate(shown):
-        right.annotate(f"{count:,}", (count, i), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    right.set_yticks(range(len(shown)), [textwrap.fill(drawable(reason, 48), 25) for reason in shown.index], fontsize=8)
+        right.annotate(f"{count:,}", (count, i), (4, 0), textcoords="offset points", va="center", fontsize=SMALL)
+    right.set_yticks(range(len(shown)), [textwrap.fill(drawable(reason, 48), 25) for reason in shown.index], fontsize=SMALL)
     rarer = f"pictures ({len(why) - most} rarer reasons are not shown)" if len(why) > most else "pictures"
     right.set(xlim=(0, 1.18 * max([1, *shown])), ylim=(-0.6, max(len(shown), 1) - 0.4), xlabel=rarer)
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.set_title(f"Rejected drawings: {why.sum():,} of {len(drawn):,}", pad=24)
+    right.set_title(f"Rejected drawings: {why.sum():,} of {len(drawn):,}")
     if shown.empty:
         right.text(0.5, 0.5, "no drawing was rejected", ha="center", transform=right.transAxes)
     return figure
@@ -276,9 +280,9 @@ def fig_drawer_fault(faults: pd.DataFrame | None, probes: pd.DataFrame, most: in
 @styled
 def fig_ablation(table: pd.DataFrame) -> Figure:
     """The ablation: what the target gains from each kind of probe, and beside it the paper's gains (see `ablation.table`)."""
-    figure = blank(13, 4.6)
+    figure = blank(PAGE, 5.6)
     for axis, low, column, title, hatched in zip(
-            figure.subplots(1, 2, width_ratios=[1.5, 1]), (["ci_low", "ci_high"], []), ("gain", "paper_gain"),
+            figure.subplots(2, 1), (["ci_low", "ci_high"], []), ("gain", "paper_gain"),
             ("This run: rectified minus target", "The paper: PaliGemma2-3B, 224 px (other data)"), (False, True), strict=True):
         rows = table[table["measure"].isin(table.loc[table[column].notna(), "measure"])]
         groups = list(dict.fromkeys(rows["measure"]))
@@ -287,7 +291,7 @@ def fig_ablation(table: pd.DataFrame) -> Figure:
         _grouped(axis, groups, ARMS, estimates, alpha=0.8 if hatched else 1)
         names = dict(zip(rows["measure"], rows["paper_benchmark" if hatched else "measure"], strict=True))
         axis.set(xticks=range(len(groups)), xlim=(-0.6, max(len(groups), 1) - 0.4), ylabel="gain (points)")
-        axis.set_xticklabels([textwrap.fill(str(names[group]), 14) for group in groups], fontsize=8)
+        axis.set_xticklabels([textwrap.fill(str(names[group]), 14) for group in groups], fontsize=SMALL)
         axis.set_title(title, pad=8)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.margins(y=0.12)
@@ -295,7 +299,7 @@ def fig_ablation(table: pd.DataFrame) -> Figure:
             axis.set_facecolor("#F5F5F5")
         if not groups:
             axis.text(0.5, 0.6, "no gain was measured", ha="center", transform=axis.transAxes)
-    figure.legend(*_all_arms(figure), loc="outside upper center", ncols=4, fontsize=8)
+    figure.legend(*_all_arms(figure), loc="outside upper center", ncols=4)
     return figure
 
 

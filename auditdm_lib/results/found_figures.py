@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from auditdm_lib.results.paper_style import OKABE, PAGE, SMALL, page, styled
+from auditdm_lib.results.shown_pictures import Shown, opened
 from auditdm_lib.shown import drawable
 from auditdm_lib.stats import wilson
 from auditdm_lib.taxonomy.confirm import CONFIRMED
@@ -42,7 +42,8 @@ def fig4_rates(confirmation: pd.DataFrame, references: int, note: str, most: int
     """
     table = confirmation[confirmation["probes"] > 0].head(most)
     table = table.sort_values(["rate", "name"], ascending=[True, False], ignore_index=True)  # drawn from the bottom up
-    note += " Filled: confirmed types. Beside each, the probes on which the target, or a reference, is alone in being wrong."
+    note = (f"{note.rstrip('.')}. Filled: confirmed types. Beside each, the probes on which the target, or a reference, is alone "
+            "in being wrong.")
     figure = page(0.95 + max(len(table), 2) * (0.2 if len(table) <= 40 else 0.148), note)
     axis = figure.add_subplot()
     columns = (("target", "target_wrong", 1, OKABE["orange"], "o", 0.17), ("references (mean)", "reference_wrong", references,
@@ -53,12 +54,14 @@ def fig4_rates(confirmation: pd.DataFrame, references: int, note: str, most: int
         y, sure = table.index.to_numpy() + shift, (table["verdict"] == CONFIRMED).to_numpy()
         axis.hlines(y, ends[:, 0], ends[:, 1], color="#333333", linewidth=0.8)
         for filled, chosen in ((True, sure), (False, ~sure)):
-            axis.plot(rate[chosen], y[chosen], marker, color=colour, markersize=4, markeredgecolor="#333333", markeredgewidth=0.6,
-                      markerfacecolor=colour if filled else "white", label=label if filled else None, clip_on=False)
+            line, = axis.plot(rate[chosen], y[chosen], marker, color=colour, markersize=4, markeredgecolor="#333333",
+                              markeredgewidth=0.6, markerfacecolor=colour if filled else "white",
+                              label=label if filled else None, clip_on=False)
+            line.set_in_layout(False)  # one without points would count as lying in the corner of the page
     for y, row in enumerate(table.itertuples()):
-        axis.annotate(f"{row.target_wrong} and {row.reference_wrong} of {row.probes}", (1.01, y), annotation_clip=False,
+        axis.annotate(f"{row.target_wrong} and {row.reference_wrong} of {row.probes}", (1.02, y), annotation_clip=False,
                       xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
-    axis.set_yticks(range(len(table)), [drawable(name, 46) for name in table["name"]], fontsize=SMALL)
+    axis.set_yticks(range(len(table)), [drawable(name, 56) for name in table["name"]], fontsize=SMALL)
     axis.set(xlim=(0, 100), ylim=(-0.6, max(len(table), 1) - 0.4), xlabel="alone in being wrong (% of fresh probes)")
     axis.grid(axis="y", color="#EEEEEE", linewidth=0.6)
     if len(table):
@@ -78,7 +81,7 @@ def one_each(failures: pd.DataFrame, categories: pd.DataFrame, most: int = TOP) 
 
 
 @styled
-def fig5_examples(examples: pd.DataFrame, pictures: Path, note: str, columns: int = 5) -> Figure:
+def fig5_examples(examples: pd.DataFrame, pictures: Path | Shown, note: str, columns: int = 5) -> Figure:
     """Figure 5: one example of each failure type (see `one_each`): its picture, the question, the answers of the two sides."""
     rows, wide = max(-(-len(examples) // columns), 1), PAGE / columns
     tall = wide + 1.0
@@ -92,7 +95,7 @@ def fig5_examples(examples: pd.DataFrame, pictures: Path, note: str, columns: in
 
 
 @styled
-def fig1_report(examples: pd.DataFrame, pictures: Path, report: dict[str, list[str]], note: str) -> Figure:
+def fig1_report(examples: pd.DataFrame, pictures: Path | Shown, report: dict[str, list[str]], note: str) -> Figure:
     """Figure 1: up to three failures that the audit found beside its report in words.
 
     `report` holds the lines below each heading, such as "strong at", "weak at" and "to train on", in the order shown.
@@ -117,7 +120,7 @@ def fig1_report(examples: pd.DataFrame, pictures: Path, report: dict[str, list[s
     return figure
 
 
-def _example(figure: Figure, x: float, y: float, wide: float, row: tuple, pictures: Path) -> None:
+def _example(figure: Figure, x: float, y: float, wide: float, row: tuple, pictures: Path | Shown) -> None:
     """A picture with its type's name, question and answers in a column `wide` inches broad; x and y from the upper left."""
     whole, tall = figure.get_size_inches()
     chars, size = int(wide * 16), wide - 0.16
@@ -125,8 +128,7 @@ def _example(figure: Figure, x: float, y: float, wide: float, row: tuple, pictur
     _write(figure, x + wide / 2, y + 0.4, "\n".join(name), fontweight="bold", ha="center", va="bottom", linespacing=1.1)
     axis = figure.add_axes(((x + 0.08) / whole, 1 - (y + 0.44 + size) / tall, size / whole, size / tall))
     axis.axis("off")
-    with Image.open(pictures / row.image) as picture:
-        axis.imshow(picture.convert("RGB"), interpolation="nearest")
+    axis.imshow(opened(pictures, row.image))
     asked = textwrap.wrap(drawable(row.question), chars, max_lines=3, placeholder=" …")
     said = [drawable(f"references: {row.consensus}", chars), drawable(f"target: {row.target_answer}", chars)]
     _write(figure, x + wide / 2, y + 0.48 + size, "\n".join([*asked, *said]), ha="center", linespacing=1.15)

@@ -90,7 +90,7 @@ def fig4_failure_types(shares: pd.DataFrame, models: tuple[str, str], note: str)
                   bbox=dict(boxstyle="square,pad=0.05", facecolor="white", edgecolor="none") if narrow else None)
         axis.text(101, i, f"{row[1]:.1f}", va="center", fontsize=SMALL)
     axis.axvline(50, color="black", linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(n), [drawable(name, 46) for name in table["category"]], fontsize=SMALL)
+    axis.set_yticks(range(n), [drawable(name, 56) for name in table["category"]], fontsize=SMALL)
     axis.set(xlim=(0, 108), ylim=(-0.6, max(n, 1) - 0.4), xticks=range(0, 101, 25),
              xlabel="share of the failure type's failures (%)")
     if n:

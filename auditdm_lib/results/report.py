@@ -190,8 +190,16 @@ def _side(row: pd.Series, end: str, pictures: Path | Shown) -> dict:
 
 
 def reaudit(run: Artefacts) -> list[dict]:
-    """The rectified target by failure type, one row of reaudit.csv each; [] where it was not asked again."""
-    return [] if run.reaudit is None else run.reaudit.astype(object).where(run.reaudit.notna(), None).to_dict("records")
+    """The rectified target by failure type and, outside the types, by skill; [] where it was not asked again."""
+    if run.reaudit is None:
+        return []
+
+    def share(row: tuple, name: str, sign: str = "") -> str:
+        rates = [100 * getattr(row, column) for column in (name, f"{name}_low", f"{name}_high")]
+        return "" if pd.isna(rates[0]) else "{:{s}.0f} % ({:{s}.0f} to {:{s}.0f})".format(*rates, s=sign)
+    return [dict(name=said(row.name if row.category >= 0 else f"{row.skill}, {row.name}"), n=int(row.n), verdict=row.verdict,
+                 before=share(row, "before"), after=share(row, "after"), change=share(row, "change", "+"))
+            for row in run.reaudit.itertuples()]
 
 
 def gaps(run: Artefacts) -> dict | None:

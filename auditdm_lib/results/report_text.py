@@ -230,6 +230,34 @@ def training(run: Artefacts) -> tuple[str, list[str]]:
     return intro, lines
 
 
+def in_brief(run: Artefacts) -> dict[str, list[str]]:
+    """The report beside Figure 1: what the target is strong at, weak at, and what to train on, a line each."""
+    sure_ones = types(run)
+    sure_ones = sure_ones[sure_ones["sure"]] if sure_ones["sure"].any() else sure_ones
+    weak = [f"{said(row.name)}" + (f" ({row.target_wrong:.0f} of {row.probes:.0f} fresh probes)" if row.probes else "")
+            for row in sure_ones.head(5).itertuples()]
+    if len(sure_ones) > 5:
+        weak.append(f"and {len(sure_ones) - 5} more {'confirmed ' if run.confirmation is not None else ''}types")
+    intro, lines = training(run)
+    heading = "Weak at" if run.verified else "Differs from the references on"
+    known = {"Strong at": [f"{row.skill} ({row.right} of {row.items} held-out items right)" for row in strong(run)[:4]]}
+    return (known if run.verified else {}) | {heading: weak, "To train on": [intro, *[line.partition(", such as")[0]
+                                                                                     for line in lines[:3]]]}
+
+
+def models_of(parameters: dict) -> dict[str, str]:
+    """The models of a run by their role in Figure 3, from the parameters of its stage 02, each by the last part of its name."""
+    def named(name: str) -> str:
+        return model_name(name).rpartition("/")[2] or name
+    drawn = {"draws": ("regeneration_share", "image_model"), "edits": ("edit_share", "edit_model")}
+    models = {"auditor": named(parameters["auditor"]), "target": named(parameters["target"]),
+              "references": "\n".join(map(named, parameters["references"]))}
+    for role, (share, model) in drawn.items():
+        models[role] = ("not in this run" if not parameters[share] else
+                        named(parameters[model]) if parameters["drawer"] == "diffusion" else "the renderer")
+    return models
+
+
 def missed(run: Artefacts) -> pd.DataFrame | None:
     """The planted gaps, missed ones first: gap, trained and random (failures found inside), and found: whether a confirmed type
     is about it or, where nothing was asked again, a type of its own. None where no gap was planted."""

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from auditdm_lib.audit.pairs import EXACT
 from auditdm_lib.protocols import SUPPLIERS, supplier
 
 LARGE = 480  # pixels of a side
@@ -22,12 +23,14 @@ SPLIT = "probe"  # of the pictures of 02_probes
 
 @dataclass(frozen=True)
 class Shown:
-    """The pictures of a run's 02_probes: `folder`, the parameters `pictures` (source) and `seed`, and probes.parquet."""
+    """The pictures of a run's 02_probes: `folder`, the parameters `pictures` (source) and `seed`, probes.parquet and, where
+    pictures were drawn, versions.parquet."""
 
     folder: Path
     source: str
     seed: int
     probes: pd.DataFrame
+    versions: pd.DataFrame | None = None
 
     @cached_property
     def _supplier(self) -> Any:
@@ -47,8 +50,11 @@ class Shown:
 
     @cached_property
     def _drawn(self) -> pd.DataFrame:
-        """The first probe of each drawn picture, by file."""
+        """The first probe of each drawn picture, by file; a picture drawn exactly from a probe's text counts as drawn, too."""
         rows = self.probes[self.probes["image"] != self.probes["source_image"]]
+        if self.versions is not None:
+            exact = self.versions.loc[self.versions["version"] == EXACT, ["probe_id", "image"]].dropna()
+            rows = pd.concat([rows, exact.merge(self.probes.drop(columns="image"), on="probe_id")])
         return rows.drop_duplicates("image").set_index("image")
 
     @cached_property
