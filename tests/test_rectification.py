@@ -127,6 +127,19 @@ def cells(right: dict[str, float], budget: str = EXAMPLES, amounts: tuple[int, .
                 yield run, cell, examples, items
 
 
+def test_gaps_are_told_apart_by_how_many_random_questions_meet_them(audit):
+    items = pd.DataFrame(dict(suite=["gap-items"] * 3 + ["gqa-mini"], item=list("abcd"), gap=["x", "x", "y", None],
+                              correct=[True, False, True, True]))
+    found = rectification.marks(items, {"x": 0.001, "y": 0.004})
+    assert {name: part.tolist() for name, part in found.items()} == {
+        "gap-items": [True, False, True], rectification.OUTSIDE: [True], "gaps met by 0 to 0.25 %": [True, False],
+        "gaps met by 0.25 to 0.5 %": [True]}
+    folder = paths.result("rare", "02_probes")
+    pd.DataFrame(dict(auditor=["random", "trained"], attempts=[200, 200])).to_csv(folder / "search.csv", index=False)
+    pd.DataFrame(dict(auditor=["random", "trained"], gap="x", hits=[1, 90])).to_csv(folder / "gap_hits.csv", index=False)
+    assert rectification.shares_of([Run("rare", {}, 0, {})]) == {"rare": {"x": 0.005}}
+
+
 def test_the_table_has_every_measure_by_seed_and_over_seeds_and_pairs_the_differences():
     rows = rectification.table(cells({NOTHING: 0.1, arms.DATASET: 0.4, arms.AUDITED: 0.9, arms.CEILING: 0.9}))
     assert list(rows.columns) == rectification.COLUMNS

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from auditdm_lib import stats
+from auditdm_lib import paths, stats
 from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.results import claims, figures, rectification_cells, tables
 from auditdm_lib.results.folder import write_folder
@@ -29,8 +29,9 @@ OUTSIDE = "suites outside gaps"
 MEAN = "mean"  # in the place of a seed
 OTHERS = {EXAMPLES: (DATASET, PROMPT_ONLY, BY_CHANCE, CEILING), CALLS: (BY_CHANCE,)}  # what audited is compared with
 WAY = "share of the way to true labels"
+RARITIES = (0, 0.25, 0.5, 1, 100)  # percent of random questions that meet a gap
 LABEL = {NOTHING: "nothing (the target)"} | ARMS
-CLAIMS = [  # text, row of `table`, measure, kind of budget, least; judged for each profile
+CLAIMS = [  # text, row of `table`, measure, kind of budget, least
     ("Audited data beat as much un-audited data inside the gaps: dataset questions (points)", f"{AUDITED} - {DATASET}", GAP_ITEMS,
      EXAMPLES, claims.ABOVE_0),
     ("Audited data beat as much un-audited data inside the gaps: prompt-only questions (points)", f"{AUDITED} - {PROMPT_ONLY}",
@@ -45,13 +46,28 @@ CLAIMS = [  # text, row of `table`, measure, kind of budget, least; judged for e
      f"{AUDITED} - {BY_CHANCE}", GAP_ITEMS, CALLS, claims.ABOVE_0)]
 
 
-def marks(items: pd.DataFrame) -> dict[str, pd.Series]:
-    """Whether each held-out item was answered rightly, by measure: the items inside planted gaps, and those of the suites outside
-    them, indexed by suite and item."""
+def marks(items: pd.DataFrame, shares: dict[str, float] | None = None) -> dict[str, pd.Series]:
+    """Whether each held-out item was answered rightly, by measure, indexed by suite and item: the items inside planted gaps,
+    those of the suites outside them, and those inside gaps that such a share of random questions meets (RARITIES, by `shares`)."""
     rows = items.set_index(["suite", "item"])
     inside = rows.index.get_level_values("suite") == GAP_ITEMS
-    parts = {GAP_ITEMS: rows["correct"][inside], OUTSIDE: rows["correct"][~inside & rows["gap"].isna().to_numpy()]}
-    return {name: part.astype(bool).sort_index() for name, part in parts.items() if len(part)}
+    parts = {GAP_ITEMS: inside, OUTSIDE: ~inside & rows["gap"].isna().to_numpy()}
+    met = 100 * rows["gap"].map(shares or {}).to_numpy(float)
+    parts |= {f"gaps met by {low:g} to {high:g} %": inside & (met >= low) & (met < high)
+              for low, high in zip(RARITIES, RARITIES[1:], strict=False)}
+    return {name: rows["correct"][part].astype(bool).sort_index() for name, part in parts.items() if part.any()}
+
+
+def shares_of(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """For each profile the share (0-1) of the random questions of its runs that met a planted gap and failed, by gap."""
+    found = {}
+    for run in runs:
+        folder = paths.result(run.name, "02_probes")
+        if (folder / "gap_hits.csv").exists():
+            asked = pd.read_csv(folder / "search.csv").query("auditor == 'random'")["attempts"].sum()
+            hits = pd.read_csv(folder / "gap_hits.csv").query("auditor == 'random'").set_index("gap")["hits"]
+            found.setdefault(run.profile, []).append(hits / asked)
+    return {profile: pd.concat(parts, axis=1).mean(axis=1).to_dict() for profile, parts in found.items()}
 
 
 def over_seeds(values: list[Estimate]) -> Estimate:
@@ -63,31 +79,30 @@ def over_seeds(values: list[Estimate]) -> Estimate:
     return Estimate(items.value, min(items.low, items.value - reach), max(items.high, items.value + reach))
 
 
-def table(cells: Iterable[tuple]) -> pd.DataFrame:
-    """Every measure of every cell (`rectification_cells.scored`), in percent: COLUMNS.
+def table(cells: Iterable[tuple], shares: dict[str, dict[str, float]] | None = None) -> pd.DataFrame:
+    """Every measure (`marks`) of every cell (`rectification_cells.scored`), in percent: COLUMNS. `shares` is that of `shares_of`.
 
     Beside a row for each seed there is one for their mean, then the differences of audited to the other arms, of every arm to the
     target (`... - nothing`) and, at a budget of examples, the share of the way from the target to the ceiling that audited goes.
     """
     found = {}
     for run, cell, examples, items in cells:
-        for measure, right in marks(items).items():
+        for measure, right in marks(items, (shares or {}).get(run.profile)).items():
             budget = f"{cell.amount} {cell.budget}" if cell.budget else "none"
             found[run.profile, cell.budget, cell.amount, budget, cell.arm, measure, run.values["seed"]] = (
                 right, len(examples), _calls(run, cell, examples))
     rows = []
     for (profile, kind, amount, budget, arm, measure), seeds in _grouped(found):
-        sizes, calls = ([made[i] for made in seeds.values()] for i in (1, 2))
         values = {seed: stats.proportion(int(right.sum()), len(right)) for seed, (right, *_) in seeds.items()}
-        rows += _rows(profile, arm, budget, sizes, calls, measure, values)
+        rows += _rows(profile, arm, budget, seeds, measure, values, within=(0, 1))
         others = [NOTHING, *(OTHERS[kind] if arm == AUDITED else ())] if kind else []
         for other in others:
             where = ("", 0, "none") if other == NOTHING else (kind, amount, budget)
             beside = {seed: found.get((profile, *where, other, measure, seed)) for seed in seeds}
             pairs = {seed: stats.paired_difference(right, beside[seed][0]) for seed, (right, *_) in seeds.items() if beside[seed]}
-            rows += _rows(profile, f"{arm} - {other}", budget, sizes, calls, measure, pairs) if pairs else []
+            rows += _rows(profile, f"{arm} - {other}", budget, seeds, measure, pairs) if pairs else []
         if arm == AUDITED and kind == EXAMPLES and measure == GAP_ITEMS:
-            rows += _way(found, (profile, kind, amount, budget), seeds, sizes, calls)
+            rows += _way(found, (profile, kind, amount, budget), seeds)
     return pd.DataFrame(rows, columns=COLUMNS).round(3)
 
 
@@ -109,16 +124,16 @@ def _calls(run: Run, cell, examples: pd.DataFrame) -> int:
     return used + (run.training if cell.arm in (AUDITED, CEILING) else 0)
 
 
-def _rows(profile: str, arm: str, budget: str, sizes: list[int], calls: list[int], measure: str,
-          values: dict[int, Estimate]) -> list[tuple]:
-    """A row for each seed and one for their mean."""
-    rows = [(profile, arm, str(seed), budget, size, call, measure, *percent(value))
-            for (seed, value), size, call in zip(values.items(), sizes, calls, strict=False)]
-    return [*rows, (profile, arm, MEAN, budget, round(np.mean(sizes)), round(np.mean(calls)), measure,
-                    *percent(over_seeds(list(values.values()))))]
+def _rows(profile: str, arm: str, budget: str, seeds: dict[int, tuple], measure: str, values: dict[int, Estimate],
+          within: tuple[float, float] = (-np.inf, np.inf)) -> list[tuple]:
+    """A row for each seed of `values` and one for their mean, whose interval is kept `within` what is possible."""
+    rows = [(profile, arm, str(seed), budget, *seeds[seed][1:], measure, *percent(value)) for seed, value in values.items()]
+    size, calls = np.mean([seeds[seed][1:] for seed in values], axis=0).round().astype(int)
+    mean = Estimate(*np.clip(over_seeds(list(values.values())), *within))
+    return [*rows, (profile, arm, MEAN, budget, size, calls, measure, *percent(mean))]
 
 
-def _way(found: dict[tuple, tuple], where: tuple, seeds: dict, sizes: list[int], calls: list[int]) -> list[tuple]:
+def _way(found: dict[tuple, tuple], where: tuple, seeds: dict[int, tuple]) -> list[tuple]:
     """How much of the way from the target to the model trained on true labels audited goes, by seed; the interval of a seed is
     that of audited minus the ceiling, as a share of the way."""
     values = {}
@@ -126,7 +141,7 @@ def _way(found: dict[tuple, tuple], where: tuple, seeds: dict, sizes: list[int],
         top, base = (found.get((*key, GAP_ITEMS, seed)) for key in ((*where, CEILING), (where[0], "", 0, "none", NOTHING)))
         if top and base and (way := top[0].mean() - base[0].mean()) > 0:
             values[seed] = Estimate(*(1 + part / way for part in stats.paired_difference(right, top[0])))
-    return _rows(where[0], WAY, where[3], sizes, calls, GAP_ITEMS, values) if values else []
+    return _rows(where[0], WAY, where[3], seeds, GAP_ITEMS, values) if values else []
 
 
 def means(rows: pd.DataFrame, measure: str, kind: str) -> pd.DataFrame:
@@ -137,16 +152,14 @@ def means(rows: pd.DataFrame, measure: str, kind: str) -> pd.DataFrame:
 
 
 def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
-    """CLAIMS for each profile that can test them, over all seeds: profile, claim, budget, score, ci_low, ci_high, verdict. They
-    are judged at the middle one of SIZES (or the largest there is) and at the largest budget of target calls."""
+    """CLAIMS for each profile and budget that can test them, over all seeds: profile, claim, budget, score, ci_low, ci_high,
+    verdict."""
     found = []
     for text, arm, measure, kind, least in CLAIMS:
         part = means(rows, measure, kind)
-        for profile, mine in part[part["arm"] == arm].groupby("profile"):
-            middle = mine[mine["amount"] == rectification_cells.SIZES[1]] if kind == EXAMPLES else mine
-            row = (middle if len(middle) else mine).iloc[-1]
-            estimate = Estimate(row["score"], row["ci_low"], row["ci_high"])
-            found.append((profile, text, row["budget"], *estimate, claims.verdict_of(estimate, least, np.inf)))
+        for row in part[part["arm"] == arm].itertuples():
+            estimate = Estimate(row.score, row.ci_low, row.ci_high)
+            found.append((row.profile, text, row.budget, *estimate, claims.verdict_of(estimate, least, np.inf)))
     table = pd.DataFrame(found, columns=["profile", "claim", "budget", "score", "ci_low", "ci_high", "verdict"])
     return table.sort_values("profile", kind="stable", ignore_index=True)
 
@@ -197,13 +210,15 @@ def load(file: Path) -> pd.DataFrame:
 
 
 def in_words(rows: pd.DataFrame) -> list[str]:
-    """One sentence for each finding: the differences at equal examples and at equal calls, and where the audit is ahead."""
+    """One line for each finding: the differences at equal examples and at equal calls, by rarity of the gaps too, and where the
+    audit is ahead."""
     said = []
-    for kind in (EXAMPLES, CALLS):
-        for row in means(rows, GAP_ITEMS, kind).itertuples():
+    rarities = sorted(name for name in rows["measure"].unique() if name.startswith("gaps met"))
+    for kind, measure in [(EXAMPLES, GAP_ITEMS), (CALLS, GAP_ITEMS), *((CALLS, name) for name in rarities)]:
+        for row in means(rows, measure, kind).itertuples():
             if row.arm.startswith(f"{AUDITED} - ") and not row.arm.endswith(NOTHING):
                 verdict = "ahead" if row.ci_low > 0 else "behind" if row.ci_high < 0 else "undecided"
-                said.append(f"{row.profile}, {row.budget.replace('_', ' ')}: {row.arm.replace('_', ' ')} inside the gaps "
+                said.append(f"{row.profile}, {row.budget.replace('_', ' ')}, {measure}: {row.arm.replace('_', ' ')} "
                             f"{row.score:+.1f} points ({row.ci_low:+.1f} to {row.ci_high:+.1f}): {verdict}")
     for profile, calls in crossing(rows).items():
         said.append(f"{profile}: at equal target calls, training included, the audit is ahead of chance "
@@ -254,7 +269,7 @@ def write(runs: list[Run]) -> Path:
     found = list(rectification_cells.scored(runs))
     if not found:
         raise manifest.Stop("No cell is finished yet: run the command again.")
-    rows = table(found)
+    rows = table(found, shares_of(runs))
     inputs = {f"{run.name}/arms/{cell.name}": manifest.load(run.folder(cell.name))["outputs_digest"] for run, cell, *_ in found}
 
     def fill(out: Path) -> None:
