@@ -48,7 +48,7 @@ CLAIMS = [  # text, row of `table`, measure, kind of budget, least
 
 def marks(items: pd.DataFrame, shares: dict[str, float] | None = None) -> dict[str, pd.Series]:
     """Whether each held-out item was answered rightly, by measure, indexed by suite and item: the items inside planted gaps,
-    those of the suites outside them, and those inside gaps that such a share of random questions meets (RARITIES, by `shares`)."""
+    those of the suites outside them, and those inside gaps that so many random questions meet (RARITIES, by `shares`)."""
     rows = items.set_index(["suite", "item"])
     inside = rows.index.get_level_values("suite") == GAP_ITEMS
     parts = {GAP_ITEMS: inside, OUTSIDE: ~inside & rows["gap"].isna().to_numpy()}
