@@ -169,5 +169,6 @@ def rows(run: str, values: pd.DataFrame) -> pd.DataFrame:
             if model != "rectified" and "rectified" in set(mine["model"]):
                 measured[f"rectified minus this, {mean}"] = percent(_gains(mine, "rectified", model)[MEAN])
             examples, spent = learned.get(model, (0, 0))
-            found += [(run, model, seed, examples, examples, spent, name, *estimate) for name, estimate in measured.items()]
+            found += [(run, model, seed, f"{examples} examples", examples, spent, *row) for row in
+                      ((name, *estimate) for name, estimate in measured.items())]
     return pd.DataFrame(found, columns=COLUMNS).round(3)
