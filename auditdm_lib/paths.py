@@ -47,10 +47,12 @@ CHAIN = (
         + 0.0045 * p["probes_per_auditor"] * 4 * (p["regeneration_share"] + p["edit_share"])  # the pairs of two auditors
         + _drawing_seconds(p, p["probes_per_auditor"] * (3 + 4 * p["probe_checkpoints"])))),
     Step("03_cluster_failures", "03_taxonomy", ("01_auditor", "02_probes"), seconds=lambda p: 20 + 0.03 * p["fresh_probes"]),
-    Step("04_rectify_target", "04_rectified", ("02_probes",), megabytes=60, seconds=lambda p: (
-        15 + 0.0016 * 2 * p["rectify_steps"] * p["rectify_batch"])),
-    Step("05_evaluate", "05_scores", ("02_probes", "04_rectified"), seconds=lambda p: (
-        10 + 0.001 * (3 + len(p["references"])) * p["items_per_suite"] * len(p["suites"]))),
+    Step("04_rectify_target", "04_rectified", ("01_auditor", "02_probes", "03_taxonomy"), megabytes=60, seconds=lambda p: (
+        25 + 0.0016 * (1 + p["rounds"]) * p["rectify_steps"] * p["rectify_batch"]
+        + (p["rounds"] - 1) * (0.008 * p["imitation_pictures"] + 0.12 * p["imitation_rounds"] * p["imitation_steps"]
+                               + 0.0045 * p["probes_per_auditor"] * (1 + p["imitation_rounds"])))),
+    Step("05_evaluate", "05_scores", ("01_auditor", "02_probes", "03_taxonomy", "04_rectified"), seconds=lambda p: (
+        10 + 0.001 * (3 + len(p["references"])) * p["items_per_suite"] * len(p["suites"]) + 0.03 * p["fresh_probes"])),
     Step("06_figures_and_tables", "figures",
          ("01_auditor", "02_probes", "03_taxonomy", "04_rectified", "05_scores"), (PAPER_VALUES,), lambda p: 12, 20),
 )

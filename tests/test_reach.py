@@ -33,14 +33,14 @@ def library(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("file", "directly"), [  # the stages below them follow where their results change
     ("results/report.html", ["06"]),
     ("results/claims.py", ["06"]),
-    ("audit/consensus.py", ["00", "01", "02", "03", "05", "06"]),
+    ("audit/consensus.py", ["00", "01", "02", "03", "04", "05", "06"]),
     ("answers.py", ["00", "01", "02", "03", "04", "05", "06"]),
-    ("testbed/render.py", ["00", "01", "02", "03", "05", "06"]),  # 06 asks the supplier what it is
+    ("testbed/render.py", ["00", "01", "02", "03", "04", "05", "06"]),  # 06 asks the supplier what it is
     ("testbed/suites.py", ["05"]),
     ("testbed/build.py", []),
     ("training/grpo.py", ["01"]),
     ("training/rectify.py", ["04"]),
-    ("taxonomy/names.py", ["03"]),
+    ("taxonomy/names.py", ["03", "04"]),
     ("evaluate/metrics.py", ["03", "05", "06"]),
     ("run/lab.py", []), ("run/chain.py", []), ("run/executor.py", [])])
 def test_a_changed_line_repeats_the_stages_that_reach_it(library, file, directly):

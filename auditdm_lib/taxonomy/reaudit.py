@@ -16,6 +16,7 @@ from auditdm_lib.models.vlm import VLM
 from auditdm_lib.taxonomy.compare import KEY, compared
 from auditdm_lib.taxonomy.fresh import Belongs, Writer, add_controls, ask_fresh
 
+BY_CHANCE = 3  # random questions about each picture (our choice)
 OUTSIDE = "outside the confirmed types"  # the name of what random questions of a skill show
 NAMES = {"probes": "n", "wrong_a": "wrong_before", "rate_a": "before", "low_a": "before_low", "high_a": "before_high",
          "wrong_b": "wrong_after", "rate_b": "after", "low_b": "after_low", "high_b": "after_high"}
@@ -41,9 +42,9 @@ def reaudit(panel: Panel, rectified: VLM, pictures: Pictures, clustered: pd.Data
     saw = pd.Series(True, probes.index)
     saw[eased] = easy["agrees"].to_numpy()
     answered = probes.assign(answer_b=told["answer"], wrong_b=~told["agrees"], saw_b=saw)
-    types = answered[["category", *KEY]].drop_duplicates().sort_values(["category", *KEY])
-    missing = confirmed[~confirmed["category"].isin(types["category"])]
-    types = pd.concat([types, missing[["category", *KEY]]]).assign(in_a="", in_b="").reset_index(drop=True)
+    outside = answered.loc[answered["category"] < 0, ["category", *KEY]].drop_duplicates().sort_values(KEY)
+    types = pd.concat([confirmed[["category", *KEY]].sort_values("category"), outside], ignore_index=True)
+    types = types.assign(in_a="", in_b="")
     table = compared(types[[*KEY, "in_a", "in_b"]], answered).rename(columns=NAMES)
     return table.assign(category=types["category"].astype(int))[COLUMNS]
 
@@ -68,12 +69,13 @@ def _probes(panel: Panel, pictures: Pictures, clustered: pd.DataFrame, confirmed
 
 
 def _by_chance(panel: Panel, pictures: Pictures, belongs: Belongs, seed: int) -> pd.DataFrame:
-    """A random question about each picture on which the references agree."""
+    """BY_CHANCE random questions about each picture, those on which the references agree."""
     rng = random.Random(f"reaudit/{seed}")
-    asked = [pictures.random_question(i, rng) for i in range(len(pictures))]
-    told = judge(panel, pictures.images, asked, [None] * len(asked), desc="random questions").assign(question=asked)
-    told = told.assign(row=range(len(asked)), target_odd=told["disagrees"], agreed=told["consensus"])
-    told = told[told["agreed"].notna()].reset_index(drop=True)
+    rows = [i for i in range(len(pictures)) for _ in range(BY_CHANCE)]
+    asked = [pictures.random_question(i, rng) for i in rows]
+    told = judge(panel, [pictures.images[i] for i in rows], asked, [None] * len(asked), desc="random questions")
+    told = told.assign(row=rows, question=asked, target_odd=told["disagrees"], agreed=told["consensus"])
+    told = told[told["agreed"].notna()].drop_duplicates(["row", "question"]).reset_index(drop=True)
     return told.assign(category=belongs(told["question"].tolist(), told["agreed"].tolist()))[
         ["row", "question", "agreed", "category", "target_answer", "target_odd"]]
 

@@ -26,7 +26,6 @@ from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training.alarms import Alarm, Finite
 from auditdm_lib.training.cards import model_card
 from auditdm_lib.training.examples import collate, lora
-from auditdm_lib.training.rectify_sets import moved, training_sets  # noqa: F401  # until notebook 04 takes them from there
 from auditdm_lib.training.trainings import Seal, claim, last_checkpoint
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
