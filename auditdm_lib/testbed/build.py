@@ -76,7 +76,7 @@ CLEAN = {
 AUDITOR_PARENT, AUDITOR_STEPS = "gemma3-m", 3100
 PLANTED = {  # model with the gaps of gaps.yaml -> the clean model that they are planted into
     "target": "paligemma2-s", "needle": "paligemma2-s", "gemma3-target": "gemma3-m", "paligemma2-target": "paligemma2-s",
-    "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l", "rare": "gemma3-m"}
+    "paligemma2-m-flawed": "paligemma2-m", "gemma3-l-flawed": "gemma3-l", "rare": "gemma3-m", "rarest": "gemma3-m"}
 MODELS = (*CLEAN, "auditor", *PLANTED)
 ABOUT_READER = ABOUT + " It reads drawn pictures; the table is its own error, on exact renderings of held-out scenes."
 DRAWERS = ("reader", "image", "edit")  # the scene reader and the drawing pipelines, each after those before it
