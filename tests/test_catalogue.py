@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditdm_lib.taxonomy import skills
+from auditdm_lib.taxonomy import catalogue, skills, vectors, words
 
 # Wordings of our own that are no examples of the catalogue.
 QUESTIONS = {
@@ -24,7 +24,7 @@ QUESTIONS = {
 
 
 def test_the_catalogue_is_broad_and_each_skill_is_described():
-    listed = skills.catalogue()
+    listed = catalogue.catalogue()
     assert len(listed) >= 150 and all(name == skill.name and skill.about.endswith(".") for name, skill in listed.items())
     assert all(3 <= len(skill.examples) == len(set(skill.examples)) for skill in listed.values())
     assert "" not in listed and not any(name.startswith("“") for name in listed)
@@ -36,7 +36,7 @@ def test_a_question_goes_to_its_skill_by_its_words_alone(skill):
 
 
 def test_nine_examples_in_ten_go_to_their_own_skill():
-    listed = skills.catalogue()
+    listed = catalogue.catalogue()
     own = [skill.name for skill in listed.values() for _ in skill.examples]
     found = skills.assign([text for skill in listed.values() for text in skill.examples])
     assert np.mean([a == b for a, b in zip(own, found, strict=True)]) >= 0.9
@@ -52,8 +52,8 @@ def test_a_weak_likeness_is_no_skill():
 
 
 def test_case_spelling_and_endings_do_not_matter():
-    assert skills.stems("What COLOR are the cities' racing cars?") == skills.stems("what colour are the city race car")
-    assert skills.split_words("What's “this”, a T-shirt?") == ("what's", "this", "a", "t-shirt")
+    assert words.stems("What COLOR are the cities' racing cars?") == words.stems("what colour are the city race car")
+    assert words.split_words("What's “this”, a T-shirt?") == ("what's", "this", "a", "t-shirt")
 
 
 def test_a_user_extends_overrides_and_takes_away(tmp_path: Path):
@@ -61,8 +61,8 @@ def test_a_user_extends_overrides_and_takes_away(tmp_path: Path):
     own.write_text("lung findings:\n  about: What an X-ray of the chest shows.\n  examples:\n  - Is the pleura thickened?\n"
                    "  - Is there a nodule in the left lung?\n  - Are the lungs hyperinflated?\n"
                    "colour:\n  about: Mine.\n  examples: [Which hue has it?]\nreason:\n", "utf-8")
-    listed = skills.catalogue(own)
-    assert listed["colour"].about == "Mine." and "reason" not in listed and len(listed) == len(skills.catalogue())
+    listed = catalogue.catalogue(own)
+    assert listed["colour"].about == "Mine." and "reason" not in listed and len(listed) == len(catalogue.catalogue())
     assert skills.assign(["Is the pleura of the left lung thickened?"], own) == ["lung findings"]
     assert skills.assign(["Is the pleura of the left lung thickened?"]) != ["lung findings"]
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_catalogue_is_refused_with_its_name(tmp_path, text):
     own = tmp_path / "mine.yaml"
     own.write_text(text, "utf-8")
     with pytest.raises(ValueError, match="mine.yaml"):
-        skills.catalogue(own)
+        catalogue.catalogue(own)
 
 
 @pytest.mark.parametrize(("text", "remedy"), [
@@ -114,13 +114,13 @@ def test_what_a_catalogue_would_lose_or_mix_up_is_refused_with_the_remedy(tmp_pa
     own = tmp_path / "mine.yaml"
     own.write_text(text, "utf-8")
     with pytest.raises(ValueError, match=f"mine.yaml.*{remedy}") as refused:
-        skills.catalogue(own)
+        catalogue.catalogue(own)
     assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
 
 
 def test_a_missing_file_is_refused():
     with pytest.raises(ValueError, match="nowhere.yaml"):
-        skills.catalogue(Path("nowhere.yaml"))
+        catalogue.catalogue(Path("nowhere.yaml"))
 
 
 def test_another_encoder_takes_the_place_of_the_word_vectors(monkeypatch):
@@ -130,7 +130,7 @@ def test_another_encoder_takes_the_place_of_the_word_vectors(monkeypatch):
         def encode(self, texts, **_):
             seen.extend(texts)
             return np.array([[1.0, 0.0] if "颜色" in text or "colo" in text.lower() else [0.0, 1.0] for text in texts])
-    monkeypatch.setattr(skills, "_sentence_encoder", lambda name: Encoder())
+    monkeypatch.setattr(vectors, "_sentence_encoder", lambda name: Encoder())
     skills._scorer.cache_clear()
     names, best, _ = skills.score(["杯子是什么颜色的?"], encoder="some/encoder")
     assert "杯子是什么颜色的?" in seen and "colour" in names[best[0]]
@@ -139,6 +139,6 @@ def test_another_encoder_takes_the_place_of_the_word_vectors(monkeypatch):
 
 def test_a_catalogue_without_any_skill_is_refused(tmp_path):
     own = tmp_path / "mine.yaml"
-    own.write_text("".join(f'"{name}":\n' for name in skills.catalogue()), "utf-8")
+    own.write_text("".join(f'"{name}":\n' for name in catalogue.catalogue()), "utf-8")
     with pytest.raises(ValueError, match="leave at least one"):
-        skills.catalogue(own)
+        catalogue.catalogue(own)

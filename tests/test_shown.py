@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from auditdm_lib import paths, shown
 from auditdm_lib.results import figures, tables
 from auditdm_lib.run import params
-from auditdm_lib.taxonomy import names
+from auditdm_lib.taxonomy import names, report
 
 ANY = st.text(st.characters(codec=None))  # lone surrogates, control characters and private use among them
 HOSTILE = ["\ufeff", "\ud800", "a\0b\x1b[31m", "\ue000\U000f0000", "\u202eabc\u202c", "שלום عليكم", "👩‍👩‍👧 😀", "漢字かな한글",
@@ -139,6 +139,9 @@ def test_no_mixture_of_signs_is_markup(text):
         assert page.tags == {"h2"}
 
 
+NOBODY_ASKED = pd.DataFrame(columns=["skill", "probes", "disagrees"])
+
+
 def failures(text: str) -> pd.DataFrame:
     texts = pd.DataFrame(dict(question=[text] * 9, consensus=text, target_answer=f"no {text}"), dtype=object)
     return texts.assign(probe_id=[f"p{i}" for i in range(9)], category=0, skill="name of a thing")
@@ -147,10 +150,10 @@ def failures(text: str) -> pd.DataFrame:
 @pytest.mark.parametrize("text", [*MARKUP, *(text for text in HOSTILE if text.strip() and "\ud800" not in text)])
 def test_the_report_of_failure_types_shows_texts_and_obeys_none(text):
     clustered = failures(text)
-    markdown = names.report(clustered, names.categories(clustered))
+    markdown = report.written(clustered, names.categories(clustered), None, NOBODY_ASKED)
     assert markdown.encode()
     for page in rendered(markdown):
-        assert page.tags <= {"h1", "h2", "p"}
+        assert page.tags <= {"h1", "h2", "p", "ul", "ol", "li"}
 
 
 @pytest.mark.parametrize("turn", "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -158,7 +161,8 @@ def test_no_text_turns_a_line_round(turn):
     assert shown.inert(f"red{turn}eulb שלום") == shown.one_line(f"red{turn}eulb שלום") == "redeulb שלום"
     clustered = failures(f"is it {turn}der?")
     table = names.categories(clustered)
-    assert turn not in names.report(clustered, table) and turn not in table["name"][0] + table["description"][0]
+    assert turn not in report.written(clustered, table, None, NOBODY_ASKED)
+    assert turn not in table["name"][0] + table["description"][0]
 
 
 # Spreadsheets

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib.taxonomy import cluster, grading, names
+from auditdm_lib.taxonomy import cluster, grading, names, report
+
+NOBODY_ASKED = pd.DataFrame(columns=["skill", "probes", "disagrees"])
 
 
 def rows(*texts: tuple[str, str, str]) -> pd.DataFrame:
@@ -83,7 +85,7 @@ def test_few_failures_are_clustered_graded_and_reported_plainly(n):
     clustered = cluster.cluster(failures)
     table = names.categories(clustered)
     gaps, agreement = grading.grade(clustered, failures[["probe_id", "gap"]])
-    text = names.report(clustered, table)
+    text = report.written(clustered, table, None, NOBODY_ASKED)
     assert len(clustered) == n and table["size"].sum() == (clustered["category"] >= 0).sum() and len(agreement) == 1
     assert list(table.columns) == names.CATEGORY_COLUMNS  # one auditor made all
     assert ("No failure was found" in text) == (n == 0)
@@ -214,7 +216,7 @@ def test_any_texts_give_a_table_and_a_report(n):
     table = names.categories(clustered)
     assert len(clustered) == len(texts) and table["name"].is_unique
     assert table["size"].sum() == (clustered["category"] >= 0).sum()
-    text = names.report(clustered, table)
+    text = report.written(clustered, table, None, NOBODY_ASKED)
     assert "<script>" not in text and max(map(len, text.splitlines())) < 1000 and table["name"].str.len().max() < 150
     assert cluster.belongs(clustered, [text for text, *_ in texts], [a for _, a, _ in texts]).shape == (len(texts),)
 
@@ -265,9 +267,9 @@ def test_counting_things_of_a_colour_is_not_counting_things_of_a_kind():
 
 def test_odd_texts_get_a_readable_name():
     texts = [("???", "yes", "")] * 3 + [("who are you", "a long answer " * 20, "None")] * 3
-    long, empty = sorted(names.categories(cluster.cluster(rows(*texts)))["name"])
+    empty, long = sorted(names.categories(cluster.cluster(rows(*texts)))["name"])
     assert empty == "“???”: yes said as (nothing)"
-    assert long.startswith("who: a long answer") and long.endswith("… said as none") and len(long) < 120
+    assert long.startswith("“who are you”: a long answer") and long.endswith("… said as none") and len(long) < 120
 
 
 def test_a_failure_asked_twice_of_one_picture_counts_once():
@@ -303,20 +305,21 @@ def test_a_sample_has_the_types_of_the_whole():
 def test_the_report_says_how_other_languages_are_read():
     asked = [("Wie viele Fenster hat das Haus?", "zwei", "drei"), ("what colour is it?", "red", "blue")]
     clustered = cluster.cluster(rows(*asked * 3))
-    found = names.report(clustered, names.categories(clustered))
+    found = report.written(clustered, names.categories(clustered), None, NOBODY_ASKED)
     assert clustered["skill"].nunique() == 2 and "hardly a word" not in found  # asked often enough to be a kind
     clustered = cluster.cluster(rows(*asked, *asked[1:] * 3))
-    found = names.report(clustered, names.categories(clustered))
+    found = report.written(clustered, names.categories(clustered), None, NOBODY_ASKED)
     assert "In 1 of the questions hardly a word is known" in found and "the parameter `encoder`" in found
     english = clustered[clustered["skill"] == "colour"]
-    assert "encoder" not in names.report(english, names.categories(english))
+    assert "encoder" not in report.written(english, names.categories(english), None, NOBODY_ASKED)
 
 
 def test_where_nothing_was_verified_the_report_speaks_of_suspicions():
     clustered = cluster.cluster(synthetic.failures(60))
     table = names.categories(clustered, verified=False)
-    text = names.report(clustered, table, verified=False)
-    assert "# Types of suspicion" in text and "60 suspicions, " in text and "either may be right" in text
-    assert not re.search("(?i)failure|right and wrong", text + table["description"].str.cat())
+    text = report.written(clustered, table, None, NOBODY_ASKED, verified=False)
+    assert "# Types of suspicion" in text and "60 suspicions in " in text and "either may be right" in text
+    said = text.replace("asked without looking for failures", "") + table["description"].str.cat()
+    assert not re.search("(?i)failure|right and wrong", said)
     none = clustered.head(0)
-    assert "No suspicion was found" in names.report(none, names.categories(none, False), False)
+    assert "No suspicion was found" in report.written(none, names.categories(none, False), None, NOBODY_ASKED, False)

@@ -21,21 +21,14 @@ import numpy as np
 import pandas as pd
 
 from auditdm_lib.answers import normalise
+from auditdm_lib.taxonomy.catalogue import catalogue, word_rates
 from auditdm_lib.taxonomy.forms import GAP_MARK, marked, pattern, question_forms
-from auditdm_lib.taxonomy.skills import (
-    FUNCTION_WORDS,
-    LONGEST,
-    NONE,
-    catalogue,
-    embed,
-    of_questions,
-    skills_of,
-    split_words,
-    stem,
-    word_rates,
-)
+from auditdm_lib.taxonomy.groups import grouped, groups_of, placed
+from auditdm_lib.taxonomy.naming import parts, quoted
+from auditdm_lib.taxonomy.skills import NONE
+from auditdm_lib.taxonomy.words import FUNCTION_WORDS, LONGEST, split_words, stem
 
-__all__ = ["GAP_MARK", "SMALLEST", "belongs", "cluster", "embed", "question_forms", "select_failures", "split_words"]
+__all__ = ["GAP_MARK", "SMALLEST", "belongs", "cluster", "question_forms", "select_failures", "split_words"]
 
 MAIN = "trained"  # the auditor whose failures are counted, where a table has any
 SMALLEST = 3  # minimum number of failures of a type; fewer may be an accident
@@ -79,7 +72,7 @@ def cluster(failures: pd.DataFrame, seed: int = 0, skills: Path | None = None, e
     keys = {text: key(text) for text in {*texts["consensus"], *texts["target_answer"]}}
     work = pd.DataFrame(dict(question=texts["question"], agreed=[keys[text] for text in texts["consensus"]],
                              given=[keys[text] for text in texts["target_answer"]], main=main_rows(rows).to_numpy()))
-    skill = skills_of(texts["question"], work["main"].to_numpy(), skills, encoder)
+    skill = grouped(texts["question"], work["main"].to_numpy(), skills, encoder)
     form, condition, error = ([""] * len(work) for _ in range(3))
     category, types = np.full(len(work), -1), []
     for name, part in work.groupby(np.array(skill, object), sort=True) if len(work) else ():
@@ -88,8 +81,9 @@ def cluster(failures: pd.DataFrame, seed: int = 0, skills: Path | None = None, e
         for failure in members:
             form[failure.row] = failure.form
         if name != NONE:
-            rates = word_rates(listed[name]) if name in listed else word_rates(*listed.values())
-            usual = {word for word, share in rates.items() if share >= USUAL} | {stem(name[1:-1])} | FUNCTION_WORDS
+            some = [listed[one] for one in parts(name) if one in listed] or listed.values()
+            usual = {word for word, share in word_rates(*some).items() if share >= USUAL} | {
+                stem(word) for word in split_words(name)} | FUNCTION_WORDS
             for said, shown, found in _errors(members, usual):
                 types.append((-sum(failure.main for failure in found), name, said, shown, found))
     for number, (_, _, said, shown, found) in enumerate(sorted(types, key=lambda row: row[:4])):
@@ -250,21 +244,21 @@ def belongs(clustered: pd.DataFrame, questions: list[str], answers: list[str], s
             encoder: str | None = None) -> np.ndarray:
     """The category (questions,) into which a failure on each question would fall, given its right answer; -1 for none.
 
-    No answer of the target is seen. A question belongs to a type of its skill whose condition it shows and whose members have
-    its right answer, in its form where the form is known; else to the skill's various wrong answers, where these are a type. Of
-    several types the one with most such members is taken.
+    No answer of the target is seen. A question belongs to a type of its group (`groups.placed`) whose condition it shows and
+    whose members have its right answer, in its form where the form is known; else to the group's various wrong answers, where
+    these are a type. Of several types the one with most such members is taken.
     """
     questions = [as_text(question) for question in questions]
     if not questions:
         return np.zeros(0, int)
-    known = clustered[clustered["category"] >= 0]
+    counted, known = clustered[main_rows(clustered)], clustered[clustered["category"] >= 0]
     members = {name: _Known(part) for name, part in known.groupby("skill", sort=True)}
-    asked = of_questions(questions, members, skills, encoder)
-    found = np.full(len(questions), -1)
-    for i, (question, skill, answer) in enumerate(zip(questions, asked, answers, strict=True)):
-        if skill in members:
-            found[i] = members[skill].best(question, key(as_text(answer)))
-    return found
+    asked = sorted(set(questions))
+    where = placed(asked, *groups_of(counted["question"].map(as_text).tolist(), counted["skill"].tolist(), skills, encoder),
+                   skills, encoder)
+    of = {text: quoted(text) if quoted(text) in members else name for text, name in zip(asked, where, strict=True)}
+    return np.array([members[of[question]].best(question, key(as_text(answer))) if of[question] in members else -1
+                     for question, answer in zip(questions, answers, strict=True)], int)
 
 
 class _Known:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pandas as pd
 
-from auditdm_lib.taxonomy.skills import LONGEST, split_words
+from auditdm_lib.taxonomy.words import LONGEST, split_words
 
 GAP_MARK = "…"  # placeholder of varying words
 MOST_FILLED = 6  # words that stand for one placeholder at most

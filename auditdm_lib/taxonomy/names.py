@@ -4,8 +4,8 @@ from collections import Counter
 
 import pandas as pd
 
-from auditdm_lib.shown import inert, one_line, shorten
-from auditdm_lib.taxonomy.cluster import GAP_MARK, SMALLEST, as_text, key, main_rows, split_words
+from auditdm_lib.shown import one_line, shorten
+from auditdm_lib.taxonomy.cluster import GAP_MARK, as_text, key, main_rows, split_words
 from auditdm_lib.taxonomy.skills import NONE, foreign
 
 CATEGORY_COLUMNS = ["category", "skill", "name", "description", "size", "share", "example_probe_ids", "example_question",
@@ -112,31 +112,3 @@ def unread(clustered: pd.DataFrame) -> str:
     n = int(foreign(rows.map(as_text).tolist()).sum())
     return (f"In {n} of the questions hardly a word is known, so that no skill fits: for other languages than English set the "
             "parameter `encoder` to a multilingual sentence encoder.") if n else ""
-
-
-def report(clustered: pd.DataFrame, table: pd.DataFrame, verified: bool = True) -> str:
-    """The failure types as a Markdown report, skill by skill; it states if there is no failure or no type, and speaks of
-    suspicions where nothing was `verified`. No text acts as markup."""
-    main = main_rows(clustered)
-    total, lone = int(main.sum()), int((main & (clustered["category"] < 0)).sum())
-    one = "failure" if verified else "suspicion"
-    found = f"{total} {one}{'s' if total > 1 else ''}"
-    lines = ["# Failure types" if verified else "# Types of suspicion", ""]
-    if not verified:
-        lines += ["The truth about these pictures is unknown: the target differs here from the consensus of the references, "
-                  "and either may be right.", ""]
-    if total == 0:
-        return "\n".join([*lines, f"No {one} was found: nowhere did the target differ from the consensus.", ""])
-    if table.empty:
-        lines += [f"{found}, too few alike to make a type of at least {SMALLEST}.", ""]
-    else:
-        skills = table["skill"].nunique()
-        lines += [f"{found}, {len(table)} type{'s' if len(table) > 1 else ''} in {skills} skill{'s' if skills > 1 else ''}; "
-                  f"{lone} like too few others to make a type.", ""]
-    lines += [unread(clustered), ""] if unread(clustered) else []
-    sizes = table.groupby("skill")["size"].sum()
-    for skill in sorted(sizes.index, key=lambda name: (-sizes[name], name)):
-        lines += [f"## {inert(skill)}: {sizes[skill]} {one}{'s' if sizes[skill] > 1 else ''}", ""]
-        for row in table[table["skill"] == skill].itertuples():
-            lines += [f"Type {row.category + 1}, {inert(row.name)}: {inert(row.description)}", ""]
-    return "\n".join(lines)
