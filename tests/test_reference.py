@@ -7,7 +7,8 @@ import pytest
 import synthetic
 
 from auditdm_lib import paths
-from auditdm_lib.results import claims, reference
+from auditdm_lib.results import claims, rectification, reference
+from auditdm_lib.run import manifest
 
 
 def copied(folder, *names):
@@ -20,7 +21,7 @@ def copied(folder, *names):
 
 def test_the_readmes_hold_the_numbers_of_the_reference():
     assert {name for parts in reference.blocks().values() for name in parts} == {
-        "summary", "numbers", "types", "searches", "models"}
+        "summary", "numbers", "types", "rectification", "searches", "models"}
     for path, text in reference.filled().items():
         assert path.read_text(encoding="utf-8") == text, "run `python -m auditdm_lib.results.reference readmes` again"
 
@@ -71,6 +72,28 @@ def test_the_readings_of_the_readmes_are_those_of_the_data():
     assert len(long) == 3 and search["trained", "all"] < min(long) and max(long) < 0.9
     manifests = [json.loads(file.read_text(encoding="utf-8")) for file in (reference.REFERENCE / "manifests").glob("0*.json")]
     assert 600 < sum(record["timing"]["wall_seconds"] for record in manifests) < 1200  # "about a quarter of an hour"
+
+
+def test_the_comparison_of_arms_replaces_the_rows_of_its_profiles_and_keeps_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    folder, drawn = tmp_path / "reference", tmp_path / "figures" / rectification.NAME
+    folder.mkdir()
+    drawn.mkdir(parents=True)
+    row = dict.fromkeys(rectification.COLUMNS, 1) | dict(arm="nothing", seed="mean", budget="none", measure="gap-items")
+    pd.DataFrame([row | dict(profile="paligemma2", score=5), row | dict(profile="rare", score=7)]).to_csv(
+        folder / "rectification.csv", index=False)
+    pd.DataFrame([row | dict(profile="rare", score=9)]).to_csv(drawn / "rectification.csv", index=False)
+    claim = dict(profile="rare", claim="Audited data beat", budget="1000 examples", score=3, ci_low=1, ci_high=5, verdict="holds")
+    pd.DataFrame([claim]).to_csv(drawn / "claims.csv", index=False)
+    manifest.write(drawn, {"stage": "rectification"}, {})
+    reference.collect_arms(rectification.NAME, folder)
+    rows = pd.read_csv(folder / "rectification.csv")
+    assert rows[["profile", "score"]].to_numpy().tolist() == [["paligemma2", 5], ["rare", 9]]
+    shown = reference.arms(folder)
+    assert "| Audited data beat | rare | 1000 examples | 3.0 (1.0 to 5.0) | holds |" in shown and "paligemma2" not in shown
+    (drawn / "claims.csv").write_text("altered")
+    with pytest.raises(manifest.Damaged):
+        reference.collect_arms(rectification.NAME, folder)
 
 
 def test_missing_markers_are_named():

@@ -8,6 +8,8 @@ from the run's `build_testbed` notebook.
 `python -m auditdm_lib.results.reference types testbed seed-1 null`: what stage 03 of these runs confirmed, a row of `types.csv`
 each.
 `python -m auditdm_lib.results.reference ablation ablation`: the comparison that `auditdm ablation` made.
+`python -m auditdm_lib.results.reference arms rectification`: the comparison that `auditdm arms` made.
+`python -m auditdm_lib.results.reference suites paligemma2 gemma3`: the scores of these runs, in `rectification.csv`.
 `python -m auditdm_lib.results.reference readmes`: nothing new, only the READMEs.
 
 Each command then writes the generated tables of `README.md` and `figures/reference/README.md`. A test fails where they differ
@@ -24,7 +26,7 @@ import pandas as pd
 
 from auditdm_lib import paths, stats
 from auditdm_lib.audit.probes import overall
-from auditdm_lib.results import claims, figures
+from auditdm_lib.results import claims, figures, paper_runs, rectification
 from auditdm_lib.results.figures import OFTEN
 from auditdm_lib.run import manifest
 from auditdm_lib.taxonomy.confirm import UNDERPOWERED
@@ -72,6 +74,32 @@ def collect_ablation(run: str, folder: Path = REFERENCE) -> None:
     (folder / run).mkdir(parents=True, exist_ok=True)
     for file in [*drawn.glob("*.csv"), *drawn.glob("*.png"), drawn / "manifest.json"]:
         shutil.copy(file, folder / run / file.name)
+
+
+def collect_arms(name: str, folder: Path = REFERENCE) -> None:
+    """Replace what is tracked of the comparison of arms: the rows of its profiles in `rectification.csv`, and its claims, table
+    and figure. Raises manifest.Damaged where it is altered."""
+    drawn = paths.result(name, "figures")
+    manifest.verify(drawn)
+    _replace_profiles(rectification.load(drawn / f"{rectification.NAME}.csv"), folder)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    for file in [drawn / "claims.csv", *drawn.glob("table_*.csv"), *drawn.glob("*.png"), drawn / "manifest.json"]:
+        shutil.copy(file, folder / name / file.name)
+
+
+def collect_suites(run: str, folder: Path = REFERENCE) -> None:
+    """Replace the rows of a run on the paper's suites in `rectification.csv`. Raises manifest.Stop where a stage is missing."""
+    rows = paper_runs.rows(run, pd.read_csv(paths.PAPER_VALUES))
+    _replace_profiles(rows.astype({"seed": str, "budget": str}), folder)
+
+
+def _replace_profiles(rows: pd.DataFrame, folder: Path) -> None:
+    """Put rows into `rectification.csv` in the place of all those of their profiles."""
+    file = folder / f"{rectification.NAME}.csv"
+    old = rectification.load(file) if file.exists() else rows.head(0)
+    old = old[~old["profile"].isin(rows["profile"])]
+    table = pd.concat([old, rows]) if len(old) else rows
+    table.sort_values("profile", kind="stable").to_csv(file, index=False)
 
 
 def collect_types(run: str, folder: Path = REFERENCE) -> None:
@@ -162,6 +190,17 @@ def _search_table(runs: pd.DataFrame) -> str:
         named = "; ".join(f"{run}: {gaps}" for run, gaps in missed.items())
         lines += ["", f"Gaps that the trained auditor found fewer than {OFTEN} times, with its hits (and, in brackets, how many "
                   f"pictures can show them): {named}."]
+    return "\n".join(lines)
+
+
+def arms(folder: Path = REFERENCE) -> str:
+    """What audited and other data are worth, in Markdown: accuracy inside the gaps by arm and budget, and the claims."""
+    table = pd.read_csv(folder / rectification.NAME / "claims.csv")
+    rows = rectification.load(folder / f"{rectification.NAME}.csv")
+    lines = [rectification.markdown(rows, list(table["profile"].unique())), "",
+             "| claim | profile | budget | mean of the seeds (95 % interval) | verdict |", "|---|---|---|---|---|"]
+    lines += [f"| {row.claim} | {row.profile} | {row.budget.replace('_', ' ')} "
+              f"| {row.score:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f}) | {row.verdict} |" for row in table.itertuples()]
     return "\n".join(lines)
 
 
@@ -305,7 +344,7 @@ def fill(text: str, name: str, block: str) -> str:
 
 def blocks() -> dict[Path, dict[str, str]]:
     """The generated blocks of each README, by name."""
-    long = dict(numbers=numbers(), types=types(), searches=searches(), models=models())
+    long = dict(numbers=numbers(), types=types(), rectification=arms(), searches=searches(), models=models())
     return {README: dict(summary=summary()), LONG_README: long}
 
 
@@ -326,7 +365,7 @@ def main(arguments: list[str]) -> None:
         what, *runs = arguments if len(arguments) > 1 else ["run", *(arguments or ["testbed"])]
     for run in runs:
         dict(run=collect, models=collect_models, search=collect_search, types=collect_types,
-             ablation=collect_ablation)[what](run)
+             ablation=collect_ablation, arms=collect_arms, suites=collect_suites)[what](run)
     for path, text in filled().items():
         path.write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in REFERENCE.rglob("*") if f.is_file())
