@@ -207,9 +207,9 @@ def gate(run: str, against: str, regression: tuple[str, ...]) -> None:
 
 
 @main.command(context_settings=dict(ignore_unknown_options=True, allow_extra_args=True))
-@click.option("--profile", metavar="PROFILE", help="Put the parameters of this profile into the copies, such as class.")
+@click.option("--profile", "shown", metavar="PROFILE", help="Put the parameters of this profile into the copies, such as class.")
 @click.pass_context
-def lab(context: click.Context, profile: str | None) -> None:
+def lab(context: click.Context, shown: str | None) -> None:
     """Open the notebooks in JupyterLab, as copies below runs/lab/, so that the checkout stays as it is.
 
     Further options are passed on to JupyterLab; as root, it asks for --allow-root.
@@ -218,7 +218,7 @@ def lab(context: click.Context, profile: str | None) -> None:
     """
     from auditdm_lib.run.lab import open_lab
 
-    values = profile_values(profile, ()) if profile else None
+    values = profile_values(shown, ()) if shown else None
     try:
         sys.exit(open_lab(context.args, values))
     except (OSError, manifest.Stop) as error:
