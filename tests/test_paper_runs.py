@@ -75,8 +75,8 @@ def test_the_rows_of_a_run_name_every_model_suite_and_mean_with_what_the_audit_c
     monkeypatch.setattr(paths, "RUNS", tmp_path)
     with pytest.raises(manifest.Stop):
         paper_runs.rows("small", VALUES)
-    search = pd.DataFrame([("random", 900, 0), ("trained", 70, 500), ("trained", 30, 500)],
-                          columns=["auditor", "probing_calls", "training_calls"])
+    search = pd.DataFrame([("random", "question", 900, 0), ("trained", "all", 100, 500), ("trained", "edit", 30, 500)],
+                          columns=["auditor", "kind", "probing_calls", "training_calls"])
     sets = pd.DataFrame(dict(set=["audited", "control"], examples=[40, 41]))
     scored = run_items(target=5, rectified=9, control=8, reference_1=6)
     for stage, files in {"02_probes": {"search.csv": search.to_csv}, "04_rectified": {"sets.csv": sets.to_csv},

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from auditdm_lib import paths, stats
+from auditdm_lib.audit.probes import overall
 from auditdm_lib.evaluate import scores
 from auditdm_lib.results import paper_tables
 from auditdm_lib.results.measures import percent, with_interval
@@ -156,9 +157,8 @@ def rows(run: str, values: pd.DataFrame) -> pd.DataFrame:
     records = {name: manifest.load(folder) for name, folder in folders.items()}
     items = pd.read_parquet(folders["05_scores"] / "items.parquet")
     sets = pd.read_csv(folders["04_rectified"] / "sets.csv").set_index("set")["examples"]
-    search = pd.read_csv(folders["02_probes"] / "search.csv")
-    asked = search.loc[search["auditor"] == "trained", ["probing_calls", "training_calls"]]
-    calls = int(asked["probing_calls"].sum() + asked["training_calls"].max())
+    asked = overall(pd.read_csv(folders["02_probes"] / "search.csv")).set_index("auditor")
+    calls = int(asked.loc["trained", ["probing_calls", "training_calls"]].sum())
     seed, found = records["05_scores"]["key"]["parameters"]["seed"], []
     learned = {"rectified": (sets.get("audited", np.nan), calls), "control": (sets.get("control", np.nan), 0)}
     for family, mine in families(items, values).items():
