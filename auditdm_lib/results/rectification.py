@@ -40,8 +40,8 @@ CLAIMS = [  # text, row of `table`, measure, kind of budget, least
      EXAMPLES, claims.ABOVE_0),
     ("Audited data go at least 80 % of the way from the target to a model taught the true labels (%)", WAY, GAP_ITEMS,
      EXAMPLES, 80),
-    ("Outside the gaps audited data lose at most 1 point on the suites (points)", f"{AUDITED} - {NOTHING}", OUTSIDE,
-     EXAMPLES, -1),
+    *(("Outside the gaps audited data lose at most 1 point on the suites (points)", f"{AUDITED} - {NOTHING}", OUTSIDE, kind, -1)
+      for kind in (EXAMPLES, CALLS)),
     ("At as many target calls, training included, audited failures beat those found by chance inside the gaps (points)",
      f"{AUDITED} - {BY_CHANCE}", GAP_ITEMS, CALLS, claims.ABOVE_0)]
 
