@@ -72,11 +72,11 @@ def fig4_rates(confirmation: pd.DataFrame, references: int, note: str, most: int
 
 
 def one_each(failures: pd.DataFrame, categories: pd.DataFrame, most: int = TOP) -> pd.DataFrame:
-    """One example of each of the `most` largest failure types, with its `name`: a question about an original picture rather than
-    about a drawn one, the trained auditor's rather than another's, else the first by probe_id."""
-    named = failures.merge(categories[["category", "name"]], on="category")
+    """One example of each of the first `most` failure types of a table, with its `name`: a question about an original picture
+    rather than about a drawn one, the trained auditor's rather than another's, else the first by probe_id."""
+    named = failures.merge(categories[["category", "name"]].assign(turn=range(len(categories))), on="category")
     order = named.assign(drawn=named["kind"] != "question", other=named["auditor"] != "trained")
-    order = order.sort_values(["category", "drawn", "other", "probe_id"]).drop_duplicates("category")
+    order = order.sort_values(["turn", "drawn", "other", "probe_id"]).drop_duplicates("category")
     return order.head(most).reset_index(drop=True)
 
 

@@ -114,7 +114,7 @@ def fig_radar(scores: pd.DataFrame, title: str, note: str) -> Figure:
     numbered, angles = len(names) > SPOKES, 2 * np.pi * np.arange(len(names)) / max(len(names), 1)
     key = [f"{i}  {label.replace(chr(10), ': ')}" for i, label in enumerate(labels, 1)] if numbered else []
     lines = -(-len(key) // 2)
-    note = f"{note} Each spoke has a scale of its own: the lowest score half-way, the highest at the rim."
+    note = f"{note.rstrip('.')}. Each spoke has a scale of its own: the lowest score half-way, the highest at the rim."
     figure = page(4.2 + 0.113 * lines, note, 5.6)
     figure.set_layout_engine("none")
     width, height = figure.get_size_inches()
