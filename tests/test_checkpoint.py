@@ -25,7 +25,7 @@ TYPED = ["", " ", "😀 what is this?", "この絵は何ですか", "<image> <im
 def test_all_that_ships_is_in_the_list_and_small():
     assert set(SHIPPED) <= {*MODELS, *DRAWERS}
     sizes = {name: sum(file.stat().st_size for file in (CHECKPOINTS / name).rglob("*") if file.is_file()) for name in SHIPPED}
-    assert sum(sizes[name] for name in MODELS) <= 50e6, "megabytes of models"
+    assert sum(sizes[name] for name in MODELS) <= 55e6, "megabytes of models"
     assert sum(sizes.get(name, 0) for name in ("image", "edit")) <= 25e6, "megabytes of drawing pipelines"
 
 
