@@ -308,10 +308,7 @@ def test_the_explorer_is_driven_in_jupyterlab(home, jupyterlab, tmp_path_factory
     with browser.opened(tmp_path_factory.mktemp("profile")) as tab:
         tab.call("Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False)
         tab.call("Page.navigate", url=f"{jupyterlab}/lab/tree/{NOTEBOOK.name}?token=x&reset")
-        wait(tab, "document.querySelector('.jp-Notebook .jp-Cell')")
-        wait(tab, "document.querySelector('[data-command=\"notebook:restart-run-all\"], .jp-RunIcon, .jp-NotebookPanel-toolbar')")
-        for kind, key in (("keyDown", "Escape"), ("keyUp", "Escape")):
-            tab.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+        open_notebook(tab)
         run_all(tab)
         wait(tab, "document.querySelectorAll('.jp-OutputArea-output .widget-vbox').length >= 4")
         shown = "document.querySelector('.jp-OutputArea-output figure img')"
@@ -327,6 +324,16 @@ def test_the_explorer_is_driven_in_jupyterlab(home, jupyterlab, tmp_path_factory
         assert picture.width == 1200 and len(picture.convert("RGB").getcolors(1 << 20)) > 50
         if folder := os.environ.get("AUDITDM_SCREENSHOTS"):
             picture.save(f"{folder}/explorer.png")
+
+
+def open_notebook(tab):
+    """Wait for the notebook's cells and its kernel; JupyterLab may ask which kernel to start."""
+    loaded = "document.querySelectorAll('.jp-Notebook .jp-Cell').length > 3 && document.body.innerText.includes('| Idle')"
+    asks = "[...document.querySelectorAll('.jp-Dialog button')].some(b => b.textContent.trim() == 'Select')"
+    wait(tab, f"{asks} || {loaded}")
+    if tab.run(asks):
+        press(tab, "Select")
+    wait(tab, loaded)
 
 
 def run_all(tab):
