@@ -20,7 +20,8 @@ def run(tmp_path_factory):
 def test_a_skill_of_few_items_all_right_is_strong_and_one_of_many_items_often_wrong_is_not(run):
     rows = [("text", i, True) for i in range(30)] + [("side", i, i % 10 > 0) for i in range(2000)]
     rows += [("rare", i, True) for i in range(5)]
-    items = pd.DataFrame([dict(model="target", suite="s", item=f"{skill}{i}", skill=skill, correct=right)
+    items = pd.DataFrame([dict(model="target", suite="s", metric="exact_match", item=f"{skill}{i}", skill=skill,
+                               correct=right)
                           for skill, i, right in rows])
     assert report_text.strong(run.altered(items=items)) == [Strong("text", 30, 30)]
     assert report_text.strong(synthetic.unverified(run)) == []  # nobody knows what is right
