@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from scripted import replies_by
 from auditdm_lib import paths
 from auditdm_lib.audit import panel as panels
 from auditdm_lib.run import chain, manifest, stage
-from auditdm_lib.taxonomy import compare, gate
+from auditdm_lib.taxonomy import cluster, compare, gate
 
 CONTROL, SEEN = "what is shown?", "a thing"
 CATALOGUE = ["colour", "count", "clock", "place", "shape"]  # the skills, one type each
@@ -139,6 +140,23 @@ def test_a_picture_counts_once_in_a_type_whatever_it_is_called(made):
     made("b", {"colour": True}, ("colour",), range(10, 25), change=lambda fresh: fresh.assign(
         picture="x", probe_id=[f"other {i}" for i in range(15)]))
     assert table_of().loc["colour", "probes"] == 25
+
+
+def test_types_of_two_runs_are_the_same_where_their_failures_are_whatever_they_are_called(made):
+    def audit(texts, names):
+        rows = pd.DataFrame(texts, columns=["question", "consensus", "target_answer"])
+        members = cluster.cluster(rows)
+        types = members.drop_duplicates("category")[["category", "skill"]].sort_values("category")
+        types = types.assign(name=names, verdict="confirmed")
+        return compare.Audit("run", None, {"skills": "", "encoder": ""}, types, None, members)
+    nouns = ("cup", "star", "sun", "flag")
+    a = audit([(f"what colour is the {noun}?", "purple", "blue") for noun in nouns], ["theirs"])
+    b = audit([(f"which colour has the {noun}?", "purple", "blue") for noun in nouns] * 2
+              + [("how many things are there?", "four", "two")] * 3, ["ours", "theirs"])
+    b = compare.aligned(a, replace(b, types=b.types.assign(skill=["elsewhere", "colour"])))
+    assert b.types["name"].tolist() == ["theirs", "theirs (another type of the second run)"]
+    assert b.types["skill"].tolist() == ["colour", "colour"]
+    assert compare.shared_types(a, b)["in_b"].tolist() == ["confirmed"] * 2
 
 
 def test_rows_in_another_order_give_the_same_table(made):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from auditdm_lib.taxonomy import cluster, grading, names, report
+from auditdm_lib.taxonomy import cluster, grading, groups, names, report
 
 NOBODY_ASKED = pd.DataFrame(columns=["skill", "probes", "disagrees"])
 
@@ -300,6 +300,14 @@ def test_a_sample_has_the_types_of_the_whole():
     whole, half = cluster.cluster(failures), cluster.cluster(failures.iloc[::2])
     inside = failures["gap"].iloc[::2].notna()
     assert grading.adjusted_rand_score(whole["category"].iloc[::2][inside], half["category"][inside]) > 0.95
+
+
+def test_questions_beyond_the_sample_go_where_their_words_say(graded, monkeypatch):
+    failures, clustered, *_ = graded
+    monkeypatch.setattr(groups, "SAMPLE", 60)
+    assert failures["question"].nunique() > 100
+    found = cluster.cluster(failures.drop(columns=["gap", "skill"]))
+    assert grading.adjusted_rand_score(clustered["skill"], found["skill"]) > 0.9
 
 
 def test_the_report_says_how_other_languages_are_read():

@@ -12,7 +12,7 @@ What the limits are and how many probes it would take is our choice; the paper c
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from auditdm_lib.models.vlm import VLM, load_members
 from auditdm_lib.run import manifest, stage
 from auditdm_lib.shown import one_line, shorten, write_csv
 from auditdm_lib.stats import Estimate
+from auditdm_lib.taxonomy.cluster import belongs
 from auditdm_lib.taxonomy.confirm import CONFIRMED, UNDERPOWERED
 
 FOLDER = "03_taxonomy"
@@ -42,7 +43,7 @@ FIXED, BETTER, UNCHANGED, WORSE, BROKEN = "fixed", "better", "unchanged", "worse
 FALSE_SHARE, POWER = 0.05, 0.8  # false discoveries among the changes (Benjamini-Hochberg); power of the stated numbers
 HALF, LEAST = 0.5, 0.1  # a change is one of half of the larger error rate, and of ten points at least (our choice)
 FEWEST_PAIRS = 6  # pairs that differ, of which the exact McNemar test needs so many for p < 0.05
-KEY = ["skill", "name"]  # what two runs name alike is one type
+KEY = ["skill", "name"]  # what two runs name alike is one type, after `aligned`
 SAME = ["picture", "question", "right"]  # by pixels and by the normalised agreed answer: the same probe in both runs
 COLUMNS = [*KEY, "in_a", "in_b", "probes", "not_seen", "unanswered", "wrong_a", "rate_a", "low_a", "high_a", "wrong_b", "rate_b",
            "low_b", "high_b", "change", "change_low", "change_high", "p_value", "q_value", "verdict", "needed"]
@@ -50,13 +51,15 @@ COLUMNS = [*KEY, "in_a", "in_b", "probes", "not_seen", "unanswered", "wrong_a", 
 
 @dataclass(frozen=True)
 class Audit:
-    """A run whose stage 03 confirmed its types: the stage's folder, its parameters, confirmation.parquet and fresh.parquet."""
+    """A run whose stage 03 confirmed its types: the stage's folder, its parameters, confirmation.parquet, fresh.parquet and
+    members.parquet (the clustered failures; None where the run is older than that file)."""
 
     run: str
     folder: Path
     parameters: dict[str, Any]
     types: pd.DataFrame
     fresh: pd.DataFrame
+    members: pd.DataFrame | None = None
 
 
 def stage_folder(run: str) -> Path:
@@ -91,7 +94,33 @@ def read(run: str) -> Audit:
         raise manifest.Stop(f"The target of run {run} ({target}) is gone or no longer the model that was audited: put it back, "
                             f"or run the audit again, by {stage.command(parameters['run'])}")
     types = pd.read_parquet(folder / "confirmation.parquet").astype({name: str for name in KEY})  # an empty table has no texts
-    return Audit(run, folder, parameters, types, pd.read_parquet(folder / "fresh.parquet"))
+    members = pd.read_parquet(folder / "members.parquet") if "members.parquet" in record["outputs"] else None
+    return Audit(run, folder, parameters, types, pd.read_parquet(folder / "fresh.parquet"), members)
+
+
+def aligned(a: Audit, b: Audit) -> Audit:
+    """`b` with the names that `a` gave to the same types: groups follow from the failures, so two runs name them differently.
+
+    A type of `b` is that one of `a` into which more than half of its failures would fall (`cluster.belongs`); of several, the
+    one with most failures is. The others keep their names, with a remark where `a` has another type of that name.
+    """
+    if a.members is None or b.members is None:
+        return b
+    options = [a.parameters.get(name) or None for name in ("skills", "encoder")]
+    failures = b.members[b.members["category"] >= 0]
+    place = belongs(a.members, failures["question"].tolist(), failures["consensus"].tolist(), *options)
+    names, types = a.types.set_index("category")[KEY], b.types.set_index("category")[KEY].copy()
+    for category, n in failures["category"].value_counts().sort_index().sort_values(ascending=False, kind="stable").items():
+        counts = pd.Series(place[failures["category"].eq(category)]).value_counts()
+        found = counts.index[0]
+        if category in types.index and found in names.index and 2 * counts.iloc[0] > n:
+            types.loc[category] = names.loc[found]
+            names = names.drop(found)
+        elif category in types.index and (names == types.loc[category]).all(axis=1).any():
+            types.loc[category, "name"] += " (another type of the second run)"
+    twice = types.duplicated(KEY)  # named as one that has got its name from `a`
+    types.loc[twice, "name"] += " (another type of the second run)"
+    return replace(b, types=b.types.assign(**{name: b.types["category"].map(types[name]) for name in KEY}))
 
 
 def load_targets(a: Audit, b: Audit) -> tuple[VLM, VLM, LLM | None]:
@@ -245,6 +274,7 @@ def deciding(only_a: float, only_b: float, worth: float) -> int:
 
 def compare(a: Audit, b: Audit, targets: tuple[VLM, VLM], llm: LLM | None = None, suspected: bool = False) -> pd.DataFrame:
     """The types of both runs side by side: `compared`, of `shared_types`, on `shared_probes`."""
+    b = aligned(a, b)
     types = shared_types(a, b, suspected)
     return compared(types, answers(a, b, targets, shared_probes(a, b, types), llm))
 
@@ -256,7 +286,9 @@ def notes(a: Audit, b: Audit, table: pd.DataFrame) -> list[str]:
         said.append("The runs have different references, so what counts as right differs with the run that a probe is from.")
     if a.parameters["pictures"] != b.parameters["pictures"]:
         said.append(f"The pictures differ: {a.parameters['pictures']} and {b.parameters['pictures']}.")
-    if others := len(pd.concat([a.types[KEY], b.types[KEY]]).drop_duplicates()) - len(table):
+    if a.members is None or b.members is None:
+        said.append("A run is older than members.parquet, so types are the same where their names are: run its stage 03 again.")
+    if others := len(pd.concat([a.types[KEY], aligned(a, b).types[KEY]]).drop_duplicates()) - len(table):
         said.append(f"{others} further type{'s' * (others > 1)}, confirmed in neither run, {'are' if others > 1 else 'is'} not "
                     "compared.")
     return said

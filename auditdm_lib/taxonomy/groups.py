@@ -25,7 +25,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from auditdm_lib.taxonomy.catalogue import Skill, catalogue
 from auditdm_lib.taxonomy.naming import named, quoted
 from auditdm_lib.taxonomy.skills import NONE, RIDGE, example_weights, foreign, points, targets
-from auditdm_lib.taxonomy.vectors import embed, of_examples, sentences
+from auditdm_lib.taxonomy.vectors import embed, encoded
 from auditdm_lib.taxonomy.words import features, scales, split_words, unit, word_rows
 
 SAMPLE = 4096  # distinct questions that are encoded
@@ -79,7 +79,7 @@ class Listed:
 @cache
 def listed(skills: tuple[Skill, ...], encoder: str | None) -> Listed:
     """A kernel ridge regression (of second degree) from the examples' sentence vectors to the skills."""
-    vectors = of_examples(skills, encoder)
+    vectors = encoded((text for skill in skills for text in skill.examples), encoder)
     middle = vectors.mean(0)
     examples = unit(vectors - middle).astype(np.float32)
     dual = solve(_kernel(examples @ examples.T) + RIDGE * np.diag(1 / example_weights(skills)), targets(skills), assume_a="pos")
@@ -97,7 +97,7 @@ def space(texts: tuple[str, ...], extra: Path | None = None, encoder: str | None
     known = listed(skills, encoder)
     words = points(list(texts), extra, encoder).astype(np.float32)
     told = words.max(1, initial=0)
-    vectors = unit(sentences(texts, encoder) - known.middle).astype(np.float32)
+    vectors = unit(encoded(texts, encoder) - known.middle).astype(np.float32)
     fits, near = np.zeros((len(texts), len(skills)), np.float32), np.zeros(len(texts), np.float32)
     for start in range(0, len(texts), BATCH):
         alike = vectors[start:start + BATCH] @ known.examples.T

@@ -4,6 +4,7 @@ Both come from the packaged MiniLM encoder (or sentence vectors from another one
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.numpy import save_file
 from scipy import sparse
 
 from auditdm_lib.run.manifest import digest
-from auditdm_lib.taxonomy.catalogue import SHIPPED, Skill, catalogue, shipped
+from auditdm_lib.taxonomy.catalogue import SHIPPED, catalogue, shipped
 from auditdm_lib.taxonomy.words import LONGEST, split_words, unit
 
 CODED = Path(__file__).parent / "checkpoints/skills.safetensors"  # the sentence vectors of the shipped catalogue's examples
@@ -101,12 +102,12 @@ def sentences(texts: tuple[str, ...], encoder: str | None = None) -> np.ndarray:
     return unit(vectors)
 
 
-def of_examples(skills: tuple[Skill, ...], encoder: str | None = None) -> np.ndarray:
-    """The sentence vectors of all examples of some skills (examples, D); those of the shipped catalogue lie in CODED."""
-    texts = [text for skill in skills for text in skill.examples]
+def encoded(texts: Iterable[str], encoder: str | None = None) -> np.ndarray:
+    """The `sentences` of texts (texts, D); those of the shipped catalogue's examples are looked up in CODED."""
+    texts = list(texts)
     known = _coded() if encoder is None else {}
-    new = sorted(set(texts) - known.keys())
-    known = known | dict(zip(new, sentences(tuple(new), encoder), strict=True))
+    new = tuple(sorted(set(texts) - known.keys()))
+    known = known | dict(zip(new, sentences(new, encoder), strict=True))
     return np.stack([known[text] for text in texts])
 
 
