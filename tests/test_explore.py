@@ -137,7 +137,7 @@ def test_a_vote_is_that_of_the_audit(answers, words):
 def test_the_browser_steps_through_what_was_chosen(home):
     seen = explore_widgets.Browser(explore.load("small"))
     total = len(seen.rows)
-    assert seen.outcome.value == "the target disagrees" and seen.count.value == f"of {total}"
+    assert (seen.type.label, seen.outcome.value) == ("all probes", "the target disagrees") and seen.count.value == f"of {total}"
     first = seen.card.value
     seen.back.click()
     assert seen.place.value == total and seen.card.value != first
@@ -163,9 +163,9 @@ def test_the_editor_changes_what_the_browser_offers(home):
     assert "&lt;i&gt;mine&lt;/i&gt;" in editor.changes.value and "type_edits=" in editor.changes.value
     editor.others.value = (2,)
     editor.merge.click()
-    assert sorted(number for _, number in seen.type.options if number is not None) == [-1, 0, 1]
+    assert {number for _, number in seen.type.options} == {"", -1, 0, 1}
     editor.veto.click()
-    assert seen.type.value is None and "left out" in editor.changes.value
+    assert seen.type.label == "all probes" and "left out" in editor.changes.value
     editor.undo.click()
     assert len(seen.type.options) == 5 and not seen.run.file.exists()
 
@@ -328,7 +328,8 @@ def test_the_explorer_is_driven_in_jupyterlab(home, jupyterlab, tmp_path_factory
 
 def open_notebook(tab):
     """Wait for the notebook's cells and its kernel; JupyterLab may ask which kernel to start."""
-    loaded = "document.querySelectorAll('.jp-Notebook .jp-Cell').length > 3 && document.body.innerText.includes('| Idle')"
+    loaded = ("document.querySelectorAll('.jp-Notebook .jp-Cell').length > 3 && "
+              "(document.querySelector('.jp-Notebook-ExecutionIndicator') || {dataset: {}}).dataset.status == 'idle'")
     asks = "[...document.querySelectorAll('.jp-Dialog button')].some(b => b.textContent.trim() == 'Select')"
     wait(tab, f"{asks} || {loaded}")
     if tab.run(asks):

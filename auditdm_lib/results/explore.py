@@ -90,14 +90,14 @@ def load(name: str) -> Run:
     return Run(folder.name, folder, record["key"]["parameters"], probes, found, changes)
 
 
-def choose(run: Run, category: int | None = None, auditor: str = "", kind: str = "", outcome: str = "any",
+def choose(run: Run, category: int | str = "", auditor: str = "", kind: str = "", outcome: str = "any",
            words: str = "") -> pd.DataFrame:
-    """The probes of a failure type (None: all, -1: in no type), an auditor and a kind ("" for any) with an OUTCOME, in which
-    each of the words occurs, in any case, in one of the columns SEARCHED. In the order of the run."""
+    """The probes of a failure type (-1: in no type), an auditor and a kind ("" for any of each) with an OUTCOME, in
+    which each of the words occurs, in any case, in one of the columns SEARCHED. In the order of the run."""
     rows = edits.apply(run.probes, run.edits)
     kept = OUTCOMES[outcome](rows)
     for column, wanted in (("category", category), ("auditor", auditor), ("kind", kind)):
-        if wanted not in (None, ""):
+        if wanted != "":
             kept &= rows[column].eq(wanted)
     rows = rows[kept]
     for word in words.casefold().split():

@@ -21,6 +21,7 @@ from auditdm_lib.taxonomy import edits
 WIDE = widgets.Layout(width="640px", max_width="98%")
 NARROW = widgets.Layout(width="310px", max_width="98%")
 LOG_LINES = 12
+ALL = ""  # in the place of a type: every probe
 
 
 def told(method: Callable) -> Callable:
@@ -63,9 +64,9 @@ class Browser:
     def name_types(self) -> None:
         """Offer the types as they are now, and stay at the chosen one if it is still there."""
         table, chosen = self.run.types, self.type.value
-        options = [("all probes", None), *((label(row), row.category) for row in table.itertuples()), ("in no type", -1)]
+        options = [("all probes", ALL), *((label(row), row.category) for row in table.itertuples()), ("in no type", -1)]
         self.type.options = options
-        self.type.value = chosen if chosen in [value for _, value in options] else None
+        self.type.value = chosen if chosen in [value for _, value in options] else ALL
 
     @property
     def probe(self):
@@ -115,7 +116,7 @@ class Editor:
 
     def chosen(self) -> int:
         """The type that the browser shows. Raises ValueError where it shows none."""
-        if self.browser.type.value in (None, -1):
+        if self.browser.type.value in (ALL, -1):
             raise ValueError("Choose a type above first.")
         return self.browser.type.value
 
