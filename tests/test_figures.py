@@ -89,12 +89,12 @@ def contents(figure) -> list:
 @pytest.mark.parametrize(("name", "table", "column", "change"), [
     ("fig2_averages", "items", "score", lambda c: c * 0.5),
     ("fig4_failure_shares", "items", "correct", lambda c: c & (c.index % 3 > 0)),
-    ("fig_search_success", "search", "success", lambda c: c * 0.5), ("fig_kinds", "search", "success", lambda c: c * 0.5),
+    ("fig_search_success", "search", "ci_low", lambda c: c * 0.9), ("fig_kinds", "search", "ci_low", lambda c: c * 0.9),
     ("fig_cost", "search", "training_calls", lambda c: c * 2), ("fig_categories", "categories", "size", lambda c: c + 1),
     ("fig_training", "history", "invalid", lambda c: c + 0.1), ("fig_probes", "failures", "target_answer", lambda c: "other"),
     ("fig_flips", "flips", "n_right_wrong", lambda c: c + 1),
     ("fig_drawers", "versions", "image", lambda c: c.iloc[::-1].to_numpy()),
-    ("fig_drawer_fault", "faults", "share", lambda c: c * 0.5)])
+    ("fig_drawer_fault", "faults", "ci_low", lambda c: c * 0.9)])
 def test_a_changed_artefact_changes_what_the_figure_shows(run, saved, name, table, column, change):
     made = getattr(run.artefacts, table)
     other = replace(run, artefacts=run.altered(**{table: made.assign(**{column: change(made[column])})}))

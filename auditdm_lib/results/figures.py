@@ -271,7 +271,7 @@ def fig_categories(categories: pd.DataFrame, most: int = 20, verified: bool = Tr
     axis.set_yticks(range(len(table)), labels, fontsize=SMALL)
     axis.set(xlabel="failures (probes)" if verified else "suspicions (probes)",
              xlim=(0, 1.2 * max([1, *table["size"]])), ylim=(-0.6, max(len(table), 1) - 0.4))
-    axis.set_title(f"{'Failure types' if verified else 'Types of suspicion'} found, each with an example", loc="right")
+    axis.set_title(f"{'Failure types' if verified else 'Types of suspicion'} found, each with an example")
     if table.empty:
         axis.text(0.5, 0.5, f"no {'failure type' if verified else 'type of suspicion'} was found", ha="center",
                   transform=axis.transAxes)
