@@ -166,6 +166,18 @@ def test_the_audit_is_ahead_from_the_budget_on_after_which_it_stays_ahead(audite
     assert ("at none of the budgets" if ahead is None else f"from {ahead} calls on") in said
 
 
+def test_the_audit_has_found_more_failures_once_its_rate_has_paid_for_its_training(audit):
+    def made(trained, random):
+        folder = paths.result("rare", "02_probes")
+        pd.DataFrame(dict(auditor=["random", "trained"], kind="question", attempts=100, disagrees=[random, trained])).to_csv(
+            folder / "search.csv", index=False)
+        rows = rectification.break_even([Run("rare", {"seed": 0}, 3000, {})])
+        assert set(rows["seed"]) == {"0", "mean"}
+        return rows["score"].iloc[-1]
+    assert made(40, 10) == 4000  # 1,000 probes find 400 failures, as 4,000 random questions do
+    assert made(10, 10) == np.inf
+
+
 def test_the_figure_shows_every_arm_of_both_budgets():
     right = {NOTHING: 0.1, arms.DATASET: 0.4, arms.AUDITED: 0.9, arms.BY_CHANCE: 0.5}
     rows = rectification.table([*cells(right, amounts=(100, 200)), *cells(
@@ -191,6 +203,8 @@ def audit(tmp_path, monkeypatch):
     for i in range(20):
         Image.new("RGB", (64, 64), (10 * i, 90, 200)).save(folders["02_probes"] / f"images/{i:02d}.png")
     table.to_parquet(folders["02_probes"] / "probes.parquet", index=False)
+    pd.DataFrame(dict(auditor=["random", "trained"], kind="question", attempts=60, disagrees=[20, 30])).to_csv(
+        folders["02_probes"] / "search.csv", index=False)
     types_of(table).to_parquet(folders["03_taxonomy"] / "failures.parquet", index=False)
     verdicts = pd.DataFrame({"category": range(3), "verdict": "confirmed"})
     verdicts.to_parquet(folders["03_taxonomy"] / "confirmation.parquet", index=False)

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import t
 
 from auditdm_lib import paths, stats
+from auditdm_lib.audit.probes import overall
 from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.results import claims, figures, rectification_cells, tables
 from auditdm_lib.results.folder import write_folder
@@ -29,6 +30,7 @@ OUTSIDE = "suites outside gaps"
 MEAN = "mean"  # in the place of a seed
 OTHERS = {EXAMPLES: (DATASET, PROMPT_ONLY, BY_CHANCE, CEILING), CALLS: (BY_CHANCE,)}  # what audited is compared with
 WAY = "share of the way to true labels"
+BREAK_EVEN = "target calls from which on it has found more failures than chance"
 RARITIES = (0, 0.25, 0.5, 1, 100)  # percent of random questions that meet a gap
 LABEL = {NOTHING: "nothing (the target)"} | ARMS
 CLAIMS = [  # text, row of `table`, measure, kind of budget, least
@@ -144,6 +146,22 @@ def _way(found: dict[tuple, tuple], where: tuple, seeds: dict[int, tuple]) -> li
     return _rows(where[0], WAY, where[3], seeds, GAP_ITEMS, values) if values else []
 
 
+def break_even(runs: list[Run]) -> pd.DataFrame:
+    """The number of target calls, the auditor's training included, from which on it has found more disagreements than as many
+    random questions (COLUMNS, `score` in calls), by the rates of stage 02; infinite where its rate is not the higher one."""
+    found = {}
+    for run in runs:
+        search = overall(pd.read_csv(paths.result(run.name, "02_probes") / "search.csv")).set_index("auditor")
+        trained, chance = (search.loc[name, "disagrees"] / search.loc[name, "attempts"] for name in ("trained", "random"))
+        calls = run.training * trained / (trained - chance) if trained > chance else np.inf
+        found.setdefault(run.profile, {})[run.values["seed"]] = Estimate(calls, calls, calls)
+    rows = []
+    for profile, seeds in found.items():
+        mean = over_seeds(list(seeds.values())) if np.isfinite([value for value, *_ in seeds.values()]).all() else (np.inf,) * 3
+        rows += [(profile, AUDITED, seed, "none", 0, 0, BREAK_EVEN, *value) for seed, value in [*seeds.items(), (MEAN, mean)]]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": str}).round(0)
+
+
 def means(rows: pd.DataFrame, measure: str, kind: str) -> pd.DataFrame:
     """The rows over all seeds of a measure at a kind of budget, with its `amount`, in its order within each profile."""
     kept = rows[(rows["seed"] == MEAN) & (rows["measure"] == measure) & rows["budget"].str.endswith(kind)]
@@ -181,7 +199,7 @@ def crossing(rows: pd.DataFrame) -> dict[str, int | None]:
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
     """The table for people: a row for each profile, budget and arm, with the means over the seeds and their intervals."""
-    mean = rows[rows["seed"] == MEAN]
+    mean = rows[(rows["seed"] == MEAN) & (rows["measure"] != BREAK_EVEN)]
     cells = mean.assign(text=[with_interval(Estimate(r.score, r.ci_low, r.ci_high)) for r in mean.itertuples()])
     wide = cells.pivot_table(index=["profile", "budget", "arm"], columns="measure", values="text", aggfunc="first", sort=False)
     calls = cells.groupby(["profile", "budget", "arm"], sort=False)[["examples", "target_calls"]].first()
@@ -220,6 +238,8 @@ def in_words(rows: pd.DataFrame) -> list[str]:
                 verdict = "ahead" if row.ci_low > 0 else "behind" if row.ci_high < 0 else "undecided"
                 said.append(f"{row.profile}, {row.budget.replace('_', ' ')}, {measure}: {row.arm.replace('_', ' ')} "
                             f"{row.score:+.1f} points ({row.ci_low:+.1f} to {row.ci_high:+.1f}): {verdict}")
+    for row in rows[(rows["measure"] == BREAK_EVEN) & (rows["seed"] == MEAN)].itertuples():
+        said.append(f"{row.profile}: {BREAK_EVEN}: {row.score:,.0f} ({row.ci_low:,.0f} to {row.ci_high:,.0f})")
     for profile, calls in crossing(rows).items():
         said.append(f"{profile}: at equal target calls, training included, the audit is ahead of chance "
                     + (f"from {calls} calls on." if calls else "at none of the budgets."))
@@ -269,7 +289,7 @@ def write(runs: list[Run]) -> Path:
     found = list(rectification_cells.scored(runs))
     if not found:
         raise manifest.Stop("No cell is finished yet: run the command again.")
-    rows = table(found, shares_of(runs))
+    rows = pd.concat([table(found, shares_of(runs)), break_even(runs)], ignore_index=True)
     inputs = {f"{run.name}/arms/{cell.name}": manifest.load(run.folder(cell.name))["outputs_digest"] for run, cell, *_ in found}
 
     def fill(out: Path) -> None:
