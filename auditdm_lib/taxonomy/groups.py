@@ -59,11 +59,13 @@ class Space:
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of questions: the name of each, its mean point (k, D + S), and which skills its questions have (k, S)."""
+    """Groups of questions: the name of each, its mean point (k, D + S), which skills its questions have (k, S), and for a skill
+    the group that mostly is of it, where there is one."""
 
     names: tuple[str, ...]
     means: np.ndarray
     holds: np.ndarray
+    homes: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,9 @@ def placed(texts: list[str], known: dict[str, str], groups: Groups | None, extra
            encoder: str | None = None) -> list[str]:
     """The group to which each of distinct texts belongs, NONE where none has a question of its skill.
 
-    Up to SAMPLE of them are encoded and go to the nearest mean, the others where their words say, which is learnt from all that
-    are encoded: these, the `known` questions with their groups, and the catalogue's examples.
+    Up to SAMPLE of them are encoded and go to the group of their skill, where their words tell it, or to the nearest mean. The
+    others go where their words say, which is learnt from all that are encoded: these, the `known` questions with their groups,
+    and the catalogue's examples.
     """
     if groups is None or not texts:
         return [NONE] * len(texts)
@@ -218,14 +221,18 @@ def _groups(place: Space, names: list[str], extra: Path | None) -> Groups | None
     own = place.own[rows]
     inside = own < holds.shape[1]
     holds[of[inside], own[inside]] = True
-    return Groups(tuple(kept), _means(place.points[rows], of), holds)
+    homes = {skill: group for group, skill in _mostly(of, own).items()}
+    return Groups(tuple(kept), _means(place.points[rows], of), holds, homes)
 
 
 def _to_means(place: Space, groups: Groups) -> list[str]:
     opened = np.array([name.startswith("“") for name in groups.names])
     allowed = groups.holds[:, place.own].T | (opened & place.weak[:, None])  # (n, k)
     far = np.where(allowed, (groups.means ** 2).sum(1) - 2 * place.points @ groups.means.T, np.inf)
-    return [groups.names[g] if ok else NONE for g, ok in zip(far.argmin(1), allowed.any(1), strict=True)]
+    nearest = np.where(allowed.any(1), far.argmin(1), -1)
+    at = [groups.homes.get(own, g) if sure else g for g, own, sure in zip(
+        nearest.tolist(), place.own.tolist(), place.sure.tolist(), strict=True)]
+    return [groups.names[g] if g >= 0 else NONE for g in at]
 
 
 def by_words(known: dict[str, str], texts: list[str]) -> list[str]:
@@ -272,7 +279,9 @@ def group(place: Space) -> np.ndarray:
     for _ in range(ROUNDS):
         of = _nearest(points, _means(points, of))
     of = _merged(_split(_merged(of, place.own), place), place.own)
-    return _numbered(_merged(_home(of, place), place.own))
+    for _ in range(ROUNDS):  # a group may become mostly of one skill when the questions of others have left it
+        of = _merged(_home(of, place), place.own)
+    return _numbered(of)
 
 
 def _mostly(of: np.ndarray, own: np.ndarray) -> dict[int, int]:
