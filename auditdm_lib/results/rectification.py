@@ -274,6 +274,9 @@ def fig_rectification(rows: pd.DataFrame) -> figures.Figure:
             ticks = sorted(set(part["amount"]))
             axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30, fontsize=8)
             axis.minorticks_off()
+            axis.set_xlim(min(ticks, default=1) / 1.5, max(ticks, default=1) * 1.5)
+            if not ticks:
+                axis.text(0.5, 0.5, "not compared", ha="center", transform=axis.transAxes)
         axes[0, column].set_title(f"profile {profile}")
     for axis in axes[:, 0]:
         axis.set_ylabel("right inside the gaps (%)")
