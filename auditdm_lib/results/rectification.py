@@ -102,7 +102,7 @@ def table(cells: Iterable[tuple], shares: dict[str, dict[str, float]] | None = N
             where = ("", 0, "none") if other == NOTHING else (kind, amount, budget)
             beside = {seed: found.get((profile, *where, other, measure, seed)) for seed in seeds}
             pairs = {seed: stats.paired_difference(right, beside[seed][0]) for seed, (right, *_) in seeds.items() if beside[seed]}
-            rows += _rows(profile, f"{arm} - {other}", budget, seeds, measure, pairs) if pairs else []
+            rows += _rows(profile, f"{arm} - {other}", budget, seeds, measure, pairs, within=(-1, 1)) if pairs else []
         if arm == AUDITED and kind == EXAMPLES and measure == GAP_ITEMS:
             rows += _way(found, (profile, kind, amount, budget), seeds)
     return pd.DataFrame(rows, columns=COLUMNS).round(3)
