@@ -1,7 +1,8 @@
 """Skills as the failures show them: questions in groups of one meaning, whether the catalogue lists it, splits it or lacks it.
 
 A question is a point of two parts: its sentence vector, and how well it fits each skill of the catalogue. Ward's method joins
-points into groups until a join would lose more than COST of all variance, so the number of groups follows from the questions.
+points into groups until a join would lose more than COST of all variance (less where there are many questions, since they are
+of more kinds, and each a smaller part), so the number of groups follows from the questions.
 Groups that mostly are one and the same skill are one. Questions that fit no skill, and are alike, are an open skill. All this is
 our choice; the paper does not state how it groups failures.
 
@@ -30,7 +31,7 @@ from auditdm_lib.taxonomy.words import features, scales, split_words, unit, word
 
 SAMPLE = 4096  # distinct questions that are encoded
 FIT, SHARP = 0.3, 1.5  # weight of the fits beside the sentence vector, and their exponent
-COST = 0.005  # share of all variance that joining two groups may lose
+COST, PLENTY, FALL = 0.005, 500, 0.75  # share of all variance that a join may lose; from so many questions it falls, and how fast
 ROUNDS = 4  # in which each question goes to the nearest mean
 TOLD = 0.4  # score by words from which a question's skill is sure
 SURE_SHARE, SPLIT, SPLIT_SHARE = 0.5, 3, 0.03  # sure questions in a group that is split; how many, and which share, a part needs
@@ -275,7 +276,8 @@ def group(place: Space) -> np.ndarray:
     if n < 2:
         return np.zeros(n, int)
     spread = float(((points - points.mean(0)) ** 2).sum())
-    of = fcluster(linkage(_distances(points), "ward"), (2 * COST * spread) ** 0.5, "distance") - 1
+    lost = COST * spread / max(1, n / PLENTY) ** FALL
+    of = fcluster(linkage(_distances(points), "ward"), (2 * lost) ** 0.5, "distance") - 1
     for _ in range(ROUNDS):
         of = _nearest(points, _means(points, of))
     of = _merged(_split(_merged(of, place.own), place), place.own)
