@@ -102,10 +102,12 @@ def test_a_run_s_folder_gets_tables_and_figures_of_whole_families_only_and_the_s
     once, again = tmp_path / "once", tmp_path / "again"
     for folder in (once, again):
         folder.mkdir()
-        made = paper_runs.write(scored, VALUES, folder, "testbed result, run 'x'")
+        made = paper_runs.write(scored, VALUES, folder, "testbed result, run 'x'", ["some/where/gemma3-m"])
     assert list(made) == ["table_paligemma2", "table_paligemma2_standing"]
     names = {file.name for file in once.iterdir()}
     assert names == {*(f"{name}.{kind}" for name in made for kind in ("csv", "tex")), *(
         f"{name}_paligemma2.{kind}" for name in ("fig2", "fig_radar") for kind in ("pdf", "png"))}
     assert all((once / name).read_bytes() == (again / name).read_bytes() for name in names)
-    assert paper_runs.write(run_items(["own"], target=5), VALUES, tmp_path, "") == {}
+    assert "gemma3-m (reference 1)" in made["table_paligemma2"] and "gemma3-m (reference 1)" in set(
+        made["table_paligemma2_standing"]["rectified minus"])
+    assert paper_runs.write(run_items(["own"], target=5), VALUES, tmp_path, "", []) == {}

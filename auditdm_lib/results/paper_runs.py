@@ -128,11 +128,16 @@ def fig2_family(items: pd.DataFrame, values: pd.DataFrame, family: str, note: st
     return figure
 
 
-def write(items: pd.DataFrame, values: pd.DataFrame, folder: Path, note: str) -> dict[str, pd.DataFrame]:
+def siblings(references: list[str]) -> dict[str, str]:
+    """What to call the references: {"reference_1": "gemma3-m (reference 1)"}."""
+    return {f"reference_{i}": f"{Path(path).name} (reference {i})" for i, path in enumerate(references, 1)}
+
+
+def write(items: pd.DataFrame, values: pd.DataFrame, folder: Path, note: str, references: list[str]) -> dict[str, pd.DataFrame]:
     """Write the main table, the standing of the rectified model, Figure 2 and the radar chart of each family that the run has
-    whole (see `families`) to `folder`; the tables by file name, none where no family is whole."""
+    whole (see `families`) to `folder`; the tables by file name, none where no family is whole. `references` are the run's."""
     made = {}
-    for family, mine in families(items, values).items():
+    for family, mine in families(items.replace({"model": siblings(references)}), values).items():
         name = family.lower()
         main, caption = main_table(mine, values, family)
         paper_tables.write(main, caption, folder, f"table_{name}")
