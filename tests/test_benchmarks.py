@@ -13,6 +13,7 @@ from scripted import replies_by
 from sklearn.metrics import f1_score
 
 from auditdm_lib import paths, stats
+from auditdm_lib.answers import LETTERS
 from auditdm_lib.audit.soundness import Broken
 from auditdm_lib.evaluate import benchmarks, scores
 from auditdm_lib.run import params
@@ -187,7 +188,7 @@ def test_a_target_without_planted_gaps_has_no_gap_items_and_a_line_says_so(tmp_p
 
 
 def test_one_who_knows_all_scores_the_maximum_everywhere(every):
-    scored = scored_as(every, lambda item: item.expected)
+    scored = scored_as(every, lambda item: item.options[LETTERS.index(item.expected)] if item.options else item.expected)
     assert scored["correct"].all()
     headline = scores.summary(scored).drop_duplicates("suite").set_index("suite")["score"]
     assert set(headline.index) == {*SUITES, "average"}
