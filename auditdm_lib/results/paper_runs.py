@@ -117,7 +117,7 @@ def fig2_family(items: pd.DataFrame, values: pd.DataFrame, family: str, note: st
         left.errorbar(place, value, [[value - low], [high - value]], fmt="none", ecolor="#222222", capsize=2.5, linewidth=0.9)
         left.annotate(f"{value:.1f}", (place, high), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
     left.set(title="this run: mean of 8 suites", ylabel="score (%)", xticks=range(len(looks)), ylim=(0, 118),
-             yticks=range(0, 101, 20), xticklabels=[textwrap.fill(drawable(model.replace("_", " ")), 10) for model in looks])
+             yticks=range(0, 101, 20), xticklabels=[textwrap.fill(drawable(model.replace("_", " ")), 13) for model in looks])
     looks = roles(by_size(printed.index))
     for place, (series, (_, colour, hatch, *_)) in enumerate(looks.items()):
         right.bar(place, printed[series], 0.7, color=colour, hatch=hatch, **EDGE)
