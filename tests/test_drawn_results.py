@@ -8,6 +8,7 @@ from matplotlib.text import Text
 
 from auditdm_lib.audit.pairs import DRAWN, EXACT, ORIGINAL
 from auditdm_lib.results import artefacts, drawn, drawn_figures, figures, findings, tables
+from auditdm_lib.run import manifest
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_tables_about_pairs_are_read_back_and_one_without_rows_counts_as_none(ru
     for name in ("categories", "items", "versions"):
         getattr(made, name).to_parquet(folder / f"{name}.parquet", index=False)
     pd.DataFrame().to_csv(folder / "survival.csv", index=False)
-    (folder / "manifest.json").write_text('{"key": {"parameters": {"drawer": "diffusion"}}}')
+    manifest.write(folder, {"key": {"parameters": {"drawer": "diffusion"}}}, {"wall_seconds": 1})
     read = artefacts.load(folder, folder, folder, folder)
     assert read.survival is None and read.pairings is None and read.drawer == "diffusion"
     assert read.flips.equals(made.flips) and len(read.versions) == len(made.versions)

@@ -275,7 +275,7 @@ def jupyterlab(home):
             server.kill()
 
 
-def wait(tab, script, seconds=150):
+def wait(tab, script, seconds=300):
     """Wait until a JavaScript expression is true in the page."""
     for _ in range(seconds * 4):
         if tab.run(f"!!({script})"):
@@ -344,7 +344,7 @@ def run_all(tab):
     tab.call("Input.dispatchMouseEvent", type="mousePressed", x=box[0], y=box[1], button="left", clickCount=1)
     tab.call("Input.dispatchMouseEvent", type="mouseReleased", x=box[0], y=box[1], button="left", clickCount=1)
     item = "[...document.querySelectorAll('.lm-Menu-item')].find(i => /^Run All Cells/.test(i.innerText.trim()))"
-    wait(tab, item, 20)
+    wait(tab, item, 60)
     box = tab.run(f"(() => {{ const r = {item}.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()")
     for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
         tab.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
