@@ -31,8 +31,8 @@ MUTATIONS = [  # file, what stands there, what is put instead, the test that mus
     ("run/reach.py", "todo += names", "todo += []",
      "test_reach.py::test_a_module_and_the_data_file_that_it_names_are_followed_and_others_are_not"),
     ("stats.py", 'method="wilson"', 'method="normal"', "test_stats.py::test_wilson_interval_keeps_its_width_at_the_ends"),
-    ("training/rectify.py", 'answer=lambda x: x["consensus"]', 'answer=lambda x: x["target_answer"]',
-     "test_rectify.py::test_labels_are_the_consensus_whatever_truth_and_target_say"),
+    ("training/rectify_sets.py", 'answer=lambda x: x["consensus"]', 'answer=lambda x: x["target_answer"]',
+     "test_rectify_sets.py::test_labels_are_the_consensus_whatever_truth_and_target_say"),
 ]
 
 
