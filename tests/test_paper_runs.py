@@ -108,6 +108,11 @@ def test_a_run_s_folder_gets_tables_and_figures_of_whole_families_only_and_the_s
     assert names == {*(f"{name}.{kind}" for name in made for kind in ("csv", "tex")), *(
         f"{name}_paligemma2.{kind}" for name in ("fig2", "fig_radar") for kind in ("pdf", "png"))}
     assert all((once / name).read_bytes() == (again / name).read_bytes() for name in names)
-    assert "gemma3-m (reference 1)" in made["table_paligemma2"] and "gemma3-m (reference 1)" in set(
+    assert "gemma3-m" in made["table_paligemma2"] and "gemma3-m" in set(
         made["table_paligemma2_standing"]["rectified minus"])
     assert paper_runs.write(run_items(["own"], target=5), VALUES, tmp_path, "", []) == {}
+
+
+def test_two_references_of_one_name_are_told_apart_by_their_number():
+    assert paper_runs.siblings(["a/m", "b/l"]) == {"reference_1": "m", "reference_2": "l"}
+    assert paper_runs.siblings(["a/m", "b/m"]) == {"reference_1": "m 1", "reference_2": "m 2"}

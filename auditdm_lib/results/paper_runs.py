@@ -16,7 +16,7 @@ from auditdm_lib.evaluate import scores
 from auditdm_lib.results import paper_tables
 from auditdm_lib.results.measures import percent, with_interval
 from auditdm_lib.results.paper_figures import EDGE, FAMILIES, by_size, fig_radar, roles
-from auditdm_lib.results.paper_style import how_sure, page, rows_of, save, styled
+from auditdm_lib.results.paper_style import SMALL, how_sure, page, rows_of, save, styled
 from auditdm_lib.run import manifest
 from auditdm_lib.shown import drawable
 
@@ -108,7 +108,7 @@ def fig2_family(items: pd.DataFrame, values: pd.DataFrame, family: str, note: st
     averages = rows_of(values, "fig2_average")
     printed, sure = averages[averages["series"].str.startswith(family)].set_index("series")["value"], how_sure(averages)
     figure = page(2.6, f"{note}. Left: means of suites in percent, with intervals; right: other models, tasks and scales. {sure}")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     means = {model: percent(scores.average(items, model)) for model in items["model"].unique()}
     looks = roles(list(means))
     for place, (model, (_, colour, hatch, *_)) in enumerate(looks.items()):
@@ -117,7 +117,8 @@ def fig2_family(items: pd.DataFrame, values: pd.DataFrame, family: str, note: st
         left.errorbar(place, value, [[value - low], [high - value]], fmt="none", ecolor="#222222", capsize=2.5, linewidth=0.9)
         left.annotate(f"{value:.1f}", (place, high), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
     left.set(title="this run: mean of 8 suites", ylabel="score (%)", xticks=range(len(looks)), ylim=(0, 118),
-             yticks=range(0, 101, 20), xticklabels=[textwrap.fill(drawable(model.replace("_", " ")), 13) for model in looks])
+             yticks=range(0, 101, 20), xticklabels=[textwrap.fill(drawable(model.replace("_", " ")), 11) for model in looks])
+    left.tick_params(axis="x", labelsize=SMALL)
     looks = roles(by_size(printed.index))
     for place, (series, (_, colour, hatch, *_)) in enumerate(looks.items()):
         right.bar(place, printed[series], 0.7, color=colour, hatch=hatch, **EDGE)
@@ -129,8 +130,9 @@ def fig2_family(items: pd.DataFrame, values: pd.DataFrame, family: str, note: st
 
 
 def siblings(references: list[str]) -> dict[str, str]:
-    """What to call the references: {"reference_1": "gemma3-m (reference 1)"}."""
-    return {f"reference_{i}": f"{Path(path).name} (reference {i})" for i, path in enumerate(references, 1)}
+    """What to call the references: {"reference_1": "gemma3-m"}, with their number where two have one name."""
+    names = [Path(path).name for path in references]
+    return {f"reference_{i}": name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names, 1)}
 
 
 def write(items: pd.DataFrame, values: pd.DataFrame, folder: Path, note: str, references: list[str]) -> dict[str, pd.DataFrame]:
