@@ -139,7 +139,7 @@ def test_the_page_and_the_claims_say_only_what_was_asked(run):
     folder = run.parents[1] / "figures" / "photographs"
     claims = pd.read_csv(folder / "claims.csv")
     assert set(claims["verdict"]) == {"not tested"} and claims["reads"].str.contains(": ").all()
-    page = (folder / "report.html").read_text(encoding="utf-8").partition("Claims of the paper")[0].partition("</style>")[2]
+    page = (folder / "report.html").read_text(encoding="utf-8").partition('<h2 id="claims">')[0].partition("</style>")[2]
     assert "There is one reference" in page and "suspicion" in page and "held-out questions" in page
     assert not re.search("(?i)fail|weak at|average score|cannot do", page)
     assert not (folder / "fig2_averages.png").exists() and (folder / "fig_held_out.png").exists()
