@@ -78,20 +78,25 @@ def test_the_rows_of_a_run_name_every_model_suite_and_mean_with_what_the_audit_c
     search = pd.DataFrame([("random", "question", 900, 0), ("trained", "all", 100, 500), ("trained", "edit", 30, 500)],
                           columns=["auditor", "kind", "probing_calls", "training_calls"])
     sets = pd.DataFrame(dict(set=["audited", "control"], examples=[40, 41]))
+    rounds = pd.DataFrame(dict(round=[1, 2], examples=[45, 60], taken=[False, True]))
+    second = tmp_path / "small" / "04_rectified" / "rounds" / "2"
+    second.mkdir(parents=True)
+    pd.DataFrame(dict(probe_id=["a", "b", "c"])).to_parquet(second / "probes.parquet")
     scored = run_items(target=5, rectified=9, control=8, reference_1=6)
-    for stage, files in {"02_probes": {"search.csv": search.to_csv}, "04_rectified": {"sets.csv": sets.to_csv},
-                         "05_scores": {"items.parquet": scored.to_parquet}}.items():
+    for stage, files in {"02_probes": {"search.csv": search.to_csv}, "05_scores": {"items.parquet": scored.to_parquet},
+                         "04_rectified": {"sets.csv": sets.to_csv, "rounds.csv": rounds.to_csv}}.items():
         folder = tmp_path / "small" / stage
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, write in files.items():
             write(folder / name, index=False)
-        manifest.write(folder, {"key": {"parameters": {"seed": 3}, "inputs": {}}}, {})
+        parameters = {"seed": 3, "imitation_rounds": 2, "imitation_pictures": 50}
+        manifest.write(folder, {"key": {"parameters": parameters, "inputs": {}}}, {})
     table = paper_runs.rows("small", VALUES)
     assert list(table) == paper_runs.COLUMNS and (table["profile"] == "small").all() and (table["seed"] == 3).all()
     measured = table.set_index(["arm", "measure"])
     mean = f"{paper_runs.MEAN} of 8 suites, PaliGemma2"
-    assert measured.loc[("rectified", mean), ["score", "examples", "target_calls"]].tolist() == [90, 40, 600]
-    assert measured.loc[("control", mean), ["score", "examples", "target_calls"]].tolist() == [80, 41, 0]
+    assert measured.loc[("rectified", mean), ["score", "examples", "target_calls"]].tolist() == [90, 60, 600 + 2 * 50 + 3]
+    assert measured.loc[("control", mean), ["score", "examples", "target_calls"]].tolist() == [80, 46, 0]
     assert measured.loc[("reference_1", f"rectified minus this, {mean}"), "score"] == 30
     assert len(table) == 4 * 9 + 3 and (table["ci_low"] <= table["score"]).all() and (table["score"] <= table["ci_high"]).all()
     assert json.dumps(table.to_dict("records"))  # plain numbers and texts

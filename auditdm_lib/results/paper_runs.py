@@ -6,7 +6,6 @@ import re
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -157,17 +156,25 @@ def rows(run: str, values: pd.DataFrame) -> pd.DataFrame:
     """What a finished run adds to figures/reference/rectification.csv (COLUMNS): of each model the score of each suite of the
     families that it has whole, and their means, in percent; and of `rectified` the differences of the means to each other model.
 
-    `examples` is the size of the set that the model was fine-tuned on, `target_calls` what the audit asked of the target, its
-    training included (0 for models that no audit made, the control included). Raises manifest.Stop where a stage is missing.
+    `examples` is the size of the set that the model was fine-tuned on, `target_calls` what the audits asked of the target, the
+    auditor's training included (0 for models that no audit made, the control included; each further round of bootstrapping at
+    most: one question of each of its pictures and its probes). Raises manifest.Stop where a stage is missing.
     """
     folders = {name: paths.result(run, name) for name in ("02_probes", "04_rectified", "05_scores")}
     records = {name: manifest.load(folder) for name, folder in folders.items()}
     items = pd.read_parquet(folders["05_scores"] / "items.parquet")
     sets = pd.read_csv(folders["04_rectified"] / "sets.csv").set_index("set")["examples"]
+    rounds = pd.read_csv(folders["04_rectified"] / "rounds.csv").set_index("round")
     asked = overall(pd.read_csv(folders["02_probes"] / "search.csv")).set_index("auditor")
     calls = int(asked.loc["trained", ["probing_calls", "training_calls"]].sum())
+    given = records["04_rectified"]["key"]["parameters"]
+    for number in rounds.index[1:]:
+        probes = pd.read_parquet(folders["04_rectified"] / "rounds" / str(number) / "probes.parquet", columns=["probe_id"])
+        calls += given["imitation_rounds"] * given["imitation_pictures"] + len(probes)
     seed, found = records["05_scores"]["key"]["parameters"]["seed"], []
-    learned = {"rectified": (sets.get("audited", np.nan), calls), "control": (sets.get("control", np.nan), 0)}
+    of_suites = int(rounds["examples"].iloc[0] - sets["audited"])  # learned beside both sets
+    learned = {"rectified": (int(rounds.loc[rounds["taken"], "examples"].iloc[0]), calls),
+               "control": (int(sets["control"]) + of_suites, 0)}
     for family, mine in families(items, values).items():
         mean = f"{MEAN} of 8 suites, {family}"
         for model in mine["model"].unique():
