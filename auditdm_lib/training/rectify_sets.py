@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from auditdm_lib.answers import same_answer
+from auditdm_lib.audit.pairs import ORIGINAL
 from auditdm_lib.boxes import located, overlap
 from auditdm_lib.run.manifest import Stop, digest, hash_file
 
-ORIGINAL = "original"  # the version of a probe that asks about the picture before it was drawn anew (`pairs.VERSIONS`)
 UNMOVED = 0.5  # least intersection over union of the box before an edit and after it where nothing moved (our choice)
 CONFIRMED = "confirmed"  # a failure type's verdict (`confirm.CONFIRMED`)
 COLUMNS = ["image", "question", "answer", "failure", "kind", "category"]
