@@ -111,6 +111,9 @@ class SuiteSource(Protocol):
         and `tokens` the most tokens of an answer. No rows where the suite has none for this target.
         """
 
+    def training_table(self, suite: str, n: int, seed: int) -> pd.DataFrame:
+        """Questions of a suite to learn from, on pictures of no suite's items: image (PIL RGB), question, answer (the reply)."""
+
 
 def supplier(parameter: str, value: str) -> Any:
     """The module that stands behind a parameter's value. Raises KeyError where none does."""

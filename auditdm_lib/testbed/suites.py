@@ -1,6 +1,6 @@
 """Held-out suites of the testbed, each in the item format of the benchmark it is named after, and held-out items of gaps.
 
-It is what `protocols.SuiteSource` asks for: `suite_names` and `suite_table`.
+It is what `protocols.SuiteSource` asks for: `suite_names`, `suite_table` and `training_table`.
 """
 
 import itertools
@@ -352,3 +352,11 @@ def suite_table(suite: str, n: int, seed: int, target: str | Path) -> pd.DataFra
     if suite == GAP_ITEMS:
         return gap_items(n, seed, gaps).assign(metric="exact_match", tokens=8)
     return suite_items(suite, n, seed, gaps=gaps).assign(metric=SUITES[suite].metric, tokens=SUITES[suite].tokens)
+
+
+def training_table(suite: str, n: int, seed: int) -> pd.DataFrame:
+    """Up to `n` questions of a suite on scenes of the train split, each once, with what a model should reply (see
+    `protocols.SuiteSource`): the text of the right option where there are options."""
+    items = suite_items(suite, n, seed, split="train").drop_duplicates(["group", "question"], ignore_index=True)
+    said = [item.options[LETTERS.index(item.answer)] if item.options else item.answer for item in items.itertuples()]
+    return items[["image", "question"]].assign(answer=said)
