@@ -36,7 +36,7 @@ def library(tmp_path, monkeypatch):
     ("audit/consensus.py", ["00", "01", "02", "03", "04", "05", "06"]),
     ("answers.py", ["00", "01", "02", "03", "04", "05", "06"]),
     ("testbed/render.py", ["00", "01", "02", "03", "04", "05", "06"]),  # 06 asks the supplier what it is
-    ("testbed/suites.py", ["05"]),
+    ("testbed/suites.py", ["04", "05"]),
     ("testbed/build.py", []),
     ("training/grpo.py", ["01"]),
     ("training/rectify.py", ["04"]),
