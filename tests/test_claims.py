@@ -200,7 +200,7 @@ def test_a_run_without_planted_gaps_says_so_where_a_claim_needs_them(run):
                  "beats_control_on_gaps"):
         row = table.loc[claims.CLAIMS[name].worded(PAPER)]
         assert row["verdict"] == claims.NOT_TESTED and "gaps" in row["reads"].partition(": ")[2], name
-    assert "table_gaps" not in tables.all_tables(bare) and "planted" not in " ".join(report.caveats(bare))
+    assert "table_gaps" not in tables.all_tables(bare, PAPER) and "planted" not in " ".join(report.caveats(bare))
 
 
 @pytest.mark.parametrize(("kind", "names"), [("edit", {"editing", "editing_above_regeneration"}),

@@ -6,10 +6,12 @@ import pytest
 import synthetic
 from matplotlib.text import Text
 
+from auditdm_lib import paths
 from auditdm_lib.audit.pairs import DRAWN, EXACT, ORIGINAL
 from auditdm_lib.results import artefacts, drawn, drawn_figures, figures, findings, tables
 from auditdm_lib.run import manifest
 
+PAPER = pd.read_csv(paths.PAPER_VALUES)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -145,14 +147,14 @@ def test_the_ablation_stands_beside_the_papers_gains_and_says_which_it_lacks():
 
 def test_the_tables_of_drawn_pictures_are_there_where_their_files_are(run):
     made = run.artefacts
-    shown = tables.all_tables(made)
+    shown = tables.all_tables(made, PAPER)
     row = shown["table_flips"].query("auditor == 'trained' and kind == 'edit' and member == 'target'").iloc[0]
     both, flips = of_target(made, "n_right_right", "n_right_wrong")
     share = f"{100 * flips / (both + flips):.1f} ["
     assert row["right, then wrong"] == flips and row["flips % [95 % interval]"].startswith(share)
     assert {"table_survival", "table_drawer", "table_pairings"} < set(shown)
     none = run.altered(flips=None, survival=made.survival.head(0), faults=None, pairings=None)
-    assert not {"table_flips", "table_survival", "table_drawer", "table_pairings"} & set(tables.all_tables(none))
+    assert not {"table_flips", "table_survival", "table_drawer", "table_pairings"} & set(tables.all_tables(none, PAPER))
 
 
 def test_the_findings_say_what_flipped_survived_and_was_rejected(run):

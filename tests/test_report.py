@@ -97,14 +97,15 @@ def words_of(text: str) -> str:
 def test_the_answer_comes_first(text):
     seen = words_of(text)
     asked = ["What was audited", "What is wrong with it", "What it is good at", "How sure this is",
-             "What it would cost to know more", "What to train on", "Found:"]
+             "What it would cost to know more", "What to train on", "On fresh pictures wrong in"]
     places = [seen.index(words) for words in asked]
     assert places == sorted(places)
 
 
 def test_failure_types_that_fresh_pictures_confirmed_come_first_with_rate_and_interval(run, text):
     made = run.artefacts
-    cards = [entry[2] for entry in Elements(text).all("li") if entry[1].get("class") == "card" and "Found:" in entry[2]]
+    cards = [entry[2] for entry in Elements(text).all("li")
+             if entry[1].get("class") == "card" and "On fresh pictures" in entry[2]]
     assert len(cards) == len(made.categories) - 1 and all("confirmed" in card for card in cards)
     assert all("18 of 20 (90\u00a0%, 95\u00a0% interval 70 to 97\u00a0%)" in card for card in cards)
     last = made.categories.iloc[-1]["name"]
@@ -112,13 +113,19 @@ def test_failure_types_that_fresh_pictures_confirmed_come_first_with_rate_and_in
     assert last in table and last not in " ".join(cards)
 
 
+def synthetic_hits(gaps) -> pd.DataFrame:
+    return pd.DataFrame([dict(gap=gap, auditor=auditor, hits=0) for gap in gaps for auditor in ("random", "trained")])
+
+
 def test_no_planted_gap_that_was_missed_is_hidden(page):
     gaps = list(synthetic.GAPS)
     recovered = pd.DataFrame(dict(gap=gaps, types=1, recovered=[gap != gaps[3] for gap in gaps], own_category=True))
     text = page(recovered=recovered)
     rows = [entry[2] for entry in Elements(text).all("tr") if any(gap in entry[2] for gap in gaps)]
-    assert gaps[3] in rows[0] and "missed" in rows[0] and not any("missed" in row for row in rows[1:]) and len(rows) == len(gaps)
-    assert "8 of them are recovered by a confirmed failure type; 1 is missed" in words_of(text)
+    assert gaps[3] in rows[0] and "seen, not confirmed" in rows[0] and len(rows) == len(gaps)
+    assert all("yes" in row for row in rows[1:])
+    assert "8 of them are recovered by a confirmed failure type; 1 is not" in words_of(text)
+    assert "never met" in page(recovered=recovered, hits=synthetic_hits(gaps))
     assert "Planted errors" not in page(hits=None, gaps=None)
 
 
@@ -127,7 +134,7 @@ def test_before_and_after_by_type_is_shown_where_the_target_was_asked_again(page
         category=0, skill="colour", name=HOSTILE, n=20, verdict="fixed", before=0.95, before_low=0.8, before_high=0.99,
         after=0.05, after_low=0.01, after_high=0.2, change=-0.9, change_low=-0.97, change_high=-0.7)])
     seen = words_of(page(reaudit=again))
-    assert "20 95 % (80 to 99) 5 % (1 to 20) -90 % (-97 to -70) fixed" in seen and HOSTILE[:8] in seen
+    assert "20 95 % (80 to 99) 5 % (1 to 20) -90 (-97 to -70) fixed" in seen and HOSTILE[:8] in seen
     assert "The same fresh questions" not in words_of(text)
 
 

@@ -53,8 +53,27 @@ def test_the_cost_of_knowing_more_comes_from_what_was_met_once(run):
                           for name, share in (("random", 0.004), ("trained", 0.0))])
     said = " ".join(report_text.more(run.altered(unseen=table)))
     assert "By random questions about one probe in 250" in said
-    assert "at least 7 such kinds are estimated to exist (2 to 30)" in said
+    assert "at least 7 more are estimated to exist (2 to 30)" in said
     assert "By the trained auditor about one probe" not in said and "about 9 suitable ones would do" in said
+
+
+@pytest.mark.parametrize("better, said", [("control", "worse than"), ("rectified", "better than"), (None, "about as well as")])
+def test_what_to_train_on_says_whether_unselected_questions_did_better(run, better, said):
+    items = run.artefacts.items
+    rng = np.random.default_rng(0)
+    even = pd.Series(rng.random(len(items)) < 0.5, items.index)
+    marks = {"control": even, "rectified": even} | ({better: True} if better else {})
+    for model, right in marks.items():
+        mine = items["model"].eq(model)
+        items = items.assign(correct=items["correct"].where(~mine, right), score=items["score"].where(~mine, right))
+    if better is None:  # the same marks for both
+        shown = items[items["model"].eq("control")]
+        items = pd.concat([items[~items["model"].eq("rectified")], shown.assign(model="rectified")])
+    intro = report_text.training(run.altered(items=items))[0]
+    assert f"does {said} after as many questions that no audit selected" in intro
+    assert ("train on them alone" in intro) == (better == "control")
+    alone = items[items["model"].ne("control")]
+    assert "no audit selected" not in report_text.training(run.altered(items=alone))[0]
 
 
 def test_what_to_train_on_counts_only_confirmed_types(run):

@@ -116,13 +116,14 @@ def advice(run: Artefacts) -> str:
 
 def pairs(run: Artefacts) -> list[str]:
     """How often the target is right on one picture of a pair alone, and whether its disagreements survive, in sentences."""
-    said, whose = [], {"trained": "the trained auditor", "prompt_only": "the untrained one"}
+    said, whose = [], {"trained": "the trained auditor", "prompt_only": "the untrained auditor"}
     for row in having(run.flips, kind="edit", member="target"):
         if row.auditor in whose and row.pairs:
             said.append(
                 f"Edits of {whose[row.auditor]}: of {counted(row.pairs, 'pair')} on which the references are right both times, "
                 f"the target is right before the edit and wrong after it in {row.n_right_wrong:,}, and the reverse in "
-                f"{row.n_wrong_right:,} (p of the exact McNemar test: {row.p:.2g}).")
+                f"{row.n_wrong_right:,} (p of the exact McNemar test: {row.p:.2g}" + (
+                    "; no more than chance would give)." if row.p > 0.05 else ")."))
     if said and not run.verified:
         said.append("Right is here what the references agree on.")
     done = {OTHER_SEED: "when the text is drawn by another seed", RE_ENCODED: "after the picture is re-encoded as JPEG"}

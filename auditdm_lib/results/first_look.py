@@ -105,7 +105,8 @@ def reference_findings(folder: Path = REFERENCE) -> pd.DataFrame:
     found += [("How many failure types were found, and how many did fresh pictures confirm?", f"{len(tested)}, {confirmed}"),
               ("How many of the planted gaps do the confirmed types recover?",
                f"{int(recovered['recovered'].sum())} of {len(recovered)}"),
-              *((f"How many held-out questions inside the gaps has {words} right?", f"{scores[model]} %") for words, model in (
-                  ("the target", "target"), ("the rectified target", "rectified"),
-                  ("the control, which learned from questions that no audit chose", "control")))]
+              *((f"How many held-out questions inside the gaps are answered rightly by {words}?", f"{scores[model]} %")
+                for words, model in (("the target", "target"),
+                                     ("the rectified target, which learned from its failures", "rectified"),
+                                     ("the control, which learned from as many random questions", "control")))]
     return pd.DataFrame(found, columns=["question", "answer"])

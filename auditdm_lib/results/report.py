@@ -41,7 +41,8 @@ def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path 
         style=STYLE.read_text(encoding="utf-8"), note=note, verified=run.verified, words=findings.words(run),
         confirmed=run.confirmation is not None, warning=findings.agreement(run)[1], audited=report_text.audited(run),
         wrong=report_text.wrong(run), strong=report_text.strong(run), sure=report_text.sure(run), more=report_text.more(run),
-        training=training, numbers=numbers(run), **types_shown(run, types, pictures), seen=as_seen(run, types, pictures),
+        training=training, against=report_text.against_control(run), numbers=numbers(run),
+        **types_shown(run, types, pictures), seen=as_seen(run, types, pictures),
         pairs=findings.pairs(run), flips=flips(run, pictures), drawings=findings.drawings(run), reaudit=reaudit(run),
         scores=scores(run), gaps=gaps(run), images={path.stem: data_uri(path) for path in sorted(figures.glob("fig*.png"))},
         claims=table.to_dict("records"), counts=verdicts["verdict"].value_counts().to_dict(), suites=run.suites_scored,
@@ -137,7 +138,10 @@ def _found(run: Artefacts, rows: pd.DataFrame) -> str:
     """How often a type was found; where no truth verified it, also how sure the references are."""
     if not run.verified:
         return findings.certainty(rows, run)
-    return f"{findings.counted(len(rows), 'time')}, on {findings.counted(rows['source_image'].nunique(), 'picture')}"
+    by = "".join(f", {k:,} of them by {name}" for k, name in [
+        (int(rows["auditor"].eq("trained").sum()), "the trained auditor"),
+        (int(rows["auditor"].isin(report_text.BY_CHANCE).sum()), "random questions and the untrained auditor")] if k)
+    return f"{findings.counted(len(rows), 'time')} on {findings.counted(rows['source_image'].nunique(), 'picture')}{by}"
 
 
 def _card(run: Artefacts, row: tuple, pictures: Path | Shown) -> dict:
@@ -194,11 +198,11 @@ def reaudit(run: Artefacts) -> list[dict]:
     if run.reaudit is None:
         return []
 
-    def share(row: tuple, name: str, sign: str = "") -> str:
+    def share(row: tuple, name: str, sign: str = "", unit: str = " %") -> str:
         rates = [100 * getattr(row, column) for column in (name, f"{name}_low", f"{name}_high")]
-        return "" if pd.isna(rates[0]) else "{:{s}.0f} % ({:{s}.0f} to {:{s}.0f})".format(*rates, s=sign)
+        return "" if pd.isna(rates[0]) else "{:{s}.0f}{unit} ({:{s}.0f} to {:{s}.0f})".format(*rates, s=sign, unit=unit)
     return [dict(name=said(row.name if row.category >= 0 else f"{row.skill}, {row.name}"), n=int(row.n), verdict=row.verdict,
-                 before=share(row, "before"), after=share(row, "after"), change=share(row, "change", "+"))
+                 before=share(row, "before"), after=share(row, "after"), change=share(row, "change", "+", ""))
             for row in run.reaudit.itertuples()]
 
 
@@ -213,8 +217,10 @@ def gaps(run: Artefacts) -> dict | None:
 def caveats(run: Artefacts) -> list[str]:
     """How this result can mislead, with the numbers of this run where they are known."""
     words = ["This is one run with one seed. The intervals are over items and probes; they do not cover other training seeds.",
-             "The consensus of the references replaces the truth. An error that all references share counts as a "
-             f"{findings.words(run)['one']} of the target."]
+             ("Here the truth is known, and only what is wrong by it is called a failure. On data without a truth an error "
+              "that all references share would count against the target." if run.verified else
+              "The consensus of the references replaces the truth. An error that all references share counts as a "
+              f"{findings.words(run)['one']} of the target.")]
     search = overall(run.search).set_index("auditor")
     if not run.verified:
         words.append("The truth about these pictures is not known in full, so a disagreement is a suspicion and may be the "

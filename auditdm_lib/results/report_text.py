@@ -106,7 +106,7 @@ def wrong(run: Artefacts) -> list[str]:
     does = "gives a wrong answer" if run.verified else "differs from its references"
     kind = f"{counted(len(first), 'kind')} of question" + ("" if len(sure) else " that the search met")
     most = listed([f"“{said(row.name)}”" for row in first.head(3).itertuples()])
-    sentences = [f"The target {does} again and again on {kind}; those met most often are {most}."]
+    sentences = [f"The target {does} again and again on {kind}; those that people would meet most often by chance are {most}."]
     return sentences + _met_by_chance(run, sure) + (_outside(run) or _edits(run))
 
 
@@ -170,8 +170,9 @@ def sure(run: Artefacts) -> list[str]:
     else:
         n, held = len(run.confirmation), int((run.confirmation["verdict"] == CONFIRMED).sum())
         said_.append(f"Each {name['type']} was asked again about pictures that no auditor had seen, and {held} of {n} are "
-                     "confirmed: there the target is alone with its answer more often than a reference is. Of the "
-                     f"confirmed ones at most {100 * LEVEL:.0f} % are expected to be chance.")
+                     "confirmed: there the target contradicts all the others significantly more often than one of its "
+                     f"references does (exact test; of the confirmed types at most {100 * LEVEL:.0f} % are expected to be "
+                     "chance).")
     said_.append(findings.agreement(run)[0])
     said_ += _consensus_error(run)
     if not run.verified:
@@ -194,9 +195,10 @@ def more(run: Artefacts) -> list[str]:
         for row in run.unseen[run.unseen["auditor"].isin(("random", "trained"))].itertuples():
             if row.failures and row.unseen_share > 0:
                 parts.append(f"By {CALLED[row.auditor]} about one probe in {1 / row.unseen_share:,.0f} would still show a kind "
-                             f"of {findings.words(run)['one']} that these have not met ({row.probes:,} probes so far, "
-                             f"{row.kinds:,} kinds); at least {row.unseen_kinds:,.0f} such kinds are estimated to exist "
-                             f"({row.kinds_low:,.0f} to {row.kinds_high:,.0f}).")
+                             f"of {findings.words(run)['one']} that the {row.probes:,} so far have not shown: about so many more "
+                             f"questions for the next new kind. They have shown {row.kinds:,} kinds, types and lone "
+                             f"{findings.words(run)['many']} together; at least {row.unseen_kinds:,.0f} more are estimated to "
+                             f"exist ({row.kinds_low:,.0f} to {row.kinds_high:,.0f}), most of them rare.")
     if run.confirmation is not None:
         few = run.confirmation[run.confirmation["verdict"] == UNDERPOWERED]
         known = few["needed"].dropna()
@@ -221,13 +223,29 @@ def training(run: Artefacts) -> tuple[str, list[str]]:
             ["example_question", "example_consensus"]].head(2).itertuples(index=False)])
         lines.append(f"{said(skill) or 'other questions'} ({counted(len(rows), 'type')}, "
                      f"{counted(int(rows['size'].sum()), 'example')}), such as {asked}")
-    found = run.failures["category"].isin(sure_ones["category"]).sum()
-    rest = f" {len(order) - LISTED} further skills have some, too." if len(order) > LISTED else ""
-    intro = (f"On the {found:,} {findings.words(run)['many']} of the confirmed types, evenly over the types, mixed with as many "
-             f"questions that it has right, so that nothing is lost.{rest}")
+    rest = f" Confirmed types of {len(order) - LISTED} further skills are below." if len(order) > LISTED else ""
+    intro = (f"On the {sure_ones['size'].sum():,} {findings.words(run)['many']} of the confirmed types that the trained auditor "
+             f"found, evenly over the types, mixed with as many questions that it has right, so that little else is lost.{rest}"
+             + against_control(run))
     if not run.verified:
         intro += " Only where the references are right, by your own eye."
     return intro, lines
+
+
+def against_control(run: Artefacts) -> str:
+    """What audited data taught the target beside as many un-audited ones, as a sentence that begins with a space; "" where that
+    was not measured."""
+    if not run.suites_scored or not {"rectified", "control"} <= set(run.items["model"]):
+        return ""
+    inside = (run.items["suite"] == GAP_ITEMS).any()
+    score, gain = ((measures.gap_score, measures.gap_gain) if inside else (measures.suite_average, measures.average_gain))
+    mine, other = (score(run.items, model).value for model in ("rectified", "control"))
+    less = gain(run, "rectified", "control")
+    did = "better than" if less.low > 0 else "worse than" if less.high < 0 else "about as well as"
+    return (f" Fine-tuned so, the target does {did} after as many questions that no audit selected (the control): {mine:.1f} % "
+            f"against {other:.1f} % {'inside the planted gaps' if inside else 'on the suites'}, a difference of "
+            f"{less.value:+.1f} points ({less.low:+.1f} to {less.high:+.1f})" + (
+                "; so add such questions, or train on them alone." if less.high < 0 else "."))
 
 
 def in_brief(run: Artefacts) -> dict[str, list[str]]:

@@ -9,15 +9,18 @@ from auditdm_lib.evaluate.scores import GAP_ITEMS, headlines, held_out
 from auditdm_lib.results import measures
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.results.measures import with_interval
+from auditdm_lib.results.paper_style import rows_of
 from auditdm_lib.shown import one_line, write_csv
 from auditdm_lib.stats import Estimate, proportion
 
+PAPER_ARMS = {"prompt_only": "prompt-only auditor", "trained": "AuditDM"}  # the paper's names of two of a run's auditors
 
-def all_tables(run: Artefacts) -> dict[str, pd.DataFrame]:
+
+def all_tables(run: Artefacts, values: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """All tables of this run by file name; that of the planted gaps only if gaps were planted, those about pairs of pictures only
-    if pictures were drawn."""
-    tables = {"table_scores": scores(run.items), "table_search": search(run.search), "table_assumptions": assumptions(run.search),
-              "table_categories": categories(run.categories)}
+    if pictures were drawn. `values` is figures/paper_values.csv."""
+    tables = {"table_scores": scores(run.items), "table_search": search(run.search, values),
+              "table_assumptions": assumptions(run.search), "table_categories": categories(run.categories)}
     if run.gaps is not None and run.hits is not None:
         tables["table_gaps"] = gaps(run.gaps, run.hits, run.categories)
     about_drawings = {"table_flips": (flips, run.flips), "table_survival": (survival, run.survival),
@@ -49,8 +52,9 @@ def scores(items: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["model"])
 
 
-def search(table: pd.DataFrame) -> pd.DataFrame:
-    """Search success in percent, the other outcomes of the attempts, and the cost in calls of the target."""
+def search(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """Search success in percent with the paper's beside it (other models and pictures), the other outcomes of the attempts, and
+    the cost in calls of the target."""
     out = table[["auditor", "kind", "attempts", "invalid", "no_consensus", "disagrees", "verified_failures"]].copy()
     out["success % [95 % interval]"] = [
         "" if pd.isna(rate.value) else with_interval(rate) for rate in measures.rates(table)]
@@ -58,6 +62,8 @@ def search(table: pd.DataFrame) -> pd.DataFrame:
     found = table["verified_failures"].where(table["verified_failures"] > 0)
     out["calls per failure"] = (table["probing_calls"] / found).round(1)
     whole = table.index.isin(overall(table.reset_index())["index"])  # a training covers all kinds of probe
+    printed = rows_of(values, "search_success").set_index("series")["value"]
+    out["the paper's success %"] = table["auditor"].map(PAPER_ARMS).map(printed).where(whole)
     out["with training"] = ((table["probing_calls"] + table["training_calls"]) / found).where(whole).round(1)
     return out.join(table[["gaps_found", "probing_calls", "training_calls"]])
 
