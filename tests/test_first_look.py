@@ -39,8 +39,8 @@ def test_the_arithmetic_stands_there_with_its_numbers():
 
 def test_a_vote_without_answers_is_shown_too():
     assert first_look.ballot(PROBE)["says"].tolist() == ["two", "no answer", "none", "no answer", "0"]
-    figure = first_look.fig_vote(Image.new("RGB", (48, 48)), PROBE)
-    assert any("reference 2" in text.get_text() for text in figure.axes[1].texts)
+    figure = first_look.fig_vote(Image.new("RGB", (480, 480)), Image.new("RGB", (48, 48)), PROBE)
+    assert any("reference 2" in text.get_text() for text in figure.axes[2].texts)
 
 
 def test_the_first_disagreement_is_telling_and_without_one_the_first_question():

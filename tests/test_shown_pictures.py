@@ -7,7 +7,7 @@ from PIL import Image
 
 from auditdm_lib.audit.pairs import EXACT
 from auditdm_lib.protocols import supplier
-from auditdm_lib.results.shown_pictures import LARGE, Shown, opened, seen
+from auditdm_lib.results.shown_pictures import LARGE, Shown, enlarged, opened, seen
 
 COMMAND = "make it foggy"
 
@@ -61,3 +61,10 @@ def test_pictures_of_another_seed_or_source_are_shown_as_they_are(stored, tmp_pa
 def test_a_folder_alone_gives_the_files(stored):
     folder, _, _ = stored
     assert np.array_equal(opened(folder, "images/00002.png"), seen(folder / "images/00002.png"))
+
+
+def test_pictures_of_a_source_are_enlarged_where_it_draws_them_itself():
+    _, images, truth = supplier("pictures", "testbed").supply_pictures(2, "probe", 3)
+    large = enlarged("testbed", images[1], truth, 1)
+    assert large.size == (LARGE, LARGE) and enlarged("testbed", images[0], truth, 1) is images[0]  # not the scene of this one
+    assert enlarged("testbed", images[1], None, 1) is images[1] and enlarged("some/folder", images[1], truth, 1) is images[1]

@@ -38,13 +38,16 @@ def ballot(probe: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["who", "says"]).fillna("no answer")
 
 
-def fig_vote(picture: Image.Image, probe: pd.Series) -> Figure:
-    """A picture, a question, and the members' answers beside it: the target's in bold red where it disagrees."""
+def fig_vote(picture: Image.Image, seen: Image.Image, probe: pd.Series) -> Figure:
+    """A picture, drawn for people and as the models have seen it, a question, and the members' answers beside it: the target's in
+    bold red where it disagrees."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 3.6))
-        left, right = figure.subplots(1, 2, width_ratios=[1, 1.4])
+        figure = Figure(figsize=(9.5, 3.6))
+        left, middle, right = figure.subplots(1, 3, width_ratios=[1, 0.3, 1.4])
         left.imshow(picture, interpolation="nearest")
-        for axis in (left, right):
+        middle.imshow(seen, interpolation="nearest")
+        middle.set_title("as the models\nsee it", fontsize=8)
+        for axis in (left, middle, right):
             axis.axis("off")
         right.text(0, 0.95, drawable(probe["question"], 90), fontsize=13, fontweight="bold", wrap=True, va="top")
         for place, row in enumerate(ballot(probe).itertuples()):

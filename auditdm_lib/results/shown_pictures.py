@@ -35,8 +35,7 @@ class Shown:
     @cached_property
     def _supplier(self) -> Any:
         """The module that supplies the pictures, if it can draw a scene in any size by `render(scene, size)`."""
-        module = supplier("pictures", self.source) if self.source in SUPPLIERS["pictures"] else None
-        return module if hasattr(module, "render") else None
+        return _who_draws(self.source)
 
     @cached_property
     def _originals(self) -> dict[str, int]:
@@ -73,9 +72,7 @@ class Shown:
 
     def _larger(self, name: str) -> Image.Image | None:
         scene = self._scene(name) if self._supplier else None
-        if scene is None or not np.array_equal(self._supplier.render(scene), seen(self.folder / name)):
-            return None
-        return self._supplier.render(scene, LARGE)
+        return None if scene is None else _large(self._supplier, scene, seen(self.folder / name))
 
     def _scene(self, name: str) -> Any:
         """What the source knows of a picture, None where it knows nothing."""
@@ -87,6 +84,22 @@ class Shown:
         before = self._truth.take([self._originals[row["source_image"]]])
         after, _ = before.told([row["kind"]], [row["edit"] if row["kind"] == "edit" else row["caption"]])
         return after.scenes[0]
+
+
+def enlarged(source: str, image: Image.Image, truth: Any, i: int) -> Image.Image:
+    """Picture i of `source`, whose truth is `truth` (None where nothing is known): large if it can be drawn so, else `image`."""
+    module = _who_draws(source)
+    return (_large(module, truth.scenes[i], image) if module and truth is not None else None) or image
+
+
+def _who_draws(source: str) -> Any:
+    module = supplier("pictures", source) if source in SUPPLIERS["pictures"] else None
+    return module if hasattr(module, "render") else None
+
+
+def _large(module: Any, scene: Any, image: Image.Image) -> Image.Image | None:
+    """A scene drawn large, if drawn small it is `image`; else None."""
+    return module.render(scene, LARGE) if np.array_equal(module.render(scene), image) else None
 
 
 def seen(file: Path) -> Image.Image:
