@@ -16,6 +16,8 @@ from PIL import Image
 from auditdm_lib.answers import abstains, normalise, same_answer
 from auditdm_lib.audit.consensus import check_rule, consensus, disagrees, still_open
 from auditdm_lib.audit.soundness import answering, check_answers
+from auditdm_lib.models import endpoint
+from auditdm_lib.models.endpoint import Endpoint
 from auditdm_lib.models.llm import LLM, same_meaning
 from auditdm_lib.models.vlm import VLM, replies
 from auditdm_lib.replies import short_answer
@@ -28,8 +30,8 @@ class Panel:
     `llm` is the judge; None compares answers by the normalised match. Raises ValueError on an unknown rule.
     """
 
-    target: VLM
-    references: list[VLM]
+    target: VLM | Endpoint
+    references: list[VLM | Endpoint]
     rule: str = "unanimity"
     llm: LLM | None = None
 
@@ -71,7 +73,8 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
       in_full            every member was asked, whatever the others answered (with `cascade`: a random sample of the rows)
       errors             number of members that raised an error on this row
       unfinished         number of members whose reply did not end within its limit on this row
-      target_missing     why an asked target has no answer: "error", "unfinished", or None
+      target_missing     why an asked target has no answer: "error", "unfinished", or None; "not asked" where a limit of calls or
+                         of cost (`endpoint.limit`) kept some member from being asked
 
     With `cascade` a reference is asked only while the earlier answers leave open whether the target disagrees. This gives the
     same `disagrees` as asking all references, with fewer calls. The rows whose consensus is then known are a biased sample, so
@@ -108,8 +111,9 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
         in_full=pd.Series([d and r is None for d, r in zip(drawn, invalid, strict=True)], dtype=bool),
         errors=pd.Series(errors, dtype=int),
         unfinished=pd.Series([sum(given.unfinished[i] for given in asked.values()) for i in range(n)], dtype=int),
-        target_missing=pd.Series(["unfinished" if u else "error" if f else None for u, f in zip(
-            target.unfinished, target.failed, strict=True)], dtype=object)))
+        target_missing=pd.Series(["not asked" if any(given.limited[i] for given in asked.values()) else
+                                  "unfinished" if target.unfinished[i] else "error" if target.failed[i] else None
+                                  for i in range(n)], dtype=object)))
 
 
 def agreement(member: VLM, name: str, images: list[Image.Image], questions: list[str], agreed: list[str],
@@ -144,11 +148,12 @@ def answers_of(panel: Panel, images: list[Image.Image], questions: list[str], wa
 @dataclass
 class _Given:
     """What a member gave to each question: its short answer (None: not asked, unfinished or an error), whether its reply did not
-    end, whether it raised an error; and its first error message."""
+    end, whether it raised an error, whether a limit kept it from being asked; and its first error message."""
 
     answers: list[str | None]
     unfinished: list[bool]
     failed: list[bool]
+    limited: list[bool]
     failure: str | None = None
 
 
@@ -161,13 +166,14 @@ def _ask_all(panel: Panel, images: list[Image.Image], questions: list[str], rows
     n, others, asked = len(questions), len(panel.references), {}
     for k, (name, member) in enumerate(_named(panel).items()):
         if k:
+            rows = [i for i in rows if not any(given.limited[i] for given in asked.values())]
             votes = [given.answers for given in list(asked.values())[1:]]
             rows = [i for i in rows if drawn[i] or still_open(
                 asked["target"].answers[i], [vote[i] for vote in votes], others - k + 1, panel.rule)]
         given = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
-        asked[name] = _Given([None] * n, [False] * n, [False] * n, given.failure)
+        asked[name] = _Given([None] * n, [False] * n, [False] * n, [False] * n, given.failure)
         for place, i in enumerate(rows):
-            for field in ("answers", "unfinished", "failed"):
+            for field in ("answers", "unfinished", "failed", "limited"):
                 getattr(asked[name], field)[i] = getattr(given, field)[place]
     return asked, rows
 
@@ -176,8 +182,10 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
     """What a member gives to these questions.
 
     A batch that raises an error is halved until the single questions at fault are found. Raises RuntimeError if all
-    questions, and at least two, are at fault.
+    questions, and at least two, are at fault. Of a server each question fails by itself (`endpoint.ask`).
     """
+    if isinstance(member, Endpoint):
+        return _asked_of_server(member, images, questions, desc and f"{desc}: {name}")
     n, failed, first = len(questions), 0, None
     texts, cut, todo = [None] * n, [False] * n, [range(n)] if n else []
     while todo:
@@ -198,7 +206,18 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
     if failed == n > 1:
         raise RuntimeError(f"The {name} ({member.name}) raised an error on every one of {n} questions ({reason}): it is broken, "
                            "so check that it can answer a single question, or use another model.") from first
-    return _Given(texts, cut, [a is None and not u for a, u in zip(texts, cut, strict=True)], reason)
+    return _Given(texts, cut, [a is None and not u for a, u in zip(texts, cut, strict=True)], [False] * n, reason)
+
+
+def _asked_of_server(member: Endpoint, images: list[Image.Image], questions: list[str], desc: str | None) -> _Given:
+    """What a model behind a server gives to these questions."""
+    given = endpoint.replies(member, images, questions, desc=desc)
+    limited, missing = given["error"].eq(endpoint.LIMIT), given["error"].notna()
+    failed = missing & ~limited
+    answers = [short_answer(reply, question) if ended else None
+               for reply, ended, question in zip(given["reply"], given["ended"], questions, strict=True)]
+    return _Given(answers, (~given["ended"] & ~missing).tolist(), failed.tolist(), limited.tolist(),
+                  given.loc[failed, "error"].iloc[0] if failed.any() else None)
 
 
 def same_by(llm: LLM | None, rows: dict[int, tuple[str, list[str | None]]]) -> Callable[[int], Callable[[str, str], bool]]:

@@ -11,6 +11,7 @@ from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.stats import clustered_proportion, tally
 
 COUNTED = ("unfinished", "empty")  # values of invalid_reason that depend on the text alone
+NOT_ASKED = "target not asked"  # and one where a limit of calls or of cost kept a member from being asked
 PICTURE_COUNTS = ("drawn", "picture_rejected", "rejected_disagrees", "verifier_unsure", "accepted_consensus_right",
                   "accepted_consensus_known")
 
@@ -50,7 +51,8 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
     probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
     missing = texts(probes.pop("target_missing"))
     unlike = picture_reasons or [None] * len(drawn)
-    invalid = [r or (p and f"picture: {p}") or (m and f"target {m}") for r, p, m in zip(invalid, unlike, missing, strict=True)]
+    invalid = [r or (m == "not asked" and NOT_ASKED) or (p and f"picture: {p}") or (m and f"target {m}")
+               for r, p, m in zip(invalid, unlike, missing, strict=True)]
     known = drawn.truth
     truth = [known.right_answer(i, q) if known else None for i, q in probes["question"].items()]
     complete = known is not None and known.complete
@@ -173,8 +175,9 @@ def all_verified(probes: pd.DataFrame) -> bool:
 
 
 def attempts(probes: pd.DataFrame) -> pd.DataFrame:
-    """The probes that count as attempts: each one, but of the questions of a best-of-n arm about a picture only the first that
-    disagrees, or else the first."""
+    """The probes that count as attempts: each one that was put to the panel or is malformed, but of the questions of a best-of-n
+    arm about a picture only the first that disagrees, or else the first."""
+    probes = probes[probes["invalid_reason"].ne(NOT_ASKED)]
     best = probes["auditor"].str.startswith("best_of_")
     chosen = probes[best].sort_values("disagrees", ascending=False, kind="stable").drop_duplicates(["auditor", "source_image"])
     return pd.concat([probes[~best], chosen]).sort_index()

@@ -13,7 +13,7 @@ import pandas as pd
 from auditdm_lib.audit.soundness import check_answers
 from auditdm_lib.evaluate import metrics
 from auditdm_lib.evaluate.scores import GAP_ITEMS
-from auditdm_lib.models.vlm import VLM, load_vlm, replies
+from auditdm_lib.models.vlm import VLM, is_chat, load_vlm, replies
 from auditdm_lib.protocols import supplier
 from auditdm_lib.replies import without_thought
 
@@ -71,7 +71,7 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
 def _answers(vlm: VLM, items: pd.DataFrame, batch_size: int, role: str) -> pd.Series:
     """A model's answers to all items. Chat models are not told to be short where a caption or a box is asked for."""
     answers, cut = pd.Series(index=items.index, dtype=object), pd.Series(False, items.index)
-    long = items["metric"].isin(["cider_d", "iou"]) & (vlm.processor.chat_template is not None)
+    long = items["metric"].isin(["cider_d", "iou"]) & is_chat(vlm)
     for (tokens, bare), part in items.groupby(["tokens", long]):
         given = replies(vlm, part["image"].tolist(), part["question"].tolist(), max(tokens, vlm.asking.max_new_tokens),
                         batch_size, role, bare)

@@ -4,12 +4,14 @@ A checkpoint may bring its own protocol in `answer_protocol.json`, as the models
 decides, read from the processor and never from the model's name: a chat template or PaliGemma's task prefixes.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jinja2
+from PIL import Image
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import PaliGemmaProcessor, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
@@ -52,6 +54,14 @@ class Asking:
 # chat models follow as well; 64 tokens leave room for those that answer in a sentence all the same.
 CHAT = Asking(f"{QUESTION}\nAnswer the question using a single word or phrase.", 64)
 PALIGEMMA = Asking(f"answer en {QUESTION}", 32, tasks=True)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model's answers are sampled: the temperature, and what seeds the random numbers of this member of a panel."""
+
+    temperature: float
+    seed: str
 
 
 def worded(asking: Asking, question: str) -> str:
@@ -156,3 +166,11 @@ def turn(processor: ProcessorMixin) -> tuple[str, str]:
     lead = before.removeprefix(asked) if before.startswith(asked) else ""
     ends = [after.index(token) + len(token) for token in tokenizer.all_special_tokens if token and token in after]
     return lead if not lead.strip() else "", after[:min(ends)] if ends else tokenizer.eos_token or ""
+
+
+def fingerprints(images: list[Image.Image]) -> list[bytes]:
+    """The sha256 of each picture's pixels; an object that occurs several times in the list is hashed once."""
+    seen = {id(image): image for image in images}
+    digest = {key: hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
+              for key, image in seen.items()}
+    return [digest[id(image)] for image in images]

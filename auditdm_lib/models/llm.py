@@ -1,9 +1,10 @@
-"""An LLM as the judge D: a local text model decides whether two answers to a question mean the same.
+"""An LLM as the judge D: a text model, here or behind a server, decides whether two answers to a question mean the same.
 
 The verdict depends on JUDGE_PROMPT, so a run with such a judge must record its hash among the prompts of its manifest. The
 verdict is symmetric but not transitive, hence not an equivalence relation; the panel's cascade needs the normalised match.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,20 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from auditdm_lib.answers import certainly_different, same_answer
+from auditdm_lib.models import endpoint
 from auditdm_lib.models.asking import choose_padding
+from auditdm_lib.models.endpoint import Endpoint
 from auditdm_lib.models.loading import Unusable, load_reader, load_weights
 from auditdm_lib.models.vlm import as_data
+from auditdm_lib.replies import without_thought
+from auditdm_lib.run import endpoints
 
 JUDGE_PROMPT = """Question: {question}
 First answer: {first}
 Second answer: {second}
 Do both answers mean the same? Answer yes or no.
 Answer:"""
+JUDGE_TOKENS = 256  # of a judge behind a server, which may think or explain (our choice)
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,15 @@ class LLM:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load_llm(path: str | Path) -> LLM:
-    """Load a causal language model from a folder (relative to the repository's root) or a hub id.
+def load_llm(path: str | Path) -> LLM | Endpoint:
+    """Load a causal language model from a folder (relative to the repository's root) or a hub id, or find one behind a server.
 
-    Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one.
+    Raises FileNotFoundError if there is no such folder, ValueError if it holds no such model or an incomplete one, or if a server
+    does not answer for it.
     """
+    if endpoints.is_endpoint(path):
+        return endpoint.load_endpoint(str(path))
+
     def check(tokenizer: PreTrainedTokenizerBase) -> None:
         choose_padding(tokenizer)
         _word_ids(tokenizer)
@@ -44,25 +54,31 @@ def load_llm(path: str | Path) -> LLM:
     return LLM(str(path), load_weights(path, AutoModelForCausalLM, kind), tokenizer)
 
 
-def same_meaning(llm: LLM, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:
+def same_meaning(llm: LLM | Endpoint, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:
     """Whether the two answers of each (question, answer, answer) mean the same to `llm`.
 
     They do if the log-odds of "yes" against "no" as the next token, averaged over both orders of the answers, are above 0; so
-    the verdict does not depend on the order. What a rule decides (`answers`: equal when normalised, or two numbers) is not asked.
+    the verdict does not depend on the order. A judge behind a server says yes or no: answers mean the same if it says yes more
+    often than no. What a rule decides (`answers`: equal when normalised, or two numbers) is not asked. Raises Gone if a server
+    leaves a question unanswered.
     """
     asked = {(q, *pair) for q, a, b in triples if not same_answer(a, b) and not certainly_different(a, b)
              for pair in ((a, b), (b, a))}
     texts = {key: judge_prompt(llm, *key) for key in asked}
-    odds = _log_odds(llm, sorted(set(texts.values()), key=lambda t: (len(t), t)), batch_size)  # by length, for less padding
+    distinct = sorted(set(texts.values()), key=lambda t: (len(t), t))  # by length, for less padding
+    odds = _said(llm, distinct) if isinstance(llm, Endpoint) else _log_odds(llm, distinct, batch_size)
     return [same_answer(a, b) or (q, a, b) in asked and odds[texts[q, a, b]] + odds[texts[q, b, a]] > 0 for q, a, b in triples]
 
 
-def judge_prompt(llm: LLM, question: str, first: str, second: str) -> str:
+def judge_prompt(llm: LLM | Endpoint, question: str, first: str, second: str) -> str:
     """JUDGE_PROMPT with the two answers filled in, wrapped in the tokenizer's chat template if it has one.
 
     The texts are model outputs and treated as data: each is put on one line, and special tokens in it are broken up.
     """
-    question, first, second = (as_data(llm.tokenizer, " ".join(text.split())) for text in (question, first, second))
+    question, first, second = (" ".join(text.split()) for text in (question, first, second))
+    if isinstance(llm, Endpoint):
+        return JUDGE_PROMPT.format(question=question, first=first, second=second)  # `endpoint.ask` treats it as data
+    question, first, second = (as_data(llm.tokenizer, text) for text in (question, first, second))
     text = JUDGE_PROMPT.format(question=question, first=first, second=second)
     if llm.tokenizer.chat_template is None:
         return text
@@ -79,6 +95,13 @@ def _word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     if not all(sides):
         raise Unusable("has a tokenizer with no single token for 'yes' or for 'no', so it cannot judge: use another model.")
     return sides
+
+
+def _said(judge: Endpoint, texts: list[str]) -> dict[str, int]:
+    """1 for each text whose reply begins with yes, -1 for no, 0 for any other."""
+    given = endpoint.whole(endpoint.ask(judge, None, texts, JUDGE_TOKENS), judge.name)
+    words = [re.match(r"\W*(yes|no)\b", without_thought(reply), re.IGNORECASE) for reply in given["reply"]]
+    return {text: {"yes": 1, "no": -1}[word[1].lower()] if word else 0 for text, word in zip(texts, words, strict=True)}
 
 
 @torch.inference_mode()

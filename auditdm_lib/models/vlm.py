@@ -1,7 +1,8 @@
 """Vision-language models: loaded from a folder or hub id, they answer questions about pictures or sample texts.
 
 Any checkpoint that `AutoProcessor` and `AutoModelForImageTextToText` load can be used. What differs between model families is
-read from the processor (see `asking`), never from the model's name.
+read from the processor (see `asking`), never from the model's name. Where a model is only asked, a model behind a server may take
+its place (`endpoint`).
 """
 
 import hashlib
@@ -24,19 +25,23 @@ from transformers import (
     ProcessorMixin,
 )
 
-from auditdm_lib.models.asking import Asking, asking_of, check_processor, render, turn, worded
+from auditdm_lib.models import endpoint
+from auditdm_lib.models.asking import (
+    Asking,
+    Sampling,
+    asking_of,
+    check_processor,
+    fingerprints,
+    render,
+    turn,
+    worded,
+)
+from auditdm_lib.models.endpoint import Endpoint
 from auditdm_lib.models.loading import load_reader, load_weights, where
 from auditdm_lib.replies import clean, short_answer
+from auditdm_lib.run import endpoints
 
 KIND = "an image-text-to-text model"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a model's answers are sampled: the temperature, and what seeds the random numbers of this member of a panel."""
-
-    temperature: float
-    seed: str
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,23 @@ class OneNumberAToken(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
 
-def load_vlm(path: str | Path, asked: dict | None = None, check: Callable[[ProcessorMixin], None] = check_processor) -> VLM:
-    """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id.
+def load_vlm(path: str | Path, asked: dict | None = None,
+             check: Callable[[ProcessorMixin], None] = check_processor) -> VLM | Endpoint:
+    """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id, or find the one behind a
+    server.
 
     `asked` replaces fields of its `Asking`; `check` is passed the processor before the weights are loaded. Raises
     FileNotFoundError if there is no such folder, ValueError if it holds no such model, an incomplete or damaged one, or one that
-    the kit does not know how to ask.
+    the kit does not know how to ask, or a server that does not answer for it.
     """
+    if endpoints.is_endpoint(path):
+        return endpoint.load_endpoint(str(path), asked)
     return _loaded(path, *_processor(path, asked, check))
 
 
 def load_members(target: str | Path, references: Sequence[str | Path], answer_prompts: Sequence[str] = (),
                  answer_tokens: Sequence[int] = (), answer_batch: int | None = None, answer_temperature: float = 0.0,
-                 seed: int = 0) -> list[VLM]:
+                 seed: int = 0) -> list[VLM | Endpoint]:
     """Load the target and the references, each to be asked in its own way but for what is given.
 
     `answer_prompts` and `answer_tokens` hold one value for all members or one for each (the target first); none takes each
@@ -87,8 +96,11 @@ def load_members(target: str | Path, references: Sequence[str | Path], answer_pr
     weights: one answer for each picture and question, by `seed`.
     """
     given = settings(1 + len(references), answer_prompts, answer_tokens, answer_batch)
-    read = [(path, *_processor(path, asked)) for path, asked in zip((target, *references), given, strict=True)]
-    members = [_loaded(*member) for member in read]
+    members = [endpoint.load_endpoint(str(path), asked) if endpoints.is_endpoint(path) else (path, *_processor(path, asked))
+               for path, asked in zip((target, *references), given, strict=True)]
+    members = [_loaded(*member) if isinstance(member, tuple) else member for member in members]
+    if isinstance(members[0], Endpoint):
+        members[0] = replace(members[0], is_target=True)
     if not answer_temperature:
         return members
     return [replace(member, sampling=Sampling(answer_temperature, f"{seed}/{k}")) for k, member in enumerate(members)]
@@ -166,27 +178,37 @@ def encode(vlm: VLM, images: list[Image.Image], texts: list[str], padding_side: 
     return batch.to(vlm.model.device, vlm.model.dtype)
 
 
-def answer(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
+def is_chat(vlm: VLM | Endpoint) -> bool:
+    """Whether a model is asked in turns, as one behind a server is, or in PaliGemma's format."""
+    return isinstance(vlm, Endpoint) or vlm.processor.chat_template is not None
+
+
+def answer(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
            batch_size: int | None = None, desc: str | None = None, bare: bool = False) -> list[str | None]:
-    """The short answer in each of the model's `replies`; None where a reply has not ended."""
-    given = replies(vlm, images, questions, max_new_tokens, batch_size, desc, bare)
+    """The short answer in each of the model's `replies`; None where a reply has not ended, or where a server gives none."""
+    if isinstance(vlm, Endpoint):
+        given = endpoint.replies(vlm, images, questions, max_new_tokens, desc, bare)
+    else:
+        given = replies(vlm, images, questions, max_new_tokens, batch_size, desc, bare)
     return [short_answer(reply, question) if ended else None
             for question, reply, ended in zip(questions, given["reply"], given["ended"], strict=True)]
 
 
-def replies(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
+def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
             batch_size: int | None = None, desc: str | None = None, bare: bool = False) -> pd.DataFrame:
     """The model's replies to question i about image i, in order, with a progress bar named `desc` if given; greedy ones, or
     sampled ones if it has a `sampling`.
 
     One row for each: reply (as it is, but for `replies.clean`), ended (whether it reached an end token). The numbers default to
     those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once. Rows are left-padded, so a reply does not
-    depend on its batch. Raises ValueError if the two lists differ in length.
+    depend on its batch. Raises ValueError if the two lists differ in length, Gone if a server leaves a question unanswered.
     """
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
+    if isinstance(vlm, Endpoint):
+        return endpoint.whole(endpoint.replies(vlm, images, questions, max_new_tokens, desc, bare), vlm.name)
     tokens, batch_size = max_new_tokens or vlm.asking.max_new_tokens, batch_size or vlm.asking.batch_size
-    pairs = list(zip(_fingerprints(images), questions, strict=True))
+    pairs = list(zip(fingerprints(images), questions, strict=True))
     distinct = dict(zip(pairs, images, strict=True))  # (fingerprint, question) -> image
     todo = sorted(distinct, key=lambda pair: len(pair[1]))  # sorted by length, for less padding
     given = {}
@@ -198,12 +220,18 @@ def replies(vlm: VLM, images: list[Image.Image], questions: list[str], max_new_t
     return pd.DataFrame([given[pair] for pair in pairs], columns=["reply", "ended"])
 
 
-def sample(auditor: VLM, images: list[Image.Image], instruction: str, temperature: float, seed: int, max_new_tokens: int,
-           batch_size: int = 128, desc: str | None = "questions", begun: Sequence[str] | None = None) -> pd.DataFrame:
+def sample(auditor: VLM | Endpoint, images: list[Image.Image], instruction: str, temperature: float, seed: int,
+           max_new_tokens: int, batch_size: int = 128, desc: str | None = "questions",
+           begun: Sequence[str] | None = None) -> pd.DataFrame:
     """One sampled text per image: text, ended (whether it reached an end token within `max_new_tokens`).
 
-    Where `begun` gives the first words of text i, the model goes on from them, and they are part of the text.
+    Where `begun` gives the first words of text i, the model goes on from them, and they are part of the text. Raises ValueError
+    for that of a model behind a server, which begins its own turn.
     """
+    if isinstance(auditor, Endpoint):
+        if begun is not None and any(begun):
+            raise ValueError(f"{auditor.name} cannot go on from given words, as a model behind a server: use a model's folder.")
+        return endpoint.written(auditor, images, instruction, temperature, seed, max_new_tokens, desc)
     torch.manual_seed(seed)
     text, rows = prompt(auditor, instruction), []
     begun = [as_data(auditor.processor.tokenizer, words) for words in begun] if begun is not None else [""] * len(images)
@@ -239,11 +267,3 @@ def _generate(vlm: VLM, images: list[Image.Image], inputs: list[str], max_new_to
     decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [(clean(text).strip(), bool(set(ends).intersection(ids)))
             for text, ids in zip(decoded, tokens.tolist(), strict=True)]
-
-
-def _fingerprints(images: list[Image.Image]) -> list[bytes]:
-    """The sha256 of each picture's pixels; an object that occurs several times in the list is hashed once."""
-    seen = {id(image): image for image in images}
-    digest = {key: hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
-              for key, image in seen.items()}
-    return [digest[id(image)] for image in images]

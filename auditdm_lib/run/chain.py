@@ -57,6 +57,9 @@ def run(profile: str, first: str | None, last: str | None, only: str | None, for
     """
     values = profile_values(profile, settings)
     steps = chosen(first, last, only)
+    if faults := [fault for step in steps if (fault := params.training_fault(step.notebook, values))]:
+        click.echo("\n".join(faults), err=True)
+        sys.exit(2)
     os.environ["AUDITDM_COMMAND"] = command(profile, settings)
     os.environ["AUDITDM_FRESH"] = "1" if fresh else ""
     with executor.signals_as_interrupts() as came:

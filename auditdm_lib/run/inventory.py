@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from auditdm_lib import paths, protocols
-from auditdm_lib.run import hub, params, pipeline_files, sizes
+from auditdm_lib.run import endpoints, hub, params, pipeline_files, sizes
 from auditdm_lib.run.sizes import Shape
 
 SINGLE = ("target", "auditor", "judge_model", "verifier")  # parameters that name one model
@@ -30,7 +30,7 @@ class Model:
 
     role: str  # target, reference 1, auditor, image_model ...
     name: str
-    where: str  # folder, cache, hub
+    where: str  # folder, cache, hub, server
     parameters: int | None
     licence: str | None
     gated: bool | None
@@ -77,6 +77,8 @@ def cached(name: str) -> Path | None:
 
 def _place(name: str) -> tuple[str, Path | None]:
     """Where a model is, and its folder if it has one."""
+    if endpoints.is_endpoint(name):
+        return "server", None
     folder = Path(paths.resolve(name))
     if folder.is_dir():
         return "folder", folder

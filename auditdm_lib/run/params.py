@@ -21,7 +21,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from auditdm_lib import paths, protocols
-from auditdm_lib.run import hub, model_files, pipeline_files
+from auditdm_lib.run import endpoints, hub, model_files, pipeline_files
 from auditdm_lib.run.manifest import Stop
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool,
@@ -29,6 +29,8 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool,
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LARGEST_PROFILE = 100_000  # bytes
+ASKED = {"target", "references", "auditor", "judge_model", "verifier"}  # that may be models behind servers
+TRAINED = {"01": "auditor", "04": "target"}  # by the stage that trains it, which takes its weights
 SPLITS = 3  # of the pictures, which share none: audit, probe, test
 RESERVED = {"reference", "ablation", "paper",
             "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
@@ -190,7 +192,31 @@ def together(values: dict[str, Any], known: dict[str, Parameter] | None = None) 
     if values.get("imitation_rounds", 0) > values.get("imitation_pictures", math.inf):
         faults.append(f"imitation_pictures: {values['imitation_pictures']} is less than imitation_rounds = "
                       f"{values['imitation_rounds']}, which need a picture each: raise it, or lower imitation_rounds.")
+    if len(values.get("price_per_million") or []) not in (0, 2):
+        faults.append("price_per_million: give two prices, of a million tokens sent to servers and of a million written by them.")
+    elif values.get("max_cost") and not values.get("price_per_million"):
+        faults.append("max_cost: without price_per_million nothing has a price: give both, or set max_cost to 0.")
     return faults + _about_pictures(values, known or {})
+
+
+def check_servers(values: dict[str, Any], known: dict[str, Parameter], notebook: str) -> None:
+    """Raise BadParameters if a stage trains a model behind a server, or if a server that it asks is not there."""
+    faults = [training_fault(notebook, values)]
+    for name in sorted(ASKED & values.keys() & known.keys()):
+        items = values[name] if isinstance(values[name], list) else [values[name]]
+        faults += [f"{name}: {found}" for item in items if endpoints.is_endpoint(item) and (found := endpoints.unavailable(item))]
+    if faults := [fault for fault in faults if fault]:
+        raise BadParameters("\n  ".join([f"{notebook}: nothing was run.", *faults]))
+
+
+def training_fault(notebook: str, values: dict[str, Any]) -> str | None:
+    """Why a stage cannot train a model that these values name, or None."""
+    role = TRAINED.get(notebook[:2])
+    if role is None or not endpoints.is_endpoint(values.get(role, "")):
+        return None
+    alone = "--to 03 ends before it" if role == "target" else "--only 02 asks an untrained one behind a server"
+    return (f"{role}: stage {notebook[:2]} trains it, which {values[role]} behind a server does not allow: give a model's folder "
+            f"or a hub id ({alone}).")
 
 
 def _about_pictures(values: dict[str, Any], known: dict[str, Parameter]) -> list[str]:
@@ -267,6 +293,8 @@ def _fault(value: Any, parameter: Parameter) -> str | None:
     if value in ("", []) and parameter.default and rule["kind"] != "pipeline":  # only one that is used has to be there
         return f"{value!r} is empty; leave the line out to keep the default {parameter.default!r}."
     if rule["kind"] in ("model", "models"):
+        if parameter.name not in ASKED and (server := next((item for item in items if endpoints.is_endpoint(item)), None)):
+            return f"{server} is behind a server, which cannot do this: give a model's folder or a hub id."
         return " ".join(fault for item in items if item and (fault := model_fault(item))) or None
     if rule["kind"] == "file" and value and not Path(paths.resolve(value)).is_file():
         return f"there is no file {value}; give one relative to the repository, or leave the line out."
@@ -300,7 +328,9 @@ def _remedy(value: Any, annotation: str) -> str:
 
 
 def model_fault(name: str) -> str | None:
-    """What is wrong with a model's name (a folder that holds a model, or a hub id), or None."""
+    """What is wrong with a model's name (a folder that holds a model, a hub id, or a model behind a server), or None."""
+    if endpoints.is_endpoint(name):
+        return endpoints.fault(name)
     path, parent = Path(paths.resolve(name)), (paths.ROOT / name).parent
     if path.is_dir():
         return (found := model_files.fault(path)) and f"the folder {name} {found}"

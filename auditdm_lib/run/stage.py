@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from auditdm_lib import paths
-from auditdm_lib.run import commit, hub, lock, manifest, params, reach
+from auditdm_lib.run import commit, endpoints, hub, lock, manifest, params, reach
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Stage:
     began: float
     ran_before: int  # cells that had run in this notebook when the stage was opened
     prompts: dict[str, str] = field(default_factory=dict)  # name -> text, for the manifest
+    requests: dict[str, int] = field(default_factory=dict)  # what was asked of servers, for the timing block of the manifest
 
     def read(self, folder: str, *names: str) -> Path:
         """A finished lower stage's folder, the sha256 of its files checked, or only those of `names` (files or subfolders).
@@ -80,12 +81,15 @@ def stage_key(step: paths.Step, values: dict[str, Any], known: dict[str, params.
 
 
 def input_hash(name: str, kind: str) -> str | None:
-    """What identifies a model, a picture source or a file: a hash of the folder or file, or the hub's commit.
+    """What identifies a model, a picture source or a file: a hash of the folder or file, the hub's commit, or the name of a model
+    behind a server.
 
     None for `datasets:NAME`, which is known by name only.
     """
     if kind == "file":
         return manifest.hash_file(Path(paths.resolve(name)))
+    if endpoints.is_endpoint(name):
+        return name
     text = name.removeprefix("datasets:")
     for folder in (text, text.partition(":")[0]):  # a data set's folder may be followed by :CONFIGURATION:SPLIT
         if folder and (path := Path(paths.resolve(folder))).is_dir():
@@ -102,6 +106,7 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     step, known = paths.step(notebook), params.declared(paths.NOTEBOOKS / f"{notebook}.ipynb")
     values = {name: names[name] for name in known}
     params.check(values | _undeclared(names), known, notebook)
+    params.check_servers(values, known, notebook)
     try:
         key = stage_key(step, values, known)
     except manifest.Stop as problem:
@@ -136,6 +141,9 @@ def finish(stage: Stage) -> None:
     }
     timing = {"started": datetime.fromtimestamp(stage.began, UTC).isoformat(timespec="seconds"),
               "wall_seconds": round(time.time() - stage.began, 1)}
+    if stage.requests:
+        timing["requests"] = dict(sorted(stage.requests.items()))
+        print("Of servers:", ", ".join(f"{name} {count:,}" for name, count in timing["requests"].items()))
     sealed = manifest.write(stage.out, record, timing)
     commit.commit(stage.out, final)
     shutil.rmtree(stage.work, ignore_errors=True)
