@@ -1,0 +1,380 @@
+"""Models behind servers: a server's errors are never a model's answers, and nothing that was answered is lost or asked again."""
+
+import random
+import subprocess
+import sys
+import threading
+
+import pytest
+from click.testing import CliRunner
+from faulty_server import MODEL, Server
+from PIL import Image
+from scripted import replies_by
+
+from auditdm_lib import paths
+from auditdm_lib.audit import probes
+from auditdm_lib.audit.auditor import empty_proposals
+from auditdm_lib.audit.panel import Panel, judge
+from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.models import endpoint, llm, store, vlm
+from auditdm_lib.models.endpoint import Gone
+from auditdm_lib.run import chain, endpoints, inventory, params, stage
+from auditdm_lib.run.manifest import Stop
+
+PICTURE = Image.new("RGB", (9, 7), "red")
+ONCE = [500, 503, 429, 408, "told to wait", "slow", "reset", "cut off", "half of it", "two choices", "no choice", "empty", "null",
+        "an error in it", "a list", "deep", "huge"]
+ALONE = [400, 500, "slow", "cut off", "two choices", "empty", "deep", "huge", "filtered"]
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server and a store of their own, and no long waits."""
+    monkeypatch.setattr(paths, "ANSWERS", tmp_path / "answers.sqlite")
+    for name, value in dict(FIRST_WAIT=0.01, PATIENCE=0.6).items():
+        monkeypatch.setattr(endpoint, name, value)
+    monkeypatch.setattr(endpoints, "REPLYING", 0.4)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    endpoints.client.cache_clear()
+    endpoint.limit()
+    made = Server()
+    yield made
+    made.stop()
+    endpoint.limit()
+    endpoints.client.cache_clear()
+
+
+def loaded(server, **asked):
+    """The server's model as a target that is told the question alone."""
+    member, = vlm.load_members(server.name, [], ["{question}"], **asked)
+    return member
+
+
+def said(member, texts):
+    return endpoint.replies(member, [PICTURE] * len(texts), texts)
+
+
+def panel_of(server, references=2):
+    """A panel whose references always say RIGHT, in this process."""
+    return Panel(loaded(server), [Right()] * references)
+
+
+class Right:
+    name = "right"
+
+
+@pytest.fixture
+def right(monkeypatch):
+    monkeypatch.setattr("auditdm_lib.audit.panel.replies", replies_by(lambda member, images, asked: ["RIGHT"] * len(asked)))
+
+
+# A server that fails
+
+@pytest.mark.parametrize("fault", ONCE)
+def test_a_question_that_fails_once_is_asked_again(server, fault):
+    server.faults["b"] = [fault]
+    given = said(loaded(server), ["a", "b", "c", "b"])
+    assert given["reply"].tolist() == ["A", "B", "C", "B"] and given["ended"].all() and given["error"].isna().all()
+    assert server.asked == {"a": 1, "b": 2, "c": 1}
+
+
+@pytest.mark.parametrize("fault", ALONE)
+def test_a_question_that_always_fails_has_no_answer_is_no_failure_and_is_asked_again_next_time(server, right, fault):
+    server.answer = lambda text: "wrong"
+    server.faults["b"] = fault
+    panel, texts = panel_of(server), ["a", "b", "c"]
+    with pytest.warns(UserWarning, match="1 answers are missing"):
+        judged = judge(panel, [PICTURE] * 3, texts, [None] * 3)
+    assert judged["disagrees"].tolist() == [True, False, True] and judged["errors"].tolist() == [0, 1, 0]
+    assert judged["target_missing"].tolist() == [None, "error", None] and judged["target_answer"][1] is None
+    assert judged["unfinished"].sum() == 0
+    server.faults.clear()
+    server.asked.clear()
+    again = judge(panel, [PICTURE] * 3, texts, [None] * 3)
+    assert again["disagrees"].all() and server.asked == {"b": 1}
+
+
+def test_the_server_says_how_long_to_wait(server):
+    server.faults["a"] = ["told to wait"]
+    said(loaded(server), ["a"])
+    assert 0.29 < server.times[1] - server.times[0] < 0.8
+
+
+def test_an_unfinished_reply_is_no_answer_and_is_never_kept(server, right):
+    server.faults["a"] = "unfinished"
+    judged = judge(panel_of(server), [PICTURE], ["a"], [None])
+    assert judged["unfinished"].tolist() == [1] and judged["target_missing"].tolist() == ["unfinished"]
+    server.faults.clear()
+    assert said(loaded(server), ["a"])["reply"].tolist() == ["A"] and server.asked["a"] == 2
+
+
+def test_a_server_that_was_killed_and_started_again_loses_nothing_and_counts_nothing_twice(server, right):
+    endpoint.limit(at_once=4)
+    server.dies_after, texts = 20, [f"question {i}" for i in range(60)]
+    panel, pictures, free = panel_of(server), [PICTURE] * 60, [None] * 60
+    with pytest.raises(Gone, match="cannot be reached .* start it again and run the same command; what was answered is kept"):
+        judge(panel, pictures, texts, free)
+    first = dict(server.answered)
+    assert 20 <= len(first) < 30
+    server.start_again()
+    judged = judge(panel, pictures, texts, free)
+    assert judged["target_answer"].tolist() == [text.upper() for text in texts] and judged["errors"].sum() == 0
+    assert set(server.answered.values()) == {1} and len(server.answered) == 60
+    assert endpoint.requests.counts["target_calls"] == 60 + (60 - len(first))
+    judge(panel, pictures, texts, free)
+    assert sum(server.answered.values()) == 60
+
+
+def test_a_server_that_is_away_for_a_while_stops_nothing(server, monkeypatch):
+    monkeypatch.setattr(endpoint, "PATIENCE", 20)
+    member, port = loaded(server), server.port
+    server.stop()
+    threading.Timer(0.7, lambda: server._serve(port)).start()
+    assert said(member, ["a", "b"])["reply"].tolist() == ["A", "B"]
+
+
+def test_a_server_that_answers_nothing_stops_the_stage(server, right):
+    texts = [f"question {i}" for i in range(2 * endpoint.IN_A_ROW)]
+    server.faults = dict.fromkeys(texts, 400)
+    with pytest.raises(Stop, match="gave no answer to 30 questions in a row, lastly because of HTTP 400 it is overheated"):
+        judge(panel_of(server), [PICTURE] * len(texts), texts, [None] * len(texts))
+    assert len(server.asked) < endpoint.IN_A_ROW + 2 * endpoint.requests.at_once
+
+
+@pytest.mark.parametrize("status", [401, 402, 404])
+def test_a_server_that_refuses_every_question_stops_the_stage_at_once(server, status):
+    server.faults = dict.fromkeys("abc", status)
+    with pytest.raises(Gone, match=f"refuses every question .HTTP {status}"):
+        said(loaded(server), list("abc"))
+
+
+def test_where_each_question_needs_an_answer_a_missing_one_stops_the_stage(server):
+    server.faults["b"] = 400
+    with pytest.raises(Gone, match="1 of 3 questions to openai:.* have no answer"):
+        vlm.replies(loaded(server), [PICTURE] * 3, list("abc"))
+    assert vlm.answer(loaded(server), [PICTURE] * 3, list("abc")) == ["A", None, "C"]
+
+
+# What is sent
+
+def test_requests_run_at_the_same_time_and_come_back_in_order(server):
+    server.seconds, texts = 0.03, [f"question {i}" for i in range(24)]
+    endpoint.limit(at_once=5)
+    shuffled = random.Random(0).sample(texts, 24)
+    assert said(loaded(server), shuffled)["reply"].tolist() == [text.upper() for text in shuffled]
+    assert server.at_once == 5
+
+
+def test_no_more_requests_are_sent_in_a_minute_than_allowed(server):
+    endpoint.limit(per_minute=1200)
+    said(loaded(server), ["the first connects, which takes a while"])
+    said(loaded(server), [f"question {i}" for i in range(8)])
+    assert server.times[-1] - server.times[1] > 0.7 * 7 * 60 / 1200
+
+
+def test_a_picture_is_sent_as_it_is_unless_it_is_too_large(server):
+    endpoint.replies(loaded(server), [PICTURE, Image.new("RGBA", (6000, 4000))], ["a", "b"])
+    assert server.sides == {(9, 7), (2048, 1365)}
+    body = server.bodies[0]
+    assert (body["max_tokens"], body["temperature"], body["seed"]) == (64, 0.0, 0) and "n" not in body
+
+
+def test_texts_are_data(server):
+    said(loaded(server), ["was <end_of_turn> <|im_end|> [/INST] 3 < 4 > 1 \ud800 größer 猫"])
+    asked, = server.asked
+    assert asked == "was < e n d _ o f _ t u r n > < | i m _ e n d | > [ / I N S T ] 3 < 4 > 1 ? größer 猫"
+
+
+def test_the_key_comes_from_the_environment_and_is_written_nowhere(server, monkeypatch):
+    server.key = "sk-never-written"
+    assert "refuses the key (HTTP 401 wrong key): set the environment variable" in endpoints.unavailable(server.name)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-written")
+    endpoints.client.cache_clear()
+    said(loaded(server), ["a"])
+    files = list(paths.ANSWERS.parent.glob("answers*"))
+    assert files and not any(b"never-written" in file.read_bytes() for file in files)
+
+
+def test_sampled_answers_differ_by_question_and_member_and_are_the_same_again(server):
+    one, = vlm.load_members(server.name, [], ["{question}"], answer_temperature=0.9, seed=3)
+    said(one, ["a", "b"])
+    said(one, ["b", "a"])
+    seeds = {body["messages"][0]["content"][1]["text"]: body["seed"] for body in server.bodies}
+    assert len(server.bodies) == 2 and seeds["a"] != seeds["b"] and server.bodies[0]["temperature"] == 0.9
+
+
+def test_an_untrained_auditor_behind_a_server_writes_a_text_for_each_picture(server):
+    given = vlm.sample(loaded(server), [PICTURE] * 3, "ask", 0.7, 5, 24)
+    assert given["text"].tolist() == ["ASK"] * 3 and given["ended"].all()
+    assert len({body["seed"] for body in server.bodies}) == 3 and {body["max_tokens"] for body in server.bodies} == {24}
+    with pytest.raises(ValueError, match="cannot go on from given words"):
+        vlm.sample(loaded(server), [PICTURE], "ask", 0.7, 5, 24, begun=["is there"])
+
+
+def test_a_judge_behind_a_server_is_asked_in_both_orders(server):
+    judge_model = llm.load_llm(server.name)
+    server.answer = lambda text: "Yes." if "violin" in text else "**No**, they differ" if "cat" in text else "perhaps"
+    triples = [("what?", "violin", "fiddle"), ("what?", "a cat", "a dog"), ("what?", "red", "crimson"), ("what?", "red", "Red")]
+    assert llm.same_meaning(judge_model, triples) == [True, False, False, True]
+    assert len(server.asked) == 6  # the last pair is equal by rule
+    server.answer = lambda text: "yes" if text.index("oak") < text.index("tree") else "no"
+    assert llm.same_meaning(judge_model, [("what?", "oak", "tree")]) == [False]
+    server.answer, server.faults = str.upper, {llm.judge_prompt(judge_model, "what?", "x", "y"): 400}
+    with pytest.raises(Gone, match="here each needs one"):
+        llm.same_meaning(judge_model, [("what?", "x", "y")])
+
+
+# Limits
+
+def test_a_limit_of_target_calls_ends_with_what_was_found_and_goes_on_from_there(server, right, capsys):
+    server.answer, panel = (lambda text: "wrong"), panel_of(server)
+    texts, pictures = [f"question {i}" for i in range(12)], [PICTURE] * 12
+    endpoint.limit(max_target_calls=5)
+    judged = judge(panel, pictures, texts, [None] * 12)
+    assert judged["disagrees"].tolist() == [True] * 5 + [False] * 7 and judged["errors"].sum() == 0
+    assert judged["target_missing"].tolist() == [None] * 5 + ["not asked"] * 7 and len(server.asked) == 5
+    assert "limit of calls or of cost is reached" in capsys.readouterr().out
+    counts = endpoint.limit(max_target_calls=5)
+    judged = judge(panel, pictures, texts, [None] * 12)
+    assert judged["disagrees"].sum() == 10 and len(server.asked) == 10
+    assert counts == {"kept": 5, "calls": 5, "target_calls": 5, "not_asked": 2, "tokens_sent": 50, "tokens_written": 10}
+    endpoint.limit(max_target_calls=1, stop=True)
+    with pytest.raises(Gone, match="raise max_target_calls or max_cost"):
+        judge(panel, pictures, texts, [None] * 12)
+    assert len(server.asked) == 11
+
+
+def test_probes_beyond_the_limit_are_no_attempts(server, right):
+    endpoint.limit(max_target_calls=3)
+    server.answer, table = (lambda text: "wrong"), empty_proposals(["question"] * 8)
+    table["question"] = [f"question {i}" for i in range(8)]
+    pictures = Pictures([f"p{i}" for i in range(8)], [PICTURE] * 8)
+    made = probes.make_probes(panel_of(server), pictures, "random", table, 0, pictures.names, pictures.names)
+    found = probes.search_table(made, None, None, {}).iloc[0]
+    assert (found["attempts"], found["disagrees"], found["invalid"], found["probing_calls"]) == (3, 3, 0, 3)
+
+
+def test_a_limit_of_cost_counts_the_tokens(server):
+    counts = endpoint.limit(at_once=1, max_cost=1.0, price_per_million=[10_000.0, 50_000.0])  # 0.2 a question
+    given = said(loaded(server), [f"question {i}" for i in range(9)])
+    assert given["error"].isna().tolist() == [True] * 5 + [False] * 4 and counts["calls"] == 5
+    assert endpoint.requests.cost == pytest.approx(1.0)
+
+
+# Names
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("openai:", "write openai:MODEL@http://host:port/v1"), ("openai:m@ftp://h/v1", "write openai:MODEL@"),
+    ("openai:@http://h/v1", "write openai:MODEL@"), ("openai:m@http://:8000/v1", "write openai:MODEL@"),
+    ("openai:m@http://h:port/v1", "write openai:MODEL@"), ("openai:a b@http://h/v1", "write openai:MODEL@"),
+    ("openai:m@http://[::1/v1", "write openai:MODEL@"), ("openai:m@http://sk-12@h/v1", "OPENAI_API_KEY"),
+    ("openai:m@https://user:sk-12@h/v1", "OPENAI_API_KEY"), ("openai:m@https://h/v1?key=sk-12", "OPENAI_API_KEY")])
+def test_a_name_is_checked_before_anything_is_asked_and_a_key_in_it_is_not_repeated(name, words):
+    fault = params.model_fault(name)
+    assert words in fault and "sk-12" not in fault
+
+
+def test_the_model_may_have_any_name():
+    assert endpoints.parts("openai:org/m:7b@main@https://h.org:8/v1/") == ("org/m:7b@main", "https://h.org:8/v1")
+    assert params.model_fault("openai:m@http://h/v1") is None
+
+
+def test_the_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(endpoints.importlib.util, "find_spec", lambda name: None)
+    assert "pip install -e .[endpoints]" in params.model_fault("openai:m@http://h/v1")
+
+
+def test_a_server_is_asked_for_the_model_before_work_starts(server):
+    assert endpoints.unavailable(server.name) is None
+    assert f"no model other that answers (HTTP 404 no model other; it lists {MODEL})" in endpoints.unavailable(
+        server.name.replace(MODEL, "other"))
+    with pytest.raises(ValueError, match="no model other"):
+        vlm.load_vlm(server.name.replace(MODEL, "other"))
+    server.stop()
+    found = endpoints.unavailable(server.name)
+    assert found.endswith("start it, or correct the address.") and "Connection refused" in found
+    known = {name: params.Parameter(name, "str", "", "<model> x") for name in ("target", "judge_model")}
+    with pytest.raises(params.BadParameters, match="(?s)02_x: nothing was run.*judge_model: .*target: "):
+        params.check_servers(dict.fromkeys(known, server.name), known, "02_x")
+    server._serve(server.port)
+
+
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine(server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    endpoints.client.cache_clear()
+    assert said(loaded(server), ["a"])["reply"].tolist() == ["A"]
+
+
+def test_only_models_that_are_asked_may_stand_behind_a_server(server):
+    declared = params.declared_anywhere()
+    for name in ("encoder", "naming_model"):
+        with pytest.raises(params.BadParameters, match="behind a server, which cannot do this"):
+            params.check({name: server.name}, declared, "x")
+    params.check(dict(target=server.name, references=[server.name + "/"], verifier=server.name, judge_model=server.name,
+                      auditor=server.name), declared, "x")
+    assert stage.input_hash(server.name, "model") == server.name
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (dict(max_cost=1.0), "without price_per_million nothing has a price"), (dict(price_per_million=[1.0]), "two prices")])
+def test_a_cost_needs_prices(values, words):
+    with pytest.raises(params.BadParameters, match=words):
+        params.check(values, params.declared_anywhere(), "x")
+
+
+@pytest.mark.parametrize(("setting", "words"), [
+    (["--set", "target={}"], "target: stage 04 trains it"),
+    (["--set", "auditor={}", "--to", "01"], "auditor: stage 01 trains it")])
+def test_a_model_behind_a_server_is_not_trained_and_that_is_said_before_work_starts(server, setting, words):
+    done = CliRunner().invoke(chain.main, ["run", "testbed", *(part.format(server.name) for part in setting)])
+    assert done.exit_code == 2 and words in done.output and not server.asked
+    assert params.training_fault("02_generate_probes", dict(target=server.name, auditor=server.name)) is None
+
+
+def test_a_plan_counts_a_server_s_calls_without_asking_it():
+    from auditdm_lib.run import devices, plan
+
+    declared = params.declared_anywhere()
+    values = params.effective(dict(target="openai:m@http://127.0.0.1:9/v1"), declared)
+    made = plan.make_plan(values, declared, devices.this_device(1))
+    model = made["models"][0]
+    assert (model["where"], model["download"]) == ("server", 0) and made["total"]["target_calls"] > 1000
+    assert not [text for text in made["missing"] if "openai" in text] and made["total"]["unknown"] == [values["target"]]
+    assert inventory.models(values)[0].parameters is None
+
+
+# The store
+
+def test_a_text_is_found_by_all_that_it_depends_on(tmp_path):
+    opened, keys = store.opened(tmp_path / "a.sqlite"), set()
+    for model in ("openai:a@http://h/v1", "openai:b@http://h/v1"):
+        for picture in (b"", b"1"):
+            for prompt in ("what?", "what? "):
+                for decoding in (dict(temperature=0.0, seed=0), dict(temperature=0.0, seed=1), dict(temperature=0.5, seed=0)):
+                    keys.add(store.key(model, picture, prompt, **decoding))
+    assert len(keys) == 24
+    for i, key in enumerate(sorted(keys)):
+        store.keep(opened, key, "m", f"text {i}")
+    store.keep(opened, min(keys), "m", "another")
+    assert store.kept(opened, sorted(keys)) == {key: f"text {i}" for i, key in enumerate(sorted(keys))}
+    assert store.kept(store.opened(tmp_path / "a.sqlite"), [b"none"]) == {}
+
+
+def test_a_killed_process_loses_no_text(tmp_path):
+    writes = ("import os; from pathlib import Path; from auditdm_lib.models import store; s = store.opened(Path('a.sqlite'))\n"
+              "for i in range(500): store.keep(s, b'%d' % i, 'm', 'x')\nos.kill(os.getpid(), 9)")
+    two = [subprocess.Popen([sys.executable, "-c", writes.replace("%d", f"{k} %d")], cwd=tmp_path,
+                            env={"PYTHONPATH": str(paths.ROOT)}) for k in range(2)]
+    assert [process.wait(60) for process in two] == [-9, -9]
+    keys = [b"%d %d" % (k, i) for k in range(2) for i in range(500)]
+    assert len(store.kept(store.opened(tmp_path / "a.sqlite"), keys)) == 1000
+
+
+def test_a_damaged_store_is_named(tmp_path):
+    (tmp_path / "a.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(OSError, match="delete this file"):
+        store.opened(tmp_path / "a.sqlite")
+    opened = store.opened(tmp_path / "b.sqlite")
+    opened.execute("DROP TABLE texts")
+    with pytest.raises(OSError, match="b.sqlite .no such table"):
+        store.keep(opened, b"k", "m", "x")
