@@ -143,7 +143,8 @@ def finish(stage: Stage) -> None:
               "wall_seconds": round(time.time() - stage.began, 1)}
     if stage.requests:
         timing["requests"] = dict(sorted(stage.requests.items()))
-        print("Of servers:", ", ".join(f"{name} {count:,}" for name, count in timing["requests"].items()))
+        print("Of servers:", ", ".join(f"{name} {count:,}" for name, count in timing["requests"].items()),
+              f"(kept: found in {manifest.shown(paths.ANSWERS)}, to be deleted where a server's model has changed)")
     sealed = manifest.write(stage.out, record, timing)
     commit.commit(stage.out, final)
     shutil.rmtree(stage.work, ignore_errors=True)
