@@ -104,7 +104,8 @@ def arms(n: int = 1000, seed: int = 0) -> pd.DataFrame:
             caption=np.where(kind == "regeneration", "a red umbrella in the middle, a blue sun at the top", None),
             edit=np.where(kind == "edit", [f"make the {NOUNS[i % 12]} {COLOURS[i % 10]}" for i in range(n)], None),
             target_answer=answer, consensus="red", truth="red",
-            reference_answers=[["red", "red"]] * n, in_full=True, disagrees=failed, valid=accepted, picture_reason=reason,
+            reference_answers=[["red", "red"]] * n, in_full=True, disagrees=failed, valid=accepted,
+            picture_reason=reason, invalid_reason=None,
             verified_failure=(failed & accepted).astype(object))))
     return pd.concat(tables, ignore_index=True)
 
@@ -227,7 +228,7 @@ def make_run(folder: Path, n: int = 600) -> Run:
         pixels = np.random.default_rng(i).integers(0, 255, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST).save(folder / name)
     probes = found.assign(kind="question", disagrees=True, valid=True, truth=found["consensus"], verified_failure=True,
-                          picture_reason=None, reference_answers=[[c, c] for c in found["consensus"]])
+                          picture_reason=None, invalid_reason=None, reference_answers=[[c, c] for c in found["consensus"]])
     asked = arms()
     shown, files = pd.unique(asked[["image", "source_image"]].to_numpy().ravel()), list((folder / "images").iterdir())
     for i, name in enumerate(shown):

@@ -399,8 +399,12 @@ def test_one_reference_is_said_and_the_cost_counts_the_training(run):
     alone = replace(made, probes=made.probes.assign(reference_answers=[["red"]] * len(made.probes)))
     assert "second reference" in findings.agreement(alone)[1]
     assert "one reference alone" in findings.certainty(made.failures, alone)
-    assert findings.cost(made) == ("The search took 24,000 calls of the target, 20,000 of them to train the auditor and 4,000 to "
-                                   f"probe with all methods: {24000 / len(made.failures):.0f} for each suspicion found.")
+    rows = made.search.query("kind == 'all' or auditor == 'random'").set_index("auditor")
+    assert findings.cost(made) == (
+        "The search took 24,000 calls of the target, 20,000 of them to train the auditor and 4,000 to probe with all methods: "
+        f"{24000 / len(made.failures):.0f} for each suspicion found. With its training the trained auditor took "
+        f"{21000 / rows.loc['trained', 'disagrees']:.1f} for each of its own, random questions "
+        f"{1000 / rows.loc['random', 'disagrees']:.1f}.")
 
 
 def test_without_a_type_the_advice_is_to_look_longer_or_at_the_few(run):

@@ -71,7 +71,7 @@ def test_what_to_train_on_says_whether_unselected_questions_did_better(run, bett
         items = pd.concat([items[~items["model"].eq("rectified")], shown.assign(model="rectified")])
     intro = report_text.training(run.altered(items=items))[0]
     assert f"does {said} after as many questions that no audit selected" in intro
-    assert ("train on them alone" in intro) == (better == "control")
+    assert ("train on those alone" in intro) == (better == "control")
     alone = items[items["model"].ne("control")]
     assert "no audit selected" not in report_text.training(run.altered(items=alone))[0]
 

@@ -91,7 +91,19 @@ def cost(run: Artefacts) -> str:
     found, name = len(run.failures), words(run)
     said = (f"The search took {training + probing:,} calls of the target, {training:,} of them to train the auditor and "
             f"{probing:,} to probe with all methods")
-    return said + (f": {(training + probing) / found:,.0f} for each {name['one']} found." if found else ".")
+    said += f": {(training + probing) / found:,.0f} for each {name['one']} found." if found else "."
+    return said + _cost_of_training(run)
+
+
+def _cost_of_training(run: Artefacts) -> str:
+    """Calls for each failure by the trained auditor, its training included, and by random questions; "" where one found none."""
+    rows = overall(run.search).set_index("auditor")
+    found = rows["verified_failures" if run.verified else "disagrees"]
+    if not {"trained", "random"} <= set(rows.index) or not found[["trained", "random"]].all():
+        return ""
+    spent = (rows["probing_calls"] + rows["training_calls"].where(rows.index == "trained", 0)) / found
+    return (f" With its training the trained auditor took {spent['trained']:,.1f} for each of its own, random questions "
+            f"{spent['random']:,.1f}.")
 
 
 def advice(run: Artefacts) -> str:

@@ -19,6 +19,7 @@ from auditdm_lib.results.report_text import said
 from auditdm_lib.results.shown_pictures import Shown, opened, seen
 from auditdm_lib.stats import Estimate
 from auditdm_lib.taxonomy.confirm import CONFIRMED
+from auditdm_lib.taxonomy.reaudit import in_words
 
 TEMPLATE, STYLE = (Path(__file__).with_name(name) for name in ("report.html", "report.css"))
 THUMBNAIL = 320  # pixels of a picture's longer side at most
@@ -44,6 +45,7 @@ def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path 
         training=training, against=report_text.against_control(run), numbers=numbers(run),
         **types_shown(run, types, pictures), seen=as_seen(run, types, pictures),
         pairs=findings.pairs(run), flips=flips(run, pictures), drawings=findings.drawings(run), reaudit=reaudit(run),
+        again="" if run.reaudit is None else in_words(run.reaudit),
         scores=scores(run), gaps=gaps(run), images={path.stem: data_uri(path) for path in sorted(figures.glob("fig*.png"))},
         claims=table.to_dict("records"), counts=verdicts["verdict"].value_counts().to_dict(), suites=run.suites_scored,
         rectified="rectified" in set(run.items["model"]), caveats=caveats(run), provenance=provenance(run))
@@ -138,10 +140,12 @@ def _found(run: Artefacts, rows: pd.DataFrame) -> str:
     """How often a type was found; where no truth verified it, also how sure the references are."""
     if not run.verified:
         return findings.certainty(rows, run)
-    by = "".join(f", {k:,} of them by {name}" for k, name in [
-        (int(rows["auditor"].eq("trained").sum()), "the trained auditor"),
-        (int(rows["auditor"].isin(report_text.BY_CHANCE).sum()), "random questions and the untrained auditor")] if k)
-    return f"{findings.counted(len(rows), 'time')} on {findings.counted(rows['source_image'].nunique(), 'picture')}{by}"
+    by = [(int(rows["auditor"].eq("trained").sum()), "by the trained auditor"),
+          (int(rows["auditor"].isin(report_text.BY_CHANCE).sum()), "by random questions and the untrained auditor")]
+    by.append((len(rows) - by[0][0] - by[1][0], "by other searches"))
+    parts = ", ".join(f"{k:,} {whom}" for k, whom in by if k)
+    return (f"{findings.counted(len(rows), 'time')} on {findings.counted(rows['source_image'].nunique(), 'picture')}"
+            f"{f' ({parts})' if parts else ''}")
 
 
 def _card(run: Artefacts, row: tuple, pictures: Path | Shown) -> dict:

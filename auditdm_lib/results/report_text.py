@@ -106,7 +106,8 @@ def wrong(run: Artefacts) -> list[str]:
     does = "gives a wrong answer" if run.verified else "differs from its references"
     kind = f"{counted(len(first), 'kind')} of question" + ("" if len(sure) else " that the search met")
     most = listed([f"“{said(row.name)}”" for row in first.head(3).itertuples()])
-    sentences = [f"The target {does} again and again on {kind}; those that people would meet most often by chance are {most}."]
+    sentences = [f"The target {does} again and again on {kind}; those that random questions and the untrained auditor met most "
+                 f"often are {most}."]
     return sentences + _met_by_chance(run, sure) + (_outside(run) or _edits(run))
 
 
@@ -170,8 +171,8 @@ def sure(run: Artefacts) -> list[str]:
     else:
         n, held = len(run.confirmation), int((run.confirmation["verdict"] == CONFIRMED).sum())
         said_.append(f"Each {name['type']} was asked again about pictures that no auditor had seen, and {held} of {n} are "
-                     "confirmed: there the target contradicts all the others significantly more often than one of its "
-                     f"references does (exact test; of the confirmed types at most {100 * LEVEL:.0f} % are expected to be "
+                     "confirmed: there the target alone contradicts the rest significantly more often than one reference "
+                     f"alone does (exact test; of the confirmed types at most {100 * LEVEL:.0f} % are expected to be "
                      "chance).")
     said_.append(findings.agreement(run)[0])
     said_ += _consensus_error(run)
@@ -223,7 +224,8 @@ def training(run: Artefacts) -> tuple[str, list[str]]:
             ["example_question", "example_consensus"]].head(2).itertuples(index=False)])
         lines.append(f"{said(skill) or 'other questions'} ({counted(len(rows), 'type')}, "
                      f"{counted(int(rows['size'].sum()), 'example')}), such as {asked}")
-    rest = f" Confirmed types of {len(order) - LISTED} further skills are below." if len(order) > LISTED else ""
+    rest = (f" Listed are the {LISTED} skills met most often by chance; {len(order) - LISTED} more have confirmed types."
+            if len(order) > LISTED else "")
     intro = (f"On the {sure_ones['size'].sum():,} {findings.words(run)['many']} of the confirmed types that the trained auditor "
              f"found, evenly over the types, mixed with as many questions that it has right, so that little else is lost.{rest}"
              + against_control(run))
@@ -245,7 +247,7 @@ def against_control(run: Artefacts) -> str:
     return (f" Fine-tuned so, the target does {did} after as many questions that no audit selected (the control): {mine:.1f} % "
             f"against {other:.1f} % {'inside the planted gaps' if inside else 'on the suites'}, a difference of "
             f"{less.value:+.1f} points ({less.low:+.1f} to {less.high:+.1f})" + (
-                "; so add such questions, or train on them alone." if less.high < 0 else "."))
+                "; so add questions that no audit selected, or train on those alone." if less.high < 0 else "."))
 
 
 def in_brief(run: Artefacts) -> dict[str, list[str]]:
