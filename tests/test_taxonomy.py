@@ -152,6 +152,18 @@ def test_a_failure_belongs_where_clustering_put_it(graded):
     assert cluster.belongs(clustered.head(0), ["what colour is it?"], ["red"]).tolist() == [-1]
 
 
+def test_a_question_in_another_form_of_its_skill_does_not_belong_to_a_type():
+    colours = ("pink", "red", "green")
+    texts = [("which bar is the highest?", "right", "left")] * 3 + [("which column is the chart in?", "right", "centre")] * 3
+    texts += [(f"which bar is {colour}?", "right", f"the {i}th") for i, colour in enumerate(colours)]  # in no type
+    clustered = cluster.cluster(rows(*texts)).assign(
+        skill="chart", category=[0] * 3 + [1] * 3 + [-1] * 3, error=["left"] * 3 + ["centre"] * 3 + [""] * 3,
+        form=["which bar is the highest"] * 3 + ["which column is the chart in"] * 3 + ["which bar is …"] * 3)
+    chart = cluster._Known(clustered)
+    assert [chart.best(text, "right") for text, *_ in texts] == [0] * 3 + [1] * 3 + [-1] * 3
+    assert chart.best("where is the highest bar?", "right") == 0  # in no form that is known
+
+
 def test_a_kind_that_nobody_listed_is_found_and_named():
     asked = [f"{start} the zeppelin {end}?" for start in ("is", "was", "are") for end in
              ("inflated", "moored", "tethered", "deflating", "ascending")]
@@ -278,6 +290,8 @@ def test_a_failure_asked_twice_of_one_picture_counts_once():
         question=["q?", "q?", "q?", "r?"], consensus="yes", target_answer="no", disagrees=[True, True, True, False],
         picture_reason=None))
     assert cluster.select_failures(probes)["probe_id"].tolist() == ["a", "c"]
+    trained = probes.assign(auditor=["random", "trained", "random", "random"])
+    assert cluster.select_failures(trained)["probe_id"].tolist() == ["b", "c"]  # the auditor's that is counted
 
 
 def test_a_picture_that_failed_its_check_shows_no_failure():
@@ -305,6 +319,7 @@ def test_a_sample_has_the_types_of_the_whole():
 def test_questions_beyond_the_sample_go_where_their_words_say(graded, monkeypatch):
     failures, clustered, *_ = graded
     monkeypatch.setattr(groups, "SAMPLE", 60)
+    monkeypatch.setattr(groups, "FEWEST", 1)
     assert failures["question"].nunique() > 100
     found = cluster.cluster(failures.drop(columns=["gap", "skill"]))
     assert grading.adjusted_rand_score(clustered["skill"], found["skill"]) > 0.9

@@ -45,12 +45,14 @@ LONG_ANSWER = 60  # characters from which an answer is compared as it is written
 def select_failures(probes: pd.DataFrame) -> pd.DataFrame:
     """The disagreements of all auditors, one per pair of image and question, without the truth or its verification.
 
+    Where several auditors asked the same, the failure is of the one that is counted (`main_rows`).
     Returns probe_id, image, source_image, auditor, question, consensus, target_answer. `verified_failure` is not used, since
     it is unknown outside the testbed. Pictures that failed their check are left out: they say more about the drawer.
     """
     columns = ["probe_id", "image", "source_image", "auditor", "question", "consensus", "target_answer"]
-    failures = probes.loc[probes["disagrees"].astype(bool) & probes["picture_reason"].isna(), columns]
-    return failures.drop_duplicates(["image", "question"]).reset_index(drop=True)
+    failures = probes.loc[probes["disagrees"].astype(bool) & probes["picture_reason"].isna(), columns].reset_index(drop=True)
+    counted = main_rows(failures).sort_values(ascending=False, kind="stable").index
+    return failures.loc[counted].drop_duplicates(["image", "question"]).sort_index().reset_index(drop=True)
 
 
 def cluster(failures: pd.DataFrame, seed: int = 0, skills: Path | None = None, encoder: str | None = None) -> pd.DataFrame:
@@ -251,8 +253,8 @@ def belongs(clustered: pd.DataFrame, questions: list[str], answers: list[str], s
     questions = [as_text(question) for question in questions]
     if not questions:
         return np.zeros(0, int)
-    counted, known = clustered[main_rows(clustered)], clustered[clustered["category"] >= 0]
-    members = {name: _Known(part) for name, part in known.groupby("skill", sort=True)}
+    counted, parts = clustered[main_rows(clustered)], clustered.groupby("skill", sort=True)
+    members = {name: _Known(part) for name, part in parts if part["category"].ge(0).any()}
     asked = sorted(set(questions))
     where = placed(asked, *groups_of(counted["question"].map(as_text).tolist(), counted["skill"].tolist(), skills, encoder),
                    skills, encoder)
@@ -265,15 +267,19 @@ class _Known:
     """The types of one skill as counts: how many failures each has by right answer and form."""
 
     def __init__(self, part: pd.DataFrame):
-        errors = part[part["error"] != ""]
+        inside = part["category"] >= 0
+        errors, various = part[inside & (part["error"] != "")], part.loc[inside & (part["error"] == ""), "category"]
         agreed = errors["consensus"].map(as_text).map(key)
         self.counts = Counter(zip(errors["category"], errors["condition"], agreed, errors["form"], strict=True))
-        self.various = int(part.loc[part["error"] == "", "category"].max()) if len(errors) < len(part) else -1
-        self.patterns = {form: pattern(form) for form in sorted(set(part["form"])) if GAP_MARK in form}
+        self.various = int(various.max()) if len(various) else -1
+        often = [form for form, n in Counter(part["form"]).items() if n >= SMALLEST]  # in no type, too: it is asked otherwise
+        self.forms = {*errors["form"], *often}
+        self.patterns = {form: pattern(form) for form in sorted(self.forms) if GAP_MARK in form}
 
     def best(self, question: str, answer: str) -> int:
         words = split_words(question)[:LONGEST]
-        forms = {form for form, pattern in self.patterns.items() if pattern.fullmatch(" ".join(words))}
+        text = " ".join(words)
+        forms = {form for form, pattern in self.patterns.items() if pattern.fullmatch(text)} | self.forms & {text}
         sizes = Counter()
         for (category, condition, agreed, form), n in self.counts.items():
             needed = frozenset(filter(None, condition.split(" or ")))
