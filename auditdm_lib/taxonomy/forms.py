@@ -3,6 +3,7 @@
 import re
 from array import array
 from collections import Counter, defaultdict
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -33,21 +34,22 @@ def question_forms(failures: pd.DataFrame) -> list[str]:
             for i in range(len(ids) - n + 1 if len(ids) - n >= max(2, n) else 0):
                 yield hash((pair, ids[:i], ids[i + n:])), i, i + n
 
-    seen = np.frombuffer(array("q", (place for row in distinct for place, _, _ in places(*row))), np.int64)
-    values, counts = np.unique(seen, return_counts=True)
+    found = [array("q", (place for place, *_ in places(*row))) for row in distinct]
+    values, counts = np.unique(np.frombuffer(array("q", chain.from_iterable(found)), np.int64), return_counts=True)
     often = set(values[counts >= FEWEST].tolist())
+    shared = [row for row, some in zip(distinct, found, strict=True) if not often.isdisjoint(some)]
     fillers = defaultdict(set)
-    for ids, pair in distinct:
+    for ids, pair in shared:
         for place, i, end in places(ids, pair):
             if place in often:
                 fillers[place].add(ids[i:end])
     free = {place: _free(found) for place, found in fillers.items()}
     free = {place: found for place, found in free.items() if len(found) >= FEWEST}
     varying = {f[0] for found in free.values() for f in found if len(f) == 1}
-    forms = {}
-    for ids, pair in distinct:
-        masked = {k for place, i, end in places(ids, pair) if ids[i:end] in free.get(place, ()) for k in range(i, end)}
-        forms[ids, pair] = [k in masked or word in varying for k, word in enumerate(ids)]
+    masked = dict.fromkeys(distinct, frozenset())
+    for ids, pair in shared:
+        masked[ids, pair] = {k for place, i, end in places(ids, pair) if ids[i:end] in free.get(place, ()) for k in range(i, end)}
+    forms = {(ids, pair): [k in held or word in varying for k, word in enumerate(ids)] for (ids, pair), held in masked.items()}
     return [marked(words, forms[tuple(number[word] for word in words), pair]) for words, pair in zip(texts, pairs, strict=True)]
 
 

@@ -29,7 +29,7 @@ from auditdm_lib.taxonomy.skills import NONE, RIDGE, example_weights, foreign, p
 from auditdm_lib.taxonomy.vectors import embed, encoded
 from auditdm_lib.taxonomy.words import features, scales, split_words, unit, word_rows
 
-SAMPLE = 4096  # distinct questions that are encoded
+SAMPLE, FEWEST = 8192, 1024  # distinct questions that are encoded, and how many of those placed later at least
 FIT, SHARP = 0.3, 1.5  # weight of the fits beside the sentence vector, and their exponent
 COST, PLENTY, FALL = 0.005, 500, 0.75  # share of all variance that a join may lose; from so many questions it falls, and how fast
 ROUNDS = 4  # in which each question goes to the nearest mean
@@ -147,7 +147,7 @@ def grouped(questions: list[str], counted: np.ndarray, extra: Path | None = None
     for question, count in zip(questions, counted, strict=True):
         asked[question] += bool(count)
     texts = _readable([text for text in asked if asked[text]], extra, encoder)
-    some = sample(texts)
+    some = sample(texts, SAMPLE)
     of, made = [], None
     if some:
         place = space(some, extra, encoder, True)
@@ -156,10 +156,10 @@ def grouped(questions: list[str], counted: np.ndarray, extra: Path | None = None
     known = dict(zip(some, of, strict=True))
     rest = _readable([text for text in asked if text not in known], extra, encoder)
     known |= dict(zip(rest, placed(rest, known, made, extra, encoder), strict=True))
+    often = max(REPEATED, REPEATED_SHARE * asked.total())
     for text in asked:
         if known.get(text, NONE) == NONE:
-            often = asked[text] >= max(REPEATED, REPEATED_SHARE * asked.total())
-            known[text] = quoted(text) if often else NONE
+            known[text] = quoted(text) if asked[text] >= often else NONE
     return [known[question] for question in questions]
 
 
@@ -167,7 +167,7 @@ def groups_of(questions: list[str], names: list[str], extra: Path | None = None,
               encoder: str | None = None) -> tuple[dict[str, str], Groups | None]:
     """The encoded ones of some counted questions with their groups, and these groups, as `grouped` had made them."""
     of = dict(zip(questions, names, strict=True))
-    some = sample(_readable(of, extra, encoder))
+    some = sample(_readable(of, extra, encoder), SAMPLE)
     known = {text: of[text] for text in some}
     return known, _groups(space(some, extra, encoder, True), [known[text] for text in some], extra) if some else None
 
@@ -176,13 +176,13 @@ def placed(texts: list[str], known: dict[str, str], groups: Groups | None, extra
            encoder: str | None = None) -> list[str]:
     """The group to which each of distinct texts belongs, NONE where none has a question of its skill.
 
-    Up to SAMPLE of them are encoded and go to the group of their skill, where their words tell it, or to the nearest mean. The
-    others go where their words say, which is learnt from all that are encoded: these, the `known` questions with their groups,
-    and the catalogue's examples.
+    So many of them as make SAMPLE with the `known` questions (with their groups), or FEWEST, are encoded and go to the group of
+    their skill, where their words tell it, or to the nearest mean. The others go where their words say, which is learnt from all
+    that are encoded, and from the catalogue's examples.
     """
     if groups is None or not texts:
         return [NONE] * len(texts)
-    some = sample(texts)
+    some = sample(texts, max(SAMPLE - len(known), FEWEST))
     found = dict(zip(some, _to_means(space(some, extra, encoder), groups), strict=True))
     if rest := [text for text in texts if text not in found]:
         examples = sorted({text for skill in catalogue(extra).values() for text in skill.examples})
@@ -191,10 +191,10 @@ def placed(texts: list[str], known: dict[str, str], groups: Groups | None, extra
     return [found[text] for text in texts]
 
 
-def sample(texts: Iterable[str]) -> tuple[str, ...]:
-    """At most SAMPLE of distinct texts, those with the lowest hashes, so that it is the same whatever else there is."""
+def sample(texts: Iterable[str], most: int) -> tuple[str, ...]:
+    """At most so many of distinct texts, those with the lowest hashes, so that it is the same whatever else there is."""
     keys = {text: hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() for text in texts}
-    return tuple(sorted(sorted(keys, key=lambda text: (keys[text], text))[:SAMPLE]))
+    return tuple(sorted(sorted(keys, key=lambda text: (keys[text], text))[:most]))
 
 
 def _readable(texts: Iterable[str], extra: Path | None, encoder: str | None) -> list[str]:
@@ -337,11 +337,11 @@ def _distances(points: np.ndarray) -> np.ndarray:
     points, n = points.astype(np.float64), len(points)
     lengths, out, at = (points ** 2).sum(1), np.empty(n * (n - 1) // 2), 0
     for start in range(0, n, 512):
-        some = points[start:start + 512]
-        squares = np.maximum(lengths[start:start + 512, None] + lengths - 2 * some @ points.T, 0)
-        for i, row in enumerate(squares, start):
-            out[at:at + n - i - 1] = np.sqrt(row[i + 1:])
-            at += n - i - 1
+        squares = lengths[start:start + 512, None] + lengths[start:] - 2 * points[start:start + 512] @ points[start:].T
+        for i, row in enumerate(squares, 1):
+            out[at:at + len(row) - i] = row[i:]
+            at += len(row) - i
+    np.sqrt(np.maximum(out, 0, out=out), out=out)
     return out
 
 

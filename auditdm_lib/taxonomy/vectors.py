@@ -23,7 +23,7 @@ CODED = Path(__file__).parent / "checkpoints/skills.safetensors"  # the sentence
 
 COMMON = 0.01  # frequency from which a word weighs less in the sum of vectors
 TOKENS = 64  # of a question that are encoded
-BATCH = 16  # questions of one length that are encoded at once; larger batches leave the cache of a core
+BATCH = 32  # questions of one length that are encoded at once; larger batches are no quicker
 
 
 def embed(texts: list[str], encoder: str | None = None) -> np.ndarray:
@@ -94,11 +94,11 @@ def sentences(texts: tuple[str, ...], encoder: str | None = None) -> np.ndarray:
     ids = [found.ids[:TOKENS] for found in tokenizer.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])]
     order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
     vectors, model = np.zeros((len(texts), _tables()[1].shape[1]), np.float32), _minilm() if texts else None
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
         for _, rows in groupby(order, key=lambda i: len(ids[i])):  # of one length: nothing is padded
             rows = list(rows)
             for some in (rows[i:i + BATCH] for i in range(0, len(rows), BATCH)):
-                vectors[some] = model(torch.tensor([ids[i] for i in some])).last_hidden_state.mean(1).numpy()
+                vectors[some] = model(torch.tensor([ids[i] for i in some])).last_hidden_state.float().mean(1).numpy()
     return unit(vectors)
 
 
@@ -128,6 +128,12 @@ def _coded() -> dict[str, np.ndarray]:
 
 def _shipped_examples() -> tuple[str, ...]:
     return tuple(sorted({text for skill in shipped().values() for text in skill.examples}))
+
+
+def _has_bf16() -> bool:
+    # two to three times as quick where the processor has it, and as slow where it has not
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @cache
