@@ -65,6 +65,13 @@ def test_it_says_what_the_target_is_strong_at_by_rate_and_not_by_count():
     assert "909 questions" in strong and "clocks" not in strong and "counting" not in strong  # few probes, many failures
 
 
+@pytest.mark.parametrize("group", ["size / colour", "mixed: colour / word “cup”", "colour (“cup”)", "size / colour (2)"])
+def test_a_strong_skill_refers_to_the_confirmed_types_of_every_group_that_lists_it(group):
+    types = TYPES.assign(skill=TYPES["skill"].replace("colour", group))
+    strong = section(written(THREE, types, VERDICTS, ASKED), "Strong at")
+    assert [line.split("; ")[1:] for line in strong.splitlines() if line.startswith("- ")] == [[], ["but see type 1"]]
+
+
 def test_a_target_with_nothing_strong_is_told_so():
     weak = written(THREE, TYPES, VERDICTS, ASKED[1:2])
     assert "at most 10 % of its questions may differ (200 questions about 1 skill)." in weak and "It is strong" not in weak

@@ -5,6 +5,7 @@ of most, until it is true of TRUE_OF of them; what stays below that says so (MIX
 that few questions show is named. The name of an open group, and no other, begins with a quotation mark.
 """
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -16,6 +17,7 @@ TRUE_OF = 0.8  # share of a group's questions of which its name has to be true
 MOST = 3  # skills and words that a name lists
 JOINT = " / "  # between them
 MIXED, ALIKE = "mixed: ", " and the like"
+TOLD_APART = re.compile(r" \((“.*”|\d+)\)$")  # what follows a name that several groups would have
 OWN = 0.1  # share of a group's questions whose own skill one has to be that is named
 WORD, TELLING = 0.2, 0.6  # share of a group's questions that have a word, and of all that have it that are in the group
 ADDS, FEWEST = 0.08, 2  # share of the questions, and how many, of which an item alone has to be true
@@ -97,5 +99,5 @@ def quoted(question: str) -> str:
 
 
 def parts(name: str) -> list[str]:
-    """The skills that a group's name lists."""
-    return name.removeprefix(MIXED).split(JOINT)
+    """The skills that a group's name lists, without what tells it from another group of the same."""
+    return TOLD_APART.sub("", name.removeprefix(MIXED)).split(JOINT)

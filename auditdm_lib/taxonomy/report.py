@@ -7,6 +7,7 @@ import pandas as pd
 
 from auditdm_lib.shown import inert, one_line, shorten
 from auditdm_lib.stats import wilson
+from auditdm_lib.taxonomy import naming
 from auditdm_lib.taxonomy.cluster import SMALLEST
 from auditdm_lib.taxonomy.confirm import CONFIRMED, LEVEL, UNDERPOWERED
 from auditdm_lib.taxonomy.names import unread
@@ -126,7 +127,8 @@ def _strong_at(strong: pd.DataFrame, weak: pd.DataFrame, probes: pd.DataFrame) -
                 f"{counted(len(probes), 'skill')})."]
     lines = []
     for row in strong.head(MOST_STRONG).itertuples():
-        known = [f"{category + 1}" for category in weak.loc[weak["skill"] == row.skill, "category"]]
+        known = [f"{category + 1}" for category, group in zip(weak["category"], weak["skill"], strict=True)
+                 if row.skill in naming.parts(group)]
         differs = share(int(row.disagrees), int(row.probes))
         lines.append(f"- {said(row.skill)}: the target differs from the references in {differs}"
                      + (f"; but see type {listed(known)}" if known else ""))
