@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from faulty_server import MODEL, Server
@@ -246,12 +247,17 @@ def test_a_limit_of_target_calls_ends_with_what_was_found_and_goes_on_from_there
 
 def test_probes_beyond_the_limit_are_no_attempts(server, right):
     endpoint.limit(max_target_calls=3)
-    server.answer, table = (lambda text: "wrong"), empty_proposals(["question"] * 8)
-    table["question"] = [f"question {i}" for i in range(8)]
+    server.answer, table, panel = (lambda text: "wrong"), empty_proposals(["question"] * 8), panel_of(server)
+    table["question"] = [f"question {i}" for i in (0, 1, 2, 3, 4, 0, 1, 2)]  # the last three are kept, but beyond the limit
+    table.loc[[1, 6], "invalid_reason"] = "unfinished"
     pictures = Pictures([f"p{i}" for i in range(8)], [PICTURE] * 8)
-    made = probes.make_probes(panel_of(server), pictures, "random", table, 0, pictures.names, pictures.names)
-    found = probes.search_table(made, None, None, {}).iloc[0]
-    assert (found["attempts"], found["disagrees"], found["invalid"], found["probing_calls"]) == (3, 3, 0, 3)
+    made = [probes.make_probes(panel, pictures, name, table, 0, pictures.names, pictures.names) for name in ("random", "trained")]
+    assert made[0]["invalid_reason"].tolist() == [None, "unfinished", None, None, *[probes.NOT_ASKED] * 4]
+    assert set(made[1]["invalid_reason"]) == {probes.NOT_ASKED}
+    found = probes.search_table(pd.concat(made), None, None, {})
+    columns = ["attempts", "disagrees", "invalid", "probing_calls", "no_consensus"]
+    assert found[columns].to_numpy().tolist() == [[4, 3, 1, 3, 0], [0, 0, 0, 0, 0]]
+    assert len(server.asked) == 3
 
 
 def test_a_limit_of_cost_counts_the_tokens(server):

@@ -49,9 +49,9 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
         edit=proposed["edit"], question=proposed["question"].fillna("").str.strip()))
     invalid = texts(proposed["invalid_reason"])
     probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
-    missing = texts(probes.pop("target_missing"))
+    missing = _beyond(texts(probes.pop("target_missing")), invalid)
     unlike = picture_reasons or [None] * len(drawn)
-    invalid = [r or (m == "not asked" and NOT_ASKED) or (p and f"picture: {p}") or (m and f"target {m}")
+    invalid = [(m == "not asked" and NOT_ASKED) or r or (p and f"picture: {p}") or (m and f"target {m}")
                for r, p, m in zip(invalid, unlike, missing, strict=True)]
     known = drawn.truth
     truth = [known.right_answer(i, q) if known else None for i, q in probes["question"].items()]
@@ -70,6 +70,14 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
     return probes
 
 
+def _beyond(missing: list[str | None], invalid: list[str | None]) -> list[str | None]:
+    """`missing` with "not asked" for all probes from the first that a limit kept from being asked, malformed ones among them: of
+    those, too, there would be no fair sample. If none was asked before it, all are."""
+    begun = missing.index("not asked") if "not asked" in missing else len(missing)
+    begun = begun if begun == len(missing) or None in invalid[:begun] else 0
+    return missing[:begun] + ["not asked"] * (len(missing) - begun)
+
+
 def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.DataFrame:
     """For grading only: each probe's skill, and the gap planted in `target` (a folder or hub id) in which it lies.
 
@@ -82,12 +90,15 @@ def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.
         gap=[truth.gap(i, q, gaps) for i, q in enumerate(probes["question"])]))
 
 
-def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float:
-    """Share of the first `n` pictures with at least one question that is a verified failure. Asks every possible question."""
+def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float | None:
+    """Share of the first `n` pictures with at least one question that is a verified failure. Asks every possible question; None
+    if a limit kept one from being asked."""
     truth = pictures.truth
     pairs = [(i, q) for i in range(min(n, len(pictures))) for q in truth.all_questions(i)]
     judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
                    cascade=panel.llm is None, full_share=0, desc="ceiling")
+    if judged["target_missing"].eq("not asked").any():
+        return None
     failed = {i for (i, q), a, d in zip(pairs, judged["target_answer"], judged["disagrees"], strict=True)
               if d and (right := truth.right_answer(i, q)) is not None and not same_answer(a, right)}
     return len(failed) / min(n, len(pictures))

@@ -157,9 +157,10 @@ def ask(endpoint: Endpoint, images: list[Image.Image] | None, texts: list[str], 
         seeds: list[int] | None = None, desc: str | None = None) -> pd.DataFrame:
     """What a model says to text i about image i (None: to the texts alone), with a progress bar named `desc` if given.
 
-    One row for each: reply, ended (whether it ended within `max_new_tokens` tokens), error (why there is no reply, or None; LIMIT
-    where it was not asked). What is kept is not asked again, equal rows once. Raises Gone if the server is gone, or if a limit is
-    to stop the process; what it answered before is kept.
+    One row for each: reply, ended (whether it ended within `max_new_tokens` tokens), error (why there is no reply, or None). What
+    is kept is not asked again, equal rows once. From the first row that a limit keeps from being asked, error is LIMIT in all,
+    also where a text is kept, since those were no fair sample. Raises Gone if the server is gone, or if a limit is to stop the
+    process; what it answered before is kept.
     """
     seeds, texts = seeds or [0] * len(texts), [as_data(text) for text in texts]
     pictures = fingerprints(images) if images is not None else [b""] * len(texts)
@@ -178,10 +179,18 @@ def ask(endpoint: Endpoint, images: list[Image.Image] | None, texts: list[str], 
     finally:  # after an error or an interrupt: none is begun, and those that have been sent are waited for and kept
         over.set()
         pool.shutdown(cancel_futures=True)
-    rows = [said.get(key, (None, False, LIMIT)) for key in keys]
-    if left := sum(error == LIMIT for *_, error in rows):
-        _at_the_limit(left)
+    missing = (None, False, LIMIT)
+    rows = [said.get(key, missing) for key in keys]
+    begun = 0 if rows and _is_over(endpoint) else next((i for i, row in enumerate(rows) if row == missing), len(rows))
+    rows[begun:] = [missing] * (len(rows) - begun)
+    if begun < len(rows):
+        _at_the_limit(len(rows) - begun)
     return pd.DataFrame(rows, columns=["reply", "ended", "error"], dtype=object).astype({"ended": bool})
+
+
+def _is_over(endpoint: Endpoint) -> bool:
+    """Whether an earlier question to this model has met a limit."""
+    return bool(requests.counts["not_asked"]) and (requests.too_dear or endpoint.is_target and bool(requests.max_target_calls))
 
 
 def _at_the_limit(left: int) -> None:
@@ -196,6 +205,8 @@ def _at_the_limit(left: int) -> None:
 
 def _allowed(endpoint: Endpoint, todo: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
     """The first of the questions, as many as `max_target_calls` leaves."""
+    if _is_over(endpoint):
+        return []
     if endpoint.is_target:
         if requests.max_target_calls:
             todo = todo[:max(0, requests.max_target_calls - requests.counts["target_calls"])]
