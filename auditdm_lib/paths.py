@@ -16,7 +16,7 @@ HOME = Path(os.environ.get("AUDITDM_HOME", ROOT)).resolve()
 RUNS = HOME / "runs"
 FIGURES = HOME / "figures"
 DRAWN = RUNS / ".drawn"  # pictures that diffusion pipelines drew, kept for all runs; it may be deleted while none is at work
-ANSWERS = RUNS / ".answers.sqlite"  # what models behind servers said, likewise; to be deleted where a server's model has changed
+ANSWERS = RUNS / ".answers.sqlite"  # what models said, likewise; to be deleted where a server's model has changed
 
 
 @dataclass(frozen=True)

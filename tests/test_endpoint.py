@@ -7,6 +7,7 @@ import threading
 
 import pandas as pd
 import pytest
+import tiny_models
 from click.testing import CliRunner
 from faulty_server import MODEL, Server
 from PIL import Image
@@ -364,6 +365,41 @@ def test_a_text_is_found_by_all_that_it_depends_on(tmp_path):
     store.keep(opened, min(keys), "m", "another")
     assert store.kept(opened, sorted(keys)) == {key: f"text {i}" for i, key in enumerate(sorted(keys))}
     assert store.kept(store.opened(tmp_path / "a.sqlite"), [b"none"]) == {}
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A folder of a small model that counts as a large one, and a function that asks it as a member."""
+    monkeypatch.setattr(paths, "ANSWERS", tmp_path / "answers.sqlite")
+    monkeypatch.setattr(vlm, "LARGE", 1)
+    folder = tiny_models.gemma3(tmp_path / "model")
+    texts, pictures = [f"how many {word} ?" for word in ("red", "blue", "green")], [PICTURE, PICTURE.rotate(90), PICTURE]
+    return folder, lambda **how: vlm.replies(vlm.load_members(folder, [], **how)[0], pictures, texts)
+
+
+def test_a_large_model_here_is_not_asked_again_either(large, monkeypatch):
+    folder, asked = large
+    generate, batches = vlm._generate, []
+    monkeypatch.setattr(vlm, "_generate", lambda vlm, images, inputs, *rest, **how: batches.append(len(images)) or [
+        (text, i != 1) for i, (text, _) in enumerate(generate(vlm, images, inputs, *rest, **how))])
+    first = asked()
+    again = asked()
+    assert batches == [3, 1] and again["reply"].equals(first["reply"])  # the one that did not end is asked again
+    assert asked(answer_tokens=[3]) is not None and batches == [3, 1, 3]
+    assert asked(answer_prompts=["Say: {question}"]) is not None and batches[3:] == [3]
+    assert asked(answer_temperature=0.5, seed=1) is not None and asked(answer_temperature=0.5, seed=2) is not None
+    assert batches[4:] == [3, 3]
+    (folder / "note.json").write_text("{}")  # as other weights would
+    asked()
+    assert batches[6:] == [3]
+
+
+def test_a_small_model_s_answers_are_not_kept_and_neither_are_those_of_one_that_may_have_been_trained(large, monkeypatch):
+    folder, asked = large
+    assert vlm.load_vlm(folder).identity is None
+    monkeypatch.setattr(vlm, "LARGE", 10 ** 8)
+    asked()
+    assert not paths.ANSWERS.exists()
 
 
 def test_a_killed_process_loses_no_text(tmp_path):

@@ -10,21 +10,18 @@ import io
 import json
 import random
 import re
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from auditdm_lib import paths
 from auditdm_lib.models import store
 from auditdm_lib.models.asking import CHAT, Asking, Sampling, fingerprints, worded
 from auditdm_lib.replies import clean
@@ -167,7 +164,7 @@ def ask(endpoint: Endpoint, images: list[Image.Image] | None, texts: list[str], 
     keys = [store.key(endpoint.name, picture, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
             for picture, text, seed in zip(pictures, texts, seeds, strict=True)]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    said = {key: (text, True, None) for key, text in store.kept(_store(), list(first)).items()}
+    said = {key: (text, True, None) for key, text in store.kept(store.shared(), list(first)).items()}
     requests.counts["kept"] += len(said)
     todo = _allowed(endpoint, [(key, first[key]) for key in sorted(first, key=first.get) if key not in said])
     over, pool = threading.Event(), ThreadPoolExecutor(requests.at_once)
@@ -220,15 +217,6 @@ def as_data(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-@lru_cache(maxsize=1)
-def _opened(file: str) -> sqlite3.Connection:
-    return store.opened(paths.ANSWERS)
-
-
-def _store() -> sqlite3.Connection:
-    return _opened(str(paths.ANSWERS))
-
-
 PICTURES = threading.Lock()  # a picture that is opened when it is needed belongs to one thread at a time
 
 
@@ -266,7 +254,7 @@ def _one(endpoint: Endpoint, over: threading.Event, key: bytes, image: Image.Ima
     with requests.lock:
         requests.in_a_row[endpoint.url], requests.last_answer[endpoint.url] = 0, time.monotonic()
     if ended:
-        store.keep(_store(), key, endpoint.name, reply)
+        store.keep(store.shared(), key, endpoint.name, reply)
     return reply, ended, None
 
 

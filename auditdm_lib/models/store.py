@@ -1,8 +1,9 @@
-"""The texts that models behind servers wrote, in one SQLite file for all runs: nothing is asked and paid for twice.
+"""The texts of models behind servers and of large models here, in one SQLite file for all runs: nothing is asked twice.
 
 Only texts that ended are kept, each as soon as it has come, so that a run that is killed at any moment loses none. A text is
-found by all that it depends on: the model with its server's address, the picture's pixels, the prompt, and how it is decoded. A
-server that serves another model under the same name cannot be noticed: delete the file then.
+found by all that it depends on: the model, the picture's pixels, the prompt, and how it is decoded. Of a model here that is its
+weights, its numbers and the code that asks it (`vlm.identity`), of one behind a server its name with the server's address: a
+server that serves another model under the same name cannot be noticed; delete the file then.
 """
 
 import contextlib
@@ -10,7 +11,10 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+
+from auditdm_lib import paths
 
 TABLE = "CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL) WITHOUT ROWID"
 AT_ONCE = 500  # keys in one query
@@ -20,6 +24,16 @@ def key(model: str, picture: bytes, prompt: str, **decoding: float) -> bytes:
     """What finds a text: a hash of the model's name, its picture's fingerprint (b"" for none), its prompt and its decoding."""
     what = json.dumps([model, picture.hex(), prompt, sorted(decoding.items())])
     return hashlib.sha256(what.encode()).digest()
+
+
+@lru_cache(maxsize=1)
+def _opened(file: Path) -> sqlite3.Connection:
+    return opened(file)
+
+
+def shared() -> sqlite3.Connection:
+    """The store of all runs, opened once."""
+    return _opened(paths.ANSWERS)
 
 
 def opened(file: Path) -> sqlite3.Connection:

@@ -6,8 +6,9 @@ its place (`endpoint`).
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import importlib.metadata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from auditdm_lib.models import endpoint
+from auditdm_lib.models import endpoint, store
 from auditdm_lib.models.asking import (
     Asking,
     Sampling,
@@ -39,21 +40,23 @@ from auditdm_lib.models.asking import (
 from auditdm_lib.models.endpoint import Endpoint
 from auditdm_lib.models.loading import load_reader, load_weights, where
 from auditdm_lib.replies import clean, short_answer
-from auditdm_lib.run import endpoints
+from auditdm_lib.run import endpoints, manifest, reach
 
 KIND = "an image-text-to-text model"
+LARGE = 100_000_000  # parameters from which answers are kept: they take 10 ms and more each, keeping one less than 0.1 ms
 
 
 @dataclass(frozen=True)
 class VLM:
-    """A loaded model in eval mode, its processor, the folder or hub id it was loaded from, how it is asked, and how its answers
-    are sampled (None: they are greedy)."""
+    """A loaded model in eval mode, its processor, the folder or hub id it was loaded from, how it is asked, how its answers are
+    sampled (None: they are greedy), and what they are kept by (`identity`; None: they are not kept)."""
 
     name: str
     model: PreTrainedModel
     processor: ProcessorMixin
     asking: Asking
     sampling: Sampling | None = None
+    identity: str | None = None
 
 
 class OneNumberAToken(LogitsProcessor):
@@ -93,17 +96,32 @@ def load_members(target: str | Path, references: Sequence[str | Path], answer_pr
     `answer_prompts` and `answer_tokens` hold one value for all members or one for each (the target first); none takes each
     member's own. The processors of all are read first, so that what is wrong with one is said before any weights are loaded.
     With `answer_temperature` above 0 every member samples its answers, independently of the others also where they have the same
-    weights: one answer for each picture and question, by `seed`.
+    weights: one answer for each picture and question, by `seed`. The answers of large members are kept (`store`).
     """
     given = settings(1 + len(references), answer_prompts, answer_tokens, answer_batch)
     members = [endpoint.load_endpoint(str(path), asked) if endpoints.is_endpoint(path) else (path, *_processor(path, asked))
                for path, asked in zip((target, *references), given, strict=True)]
     members = [_loaded(*member) if isinstance(member, tuple) else member for member in members]
+    members = [replace(member, identity=identity(member.name, member.model)) if isinstance(member, VLM) else member
+               for member in members]
     if isinstance(members[0], Endpoint):
         members[0] = replace(members[0], is_target=True)
     if not answer_temperature:
         return members
     return [replace(member, sampling=Sampling(answer_temperature, f"{seed}/{k}")) for k, member in enumerate(members)]
+
+
+def identity(path: str | Path, model: PreTrainedModel) -> str | None:
+    """What the answers of a model are kept by, which must be as it was loaded: a hash of its weights or its revision, of how it
+    is loaded, and of the code that asks it. None for a small model, which answers nearly as fast as an answer is found."""
+    if model.num_parameters() < LARGE:
+        return None
+    source, revision = where(path)
+    weights = revision.get("revision") or manifest.digest(manifest.hash_folder(Path(source)))
+    device = torch.cuda.get_device_name() if model.device.type == "cuda" else manifest.processor()
+    how = [model.config.to_json_string(use_diff=False), model.config._attn_implementation, str(model.dtype), device,
+           *map(importlib.metadata.version, ("torch", "transformers")), reach.module_sources(__name__)]
+    return f"{path} {weights} {manifest.digest(how)}"
 
 
 def settings(members: int, answer_prompts: Sequence[str] = (), answer_tokens: Sequence[int] = (),
@@ -200,8 +218,9 @@ def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str]
     sampled ones if it has a `sampling`.
 
     One row for each: reply (as it is, but for `replies.clean`), ended (whether it reached an end token). The numbers default to
-    those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once. Rows are left-padded, so a reply does not
-    depend on its batch. Raises ValueError if the two lists differ in length, Gone if a server leaves a question unanswered.
+    those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once, kept ones not at all. Rows are left-padded, so a
+    reply does not depend on its batch. Raises ValueError if the two lists differ in length, Gone if a server leaves a question
+    unanswered.
     """
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
@@ -210,14 +229,25 @@ def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str]
     tokens, batch_size = max_new_tokens or vlm.asking.max_new_tokens, batch_size or vlm.asking.batch_size
     pairs = list(zip(fingerprints(images), questions, strict=True))
     distinct = dict(zip(pairs, images, strict=True))  # (fingerprint, question) -> image
-    todo = sorted(distinct, key=lambda pair: len(pair[1]))  # sorted by length, for less padding
-    given = {}
+    keys = _keys(vlm, distinct, tokens, bare) if vlm.identity else {}
+    known = store.kept(store.shared(), list(keys.values())) if keys else {}
+    given = {pair: (known[key], True) for pair, key in keys.items() if key in known}
+    todo = sorted((pair for pair in distinct if pair not in given), key=lambda pair: len(pair[1]))  # for less padding
     for i in tqdm(range(0, len(todo), batch_size), desc=desc, disable=desc is None):
         batch = todo[i:i + batch_size]
         said = _generate(vlm, [distinct[pair] for pair in batch], [put(vlm, q, bare) for _, q in batch], tokens,
                          vlm.sampling and _drawing(vlm.sampling, batch, tokens))
         given.update(zip(batch, said, strict=True))
+        for pair in batch:
+            if keys and given[pair][1]:  # it has ended
+                store.keep(store.shared(), keys[pair], vlm.name, given[pair][0])
     return pd.DataFrame([given[pair] for pair in pairs], columns=["reply", "ended"])
+
+
+def _keys(vlm: VLM, pairs: Iterable[tuple[bytes, str]], tokens: int, bare: bool) -> dict[tuple[bytes, str], bytes]:
+    """What the answers to pairs of a picture's fingerprint and a question are kept by."""
+    how = {"max_new_tokens": tokens} | (asdict(vlm.sampling) if vlm.sampling else {})
+    return {(picture, question): store.key(vlm.identity, picture, put(vlm, question, bare), **how) for picture, question in pairs}
 
 
 def sample(auditor: VLM | Endpoint, images: list[Image.Image], instruction: str, temperature: float, seed: int,
