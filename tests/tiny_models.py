@@ -4,8 +4,8 @@ Each builder writes what `save_pretrained` writes for a real model, so the code 
 `AutoProcessor` and `AutoModelForImageTextToText` and cannot tell the difference. Sizes are the smallest that
 the architecture allows; those of `paligemma2` and `gemma3` can be raised for timing.
 
-`llava_onevision` carries the processor of LLaVA-NeXT: its own needs torchvision for videos, and the two
-format a still image in the same way.
+The processors of LLaVA-OneVision, SmolVLM, Qwen2.5-VL, Qwen3-VL and InternVL need torchvision, for videos (SmolVLM's num2words,
+too). Without it these carry the processor of another family that formats a still image in the same way.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AyaVisionProcessor,
     CLIPVisionConfig,
     Gemma2Config,
     Gemma3Config,
@@ -22,6 +23,8 @@ from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -29,22 +32,33 @@ from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaProcessor,
+    PaddleOCRVLProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
     set_seed,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+from transformers.utils import is_num2words_available, is_torchvision_available
 
 from auditdm_lib.models.vlm import load_vlm, replies
 
@@ -166,17 +180,22 @@ def idefics3(folder, seed=0, image=32, patch=8, hidden=16, layers=1, scale=0.3):
 def llava_onevision(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.3):
     """LLaVA-OneVision, which cuts a picture into tiles by its shape. Returns the folder."""
     set_seed(seed)
-    tokenizer = word_tokenizer(["<image>"])
+    tokenizer = word_tokenizer(["<image>", "<video>"])
     grid = [[image, image], [image, 2 * image], [2 * image, image]]
-    processor = LlavaNextProcessor(
-        LlavaOnevisionImageProcessorPil(size={"height": image, "width": image}, image_grid_pinpoints=grid),
-        tokenizer, patch_size=patch, vision_feature_select_strategy="full",
-        chat_template=CHAT.replace("IMAGE", "<image>"))
+    pictures = LlavaOnevisionImageProcessorPil(size={"height": image, "width": image}, image_grid_pinpoints=grid)
+    how = dict(vision_feature_select_strategy="full", chat_template=CHAT.replace("IMAGE", "<image>"))
+    if is_torchvision_available():
+        from transformers import LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
+
+        processor = LlavaOnevisionProcessor(pictures, tokenizer, LlavaOnevisionVideoProcessor(),
+                                            num_image_tokens=(image // patch) ** 2, **how)
+    else:
+        processor = LlavaNextProcessor(pictures, tokenizer, patch_size=patch, **how)
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**_vision(image, patch, hidden), vision_use_head=False),
         text_config=Qwen2Config(**_text(tokenizer, hidden, layers, initializer_range=scale)), image_grid_pinpoints=grid,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=len(tokenizer) + 1)  # no word of this vocabulary is a video
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"))
     return _save(LlavaOnevisionForConditionalGeneration(config), processor, folder)
 
 
@@ -195,8 +214,95 @@ def llava(folder, seed=0, image=24, patch=8, hidden=16, layers=1, scale=0.3):
     return _save(LlavaForConditionalGeneration(config), processor, folder)
 
 
-BUILDERS = {"paligemma2": paligemma2, "gemma3": gemma3, "idefics3": idefics3,
-            "llava_onevision": llava_onevision, "llava": llava}
+def smolvlm(folder, seed=0, image=32, patch=8, hidden=16, layers=1, scale=0.3):
+    """SmolVLM, an Idefics3 whose processor also reads videos. Returns the folder."""
+    set_seed(seed)
+    tokenizer = word_tokenizer(["<end_of_utterance>"], named={
+        "fake_image_token": "<fake_token_around_image>", "image_token": "<image>", "global_image_token": "<global-img>"})
+    size, tokens = {"longest_edge": image}, (image // patch) ** 2 // 4
+    pictures = dict(size=size, max_image_size=size, do_image_splitting=False)
+    how = dict(image_seq_len=tokens, chat_template=CHAT.replace("IMAGE", "<image>"))
+    if is_torchvision_available() and is_num2words_available():
+        from transformers import SmolVLMProcessor, SmolVLMVideoProcessor
+
+        processor = SmolVLMProcessor(SmolVLMImageProcessorPil(**pictures), tokenizer,
+                                     SmolVLMVideoProcessor(max_image_size=size, size=size), **how)
+    else:
+        processor = Idefics3Processor(Idefics3ImageProcessorPil(**pictures), tokenizer, **how)
+    config = SmolVLMConfig(
+        text_config=LlamaConfig(**_text(tokenizer, hidden, layers, initializer_range=scale)), scale_factor=2,
+        initializer_range=scale, vision_config=_vision(image, patch, hidden), image_token_id=tokenizer.image_token_id,
+        pad_token_id=tokenizer.pad_token_id)
+    return _save(SmolVLMForConditionalGeneration(config), processor, folder)
+
+
+def _qwen(folder, seed, image, patch, hidden, layers, scale, own, classes, vision, text):
+    """A Qwen-VL: `own` names its processor, `classes` its configuration and model, `vision` and `text` what is special."""
+    set_seed(seed)
+    tokenizer = word_tokenizer(named={"vision_start_token": "<|vision_start|>", "image_token": "<|image_pad|>",
+                                      "vision_end_token": "<|vision_end|>", "video_token": "<|video_pad|>"})
+    size = {"shortest_edge": image ** 2, "longest_edge": image ** 2}
+    pictures = Qwen2VLImageProcessorPil(size=size, patch_size=patch)
+    how = dict(chat_template=CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>"))
+    if is_torchvision_available():
+        import transformers
+
+        processor, video = (getattr(transformers, name) for name in own)
+        processor = processor(pictures, tokenizer, video(size=size, patch_size=patch), **how)
+    else:
+        processor = PaddleOCRVLProcessor(pictures, tokenizer, **how)
+    ids = {f"{name}_id": getattr(tokenizer, f"{name}_id")
+           for name in ("vision_start_token", "vision_end_token", "image_token", "video_token")}
+    config = classes[0](
+        **ids, initializer_range=scale, tie_word_embeddings=False,
+        vision_config=dict(depth=2, hidden_size=hidden, intermediate_size=2 * hidden, num_heads=2, patch_size=patch,
+                           out_hidden_size=hidden, initializer_range=scale, **vision),
+        text_config=_text(tokenizer, hidden, layers, initializer_range=scale, **text))
+    return _save(classes[1](config), processor, folder)
+
+
+def qwen2_5_vl(folder, seed=0, image=32, patch=4, hidden=16, layers=1, scale=0.3):
+    """Qwen2.5-VL, whose pictures have as many tokens as their size asks for. Returns the folder."""
+    return _qwen(folder, seed, image, patch, hidden, layers, scale, ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
+                 (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration), dict(window_size=4 * patch, fullatt_block_indexes=[1]),
+                 dict(rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[1, 1, 2])))
+
+
+def qwen3_vl(folder, seed=0, image=32, patch=4, hidden=16, layers=1, scale=0.3):
+    """Qwen3-VL, which adds features of several layers of its vision tower. Returns the folder."""
+    return _qwen(folder, seed, image, patch, hidden, layers, scale, ("Qwen3VLProcessor", "Qwen3VLVideoProcessor"),
+                 (Qwen3VLConfig, Qwen3VLForConditionalGeneration),
+                 dict(num_position_embeddings=(image // patch) ** 2, deepstack_visual_indexes=[0]),
+                 dict(head_dim=hidden // 2, rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[2, 1, 1])))
+
+
+def internvl(folder, seed=0, image=24, patch=6, hidden=16, layers=1, scale=0.3):
+    """InternVL, which cuts a picture into tiles by its shape. Returns the folder."""
+    set_seed(seed)
+    tokenizer = word_tokenizer(named={"start_image_token": "<img>", "end_image_token": "</img>",
+                                      "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"})
+    tokens = (image // patch) ** 2 // 4
+    pictures = GotOcr2ImageProcessorPil(size={"height": image, "width": image}, crop_to_patches=True, max_patches=2)
+    template = CHAT.replace("IMAGE", "<IMG_CONTEXT>")
+    if is_torchvision_available():
+        from transformers import InternVLProcessor, InternVLVideoProcessor
+
+        processor = InternVLProcessor(pictures, tokenizer, InternVLVideoProcessor(size={"height": image, "width": image}),
+                                      image_seq_length=tokens, chat_template=template)
+    else:
+        processor = AyaVisionProcessor(
+            pictures, tokenizer, patch_size=patch, img_size=image, downsample_factor=2, image_token="<IMG_CONTEXT>",
+            img_patch_token="<IMG_CONTEXT>", start_of_img_token="<img>", end_of_img_token="</img>", tile_token="<img>",
+            tile_global_token="<img>", chat_template=template)
+    config = InternVLConfig(
+        vision_config=_vision(image, patch, hidden) | dict(initializer_range=scale),
+        text_config=Qwen2Config(**_text(tokenizer, hidden, layers, initializer_range=scale)), image_seq_length=tokens,
+        image_token_id=tokenizer.context_image_token_id, tie_word_embeddings=False)
+    return _save(InternVLForConditionalGeneration(config), processor, folder)
+
+
+BUILDERS = {"paligemma2": paligemma2, "gemma3": gemma3, "idefics3": idefics3, "llava_onevision": llava_onevision,
+            "llava": llava, "smolvlm": smolvlm, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "internvl": internvl}
 
 
 def in_few_words(folder, images, questions, words=("yes", "red", "two"), seed=0):
