@@ -1,10 +1,11 @@
 """The seven notebooks through papermill with each family of `tiny_models.py` as the target: `AUDITDM_HOME=... python
 tests/all_families.py [FAMILY ...]`, a minute or two for each.
 
-The next two families in the table are a target's references, and Gemma3 and Qwen2.5-VL take turns as the auditor; all have random
-weights. The pictures are those of `test_photographs.py`. One row of CSV is printed for each run: how many probes of the trained
-auditor are questions that ended, on how many the target disagrees with a consensus, failure types, examples that rectify it,
-scored held-out questions, and seconds. Stops at the first run that does not write all of its stages.
+The next two families in the table are a target's references, and Gemma3 and Qwen2.5-VL take turns as the auditor; all have
+random weights. The pictures are those of `test_photographs.py`. One row of CSV is printed for each run: how many probes of the
+trained auditor are questions that ended; of all probes, those with a consensus and those on which the target disagrees with
+it; failure types; models that stage 05 scores (target, rectified, control) and their answers; seconds. It stops at the first
+run that does not write all of its stages.
 """
 
 import os
@@ -15,7 +16,6 @@ import time
 import pandas as pd
 import tiny_models
 import yaml
-from datasets import load_from_disk
 from test_photographs import SMALL, draw
 
 from auditdm_lib import paths
@@ -25,18 +25,19 @@ from auditdm_lib.run import manifest
 ANSWERS = ("yes", "red", "two")
 ASKS = ("what", "which", "how", "many", "colour", "cat", "sun", "left")
 ASKED = (*GENERIC_QUESTIONS, *ASKS)
+LEAD = 2.0  # by which references prefer an answer, so that they agree on most questions
 AUDITORS = ("gemma3", "qwen2_5_vl")
-SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "group_size": 4, "groups_per_step": 2}
+SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "rectify_patience": 0}
 
 
 def members(seen: list) -> dict[str, str]:
-    """A folder for each family, and for each auditor one whose random words are questions."""
+    """A folder for each family in each of its roles; an auditor's random words are its questions."""
     folders = {}
     for i, (name, build) in enumerate(tiny_models.BUILDERS.items()):
-        roles = [("answers", ANSWERS)] + [("asks", ASKS)] * (name in AUDITORS)
-        for role, words in roles:
+        roles = [("target", ANSWERS, 0.0), ("reference", ANSWERS, LEAD)] + [("auditor", ASKS, 0.0)] * (name in AUDITORS)
+        for role, words, lead in roles:
             folder = build(paths.HOME / "models" / f"{name}-{role}", seed=i, layers=2, scale=1.0)
-            folders[f"{name}-{role}"] = str(tiny_models.in_few_words(folder, seen, ASKED, words, i))
+            folders[f"{name}-{role}"] = str(tiny_models.in_few_words(folder, seen, ASKED, words, i, lead))
     return folders
 
 
@@ -52,11 +53,10 @@ def audit(run: str, profile: dict) -> dict:
         manifest.verify(paths.HOME / "figures" / run if step == paths.CHAIN[-1] else folder / step.folder)
     probes = pd.read_parquet(folder / "02_probes/probes.parquet")
     trained = probes[probes["auditor"] == "trained"]
-    return dict(questions=int(trained["invalid_reason"].isna().sum()), probes=len(trained), consensus=int(probes["consensus"].notna().sum()),
-                disagrees=int(probes["disagrees"].sum()),
-                failure_types=len(pd.read_csv(folder / "03_taxonomy/categories.csv")),
-                examples=len(load_from_disk(str(folder / "04_rectified/rectify"))),
-                held_out=len(pd.read_parquet(folder / "05_scores/items.parquet")), seconds=round(seconds))
+    scored = pd.read_parquet(folder / "05_scores/items.parquet")
+    return dict(questions=int(trained["invalid_reason"].isna().sum()), probes=len(probes), consensus=probes["consensus"].count(),
+                disagrees=int(probes["disagrees"].sum()), failure_types=len(pd.read_csv(folder / "03_taxonomy/categories.csv")),
+                models=scored["model"].nunique(), scored=len(scored), seconds=round(seconds))
 
 
 def main(chosen: list[str]) -> None:
@@ -69,8 +69,8 @@ def main(chosen: list[str]) -> None:
             others = [names[(i + k) % len(names)] for k in (1, 2)]
             writer = AUDITORS[i % 2]
             made = audit(name.replace("_", "-"), SIZES | dict(
-                pictures=str(paths.HOME / "pictures"), target=folders[f"{name}-answers"], auditor=folders[f"{writer}-asks"],
-                references=[folders[f"{other}-answers"] for other in others]))
+                pictures=str(paths.HOME / "pictures"), target=folders[f"{name}-target"], auditor=folders[f"{writer}-auditor"],
+                references=[folders[f"{other}-reference"] for other in others]))
             row = pd.DataFrame([dict(target=name, references=" ".join(others), auditor=writer) | made])
             print(row.to_csv(index=False, header=name == (chosen or names)[0]), end="", flush=True)
 
