@@ -25,7 +25,7 @@ from auditdm_lib.run import manifest
 ANSWERS = ("yes", "red", "two")
 ASKS = ("what", "which", "how", "many", "colour", "cat", "sun", "left")
 ASKED = (*GENERIC_QUESTIONS, *ASKS)
-LEAD = 2.0  # by which references prefer an answer, so that they agree on most questions
+LEAD = 5.0  # by which references prefer an answer, so that they agree on most questions
 AUDITORS = ("gemma3", "qwen2_5_vl")
 SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "rectify_patience": 0}
 

@@ -1,9 +1,10 @@
 """Chains of notebooks, cell by cell, in one process, since the start of a kernel for each notebook would take most of the time:
 `AUDITDM_HOME=... python chains.py families`, `... left_out` or `... drawn`.
 
-`families`: stages 00 to 04 with tiny random models as the members. Each of five architectures is once the target, two others are
-its references; the auditor is the testbed's. `left_out`: stages 01 to 06 with the testbed's models and parameters that leave
-something out. `drawn`: stages 01 and 02, twice, on pictures that nobody knows anything about, drawn anew by random pipelines.
+`families`: stages 00 to 04 with tiny random models as the members. Each of six architectures is once the target, the next two
+in the table are its references; the auditor is the testbed's. `left_out`: stages 01 to 06 with the testbed's models and
+parameters that leave something out. `drawn`: stages 01 and 02, twice, on pictures that nobody knows anything about, drawn anew
+by random pipelines.
 """
 
 import random
@@ -36,6 +37,7 @@ def run_notebook(name: str, values: dict) -> dict:
     return names
 
 
+TARGETS = ("paligemma2", "gemma3", "idefics3", "llava", "qwen2_5_vl", "internvl")  # the others are like one of these
 CHECKPOINTS = "auditdm_lib/testbed/checkpoints"
 LEFT_OUT = {  # run -> its parameters
     "no-edits": dict(imitation_pictures=120, edit_share=0.0, regeneration_share=0.3, best_of_n=0, plain_steps=3,
@@ -60,7 +62,8 @@ def families() -> None:
     folders = {name: str(tiny_models.in_few_words(build(paths.HOME / "models" / name, layers=2, scale=1.0), seen.images, about))
                for name, build in tiny_models.BUILDERS.items()}
     names = list(folders)
-    for i, name in enumerate(names):
+    for name in TARGETS:
+        i = names.index(name)
         others = [folders[names[(i + k) % len(names)]] for k in (1, 2)]
         for step in paths.CHAIN[:5]:
             run_notebook(step.notebook, SMALL | dict(run=name.replace("_", "-"), target=folders[name], references=others))

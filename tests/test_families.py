@@ -1,6 +1,7 @@
 """Nine families of models go through the stages that audit and rectify, answer in bf16, and are trained as auditors as far as TRL
 trains them, none of them by a line of its own. `all_families.py` takes them through all seven notebooks by papermill."""
 
+import chains as processes
 import pandas as pd
 import pytest
 import tiny_models
@@ -18,11 +19,11 @@ from auditdm_lib.run import manifest
 
 @pytest.fixture(scope="module")
 def chains(run_chains):
-    """The home of nine runs of the notebooks 00 to 04, one for each family as the target."""
+    """The home of six runs of the notebooks 00 to 04, one for each of these families as the target."""
     return run_chains("families")
 
 
-@pytest.mark.parametrize("family", tiny_models.BUILDERS)
+@pytest.mark.parametrize("family", processes.TARGETS)
 def test_a_family_is_asked_judged_and_rectified(chains, family):
     run = chains / "runs" / family.replace("_", "-")
     for step in paths.CHAIN[:5]:
