@@ -1,6 +1,7 @@
 """The generated tables of the READMEs are those of the tracked runs."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ def copied(folder, *names):
 
 def test_the_readmes_hold_the_numbers_of_the_reference():
     assert {name for parts in reference.blocks().values() for name in parts} == {
-        "summary", "numbers", "types", "rectification", "searches", "models"}
+        "summary", "numbers", "types", "rectification", "suites", "searches", "models"}
     for path, text in reference.filled().items():
         assert path.read_text(encoding="utf-8") == text, "run `python -m auditdm_lib.results.reference readmes` again"
 
@@ -123,3 +124,12 @@ def test_long_searches_have_a_row_a_seed_with_coverage_and_a_single_gap_the_pict
     assert "| needle | 0 | 30 | 0.5 | trained" in lone and "needle" not in several and "mean" not in lone
     assert "30 / 40: 75.0% (59.8% to 85.8%)" in lone
     assert [line.count("of 50 pictures") for line in (ceilings, ceiling)] == [2, 1]
+
+
+def test_the_readmes_say_of_the_sixteen_suites_what_the_rows_say():
+    rows = rectification.load(reference.REFERENCE / "rectification.csv").set_index(["profile", "arm", "measure"])["score"]
+    text = " ".join(reference.README.read_text(encoding="utf-8").split())
+    for profile, family, models in (("paligemma2", "PaliGemma2", ("target", "rectified", "reference_1", "reference_2")),
+                                    ("gemma3", "Gemma3", ("target", "rectified", "reference_2", "reference_1"))):
+        said = re.findall(r"\b\d\d\.\d\b", text.partition(f"`params/{profile}.yaml`")[2])[:4]
+        assert said == [f"{rows[profile, model, f'mean of 8 suites, {family}']:.1f}" for model in models]

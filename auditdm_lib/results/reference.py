@@ -28,6 +28,7 @@ from auditdm_lib import paths, stats
 from auditdm_lib.audit.probes import overall
 from auditdm_lib.results import claims, figures, paper_runs, rectification
 from auditdm_lib.results.figures import OFTEN
+from auditdm_lib.results.paper_figures import FAMILIES
 from auditdm_lib.run import manifest
 from auditdm_lib.taxonomy.confirm import UNDERPOWERED
 
@@ -204,6 +205,22 @@ def arms(folder: Path = REFERENCE) -> str:
     return "\n".join(lines)
 
 
+def suites(folder: Path = REFERENCE) -> str:
+    """The paper's experiments in miniature, in Markdown: the mean of the eight suites of each family by model, and how far the
+    rectified model is above each other one."""
+    rows = rectification.load(folder / f"{rectification.NAME}.csv")
+    lines = ["| profile | suites of | model | mean of 8 suites (95 % interval) | rectified minus it, points | fine-tuned on |",
+             "|---|---|---|---|---|---|"]
+    for mean in (f"{paper_runs.MEAN} of 8 suites, {family}" for family in FAMILIES):
+        above = rows[rows["measure"].str.endswith(f"this, {mean}")].set_index(["profile", "arm"])
+        for row in rows[rows["measure"] == mean].itertuples():
+            gain = above.loc[(row.profile, row.arm)] if (row.profile, row.arm) in above.index else None
+            shown = "" if gain is None else f"{gain['score']:+.1f} ({gain['ci_low']:+.1f} to {gain['ci_high']:+.1f})"
+            lines.append(f"| {row.profile} | {mean.rpartition(' ')[2]} | {row.arm.replace('_', ' ')} | {row.score:.1f} "
+                         f"({row.ci_low:.1f} to {row.ci_high:.1f}) | {shown} | {f'{row.examples:,}' if row.examples else ''} |")
+    return "\n".join([*lines[:2], *sorted(lines[2:], key=lambda line: line.split("|")[1:3])])
+
+
 def _ceiling(share: float, n: int) -> str:
     estimate = stats.proportion(round(share * n), n)
     return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) of {n} pictures"
@@ -344,7 +361,7 @@ def fill(text: str, name: str, block: str) -> str:
 
 def blocks() -> dict[Path, dict[str, str]]:
     """The generated blocks of each README, by name."""
-    long = dict(numbers=numbers(), types=types(), rectification=arms(), searches=searches(), models=models())
+    long = dict(numbers=numbers(), types=types(), rectification=arms(), suites=suites(), searches=searches(), models=models())
     return {README: dict(summary=summary()), LONG_README: long}
 
 
