@@ -27,13 +27,15 @@ from auditdm_lib.replies import short_answer
 class Panel:
     """The target, the references whose consensus is the oracle, the consensus rule, and the judge D that compares answers.
 
-    `llm` is the judge; None compares answers by the normalised match. Raises ValueError on an unknown rule.
+    `llm` is the judge; None compares answers by the normalised match. `ask` asks all members (`bulk.spread`); None is `ask_all`.
+    Raises ValueError on an unknown rule.
     """
 
     target: VLM | Endpoint
     references: list[VLM | Endpoint]
     rule: str = "unanimity"
     llm: LLM | None = None
+    ask: Callable | None = None
 
     def __post_init__(self):
         check_rule(self.rule)  # so that a typo is reported before any model is run
@@ -50,13 +52,13 @@ def try_out(panel: Panel, images: list[Image.Image], questions: list[str]) -> pd
     Raises Broken with a member's name if it says nothing or the same to everything. To be called before a training, since an
     auditor learns within minutes to exploit a member that is broken.
     """
-    asked = {name: _ask(member, images, questions, name, None) for name, member in _named(panel).items()}
+    asked = {name: _ask(member, images, questions, name, None) for name, member in named(panel).items()}
     answers, cut = ({name: getattr(given, field) for name, given in asked.items()} for field in ("answers", "unfinished"))
     check_answers(questions, answers, cut, declining=True)
     return answering(answers, cut)
 
 
-def _named(panel: Panel) -> dict[str, VLM]:
+def named(panel: Panel) -> dict[str, VLM]:
     """The target and the references by the names that messages use."""
     return {"target": panel.target} | {f"reference {k}": member for k, member in enumerate(panel.references, 1)}
 
@@ -92,13 +94,13 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
     rng = random.Random(f"asked in full/{seed}")
     drawn = [not cascade or rng.random() < full_share for _ in range(n)]  # for all rows: independent of `invalid`
     rows = [i for i, reason in enumerate(invalid) if reason is None]
-    asked, rows = _ask_all(panel, images, questions, rows, drawn, desc)
+    asked, rows = (panel.ask or ask_all)(panel, images, questions, rows, drawn, desc)
     check_answers(questions, {name: given.answers for name, given in asked.items()},
                   {name: given.unfinished for name, given in asked.items()})
     target, references = asked["target"], [asked[name] for name in list(asked)[1:]]
     votes = [[given.answers[i] for given in references] for i in range(n)]
     errors = [sum(given.failed[i] for given in asked.values()) for i in range(n)]
-    if failures := [f"{name} ({member.name}): {asked[name].failure}" for name, member in _named(panel).items()
+    if failures := [f"{name} ({member.name}): {asked[name].failure}" for name, member in named(panel).items()
                     if asked[name].failure is not None]:
         warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was raised by the "
                       f"{failures[0]}", stacklevel=2)
@@ -137,7 +139,7 @@ def answers_of(panel: Panel, images: list[Image.Image], questions: list[str], wa
     on every one of several questions.
     """
     found = [[None] * wanted.shape[1] for _ in questions]
-    for k, (name, member) in enumerate(_named(panel).items()):
+    for k, (name, member) in enumerate(named(panel).items()):
         rows = np.flatnonzero(wanted[:, k]).tolist()
         given = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
         for i, answer in zip(rows, given.answers, strict=True):
@@ -146,7 +148,7 @@ def answers_of(panel: Panel, images: list[Image.Image], questions: list[str], wa
 
 
 @dataclass
-class _Given:
+class Given:
     """What a member gave to each question: its short answer (None: not asked, unfinished or an error), whether its reply did not
     end, whether it raised an error, whether a limit kept it from being asked; and its first error message."""
 
@@ -157,28 +159,28 @@ class _Given:
     failure: str | None = None
 
 
-def _ask_all(panel: Panel, images: list[Image.Image], questions: list[str], rows: list[int], drawn: list[bool],
-             desc: str | None) -> tuple[dict[str, _Given], list[int]]:
+def ask_all(panel: Panel, images: list[Image.Image], questions: list[str], rows: list[int], drawn: list[bool],
+             desc: str | None) -> tuple[dict[str, Given], list[int]]:
     """What each member gives to the questions in `rows`, and the rows on which every reference was asked.
 
     A row that is not `drawn` is asked of a reference only while the answers so far leave open whether the target disagrees.
     """
     n, others, asked = len(questions), len(panel.references), {}
-    for k, (name, member) in enumerate(_named(panel).items()):
+    for k, (name, member) in enumerate(named(panel).items()):
         if k:
             rows = [i for i in rows if not any(given.limited[i] for given in asked.values())]
             votes = [given.answers for given in list(asked.values())[1:]]
             rows = [i for i in rows if drawn[i] or still_open(
                 asked["target"].answers[i], [vote[i] for vote in votes], others - k + 1, panel.rule)]
         given = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
-        asked[name] = _Given([None] * n, [False] * n, [False] * n, [False] * n, given.failure)
+        asked[name] = Given([None] * n, [False] * n, [False] * n, [False] * n, given.failure)
         for place, i in enumerate(rows):
             for field in ("answers", "unfinished", "failed", "limited"):
                 getattr(asked[name], field)[i] = getattr(given, field)[place]
     return asked, rows
 
 
-def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str, desc: str | None) -> _Given:
+def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str, desc: str | None) -> Given:
     """What a member gives to these questions.
 
     A batch that raises an error is halved until the single questions at fault are found. Raises RuntimeError if all
@@ -206,17 +208,17 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
     if failed == n > 1:
         raise RuntimeError(f"The {name} ({member.name}) raised an error on every one of {n} questions ({reason}): it is broken, "
                            "so check that it can answer a single question, or use another model.") from first
-    return _Given(texts, cut, [a is None and not u for a, u in zip(texts, cut, strict=True)], [False] * n, reason)
+    return Given(texts, cut, [a is None and not u for a, u in zip(texts, cut, strict=True)], [False] * n, reason)
 
 
-def _asked_of_server(member: Endpoint, images: list[Image.Image], questions: list[str], desc: str | None) -> _Given:
+def _asked_of_server(member: Endpoint, images: list[Image.Image], questions: list[str], desc: str | None) -> Given:
     """What a model behind a server gives to these questions."""
     given = endpoint.replies(member, images, questions, desc=desc)
     limited, missing = given["error"].eq(endpoint.LIMIT), given["error"].notna()
     failed = missing & ~limited
     answers = [short_answer(reply, question) if ended else None
                for reply, ended, question in zip(given["reply"], given["ended"], questions, strict=True)]
-    return _Given(answers, (~given["ended"] & ~missing).tolist(), failed.tolist(), limited.tolist(),
+    return Given(answers, (~given["ended"] & ~missing).tolist(), failed.tolist(), limited.tolist(),
                   given.loc[failed, "error"].iloc[0] if failed.any() else None)
 
 
