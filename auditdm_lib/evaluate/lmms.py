@@ -1,0 +1,62 @@
+"""Benchmarks by lmms-eval (the optional package `lmms-eval`), whose harness brings their data, questions and metrics.
+
+Each model is scored in a process of its own (`lmms_model`), so that what the harness changes in its process stays there. Without
+the package, and for a task that it does not know, nothing begins.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from auditdm_lib import paths
+from auditdm_lib.run.manifest import Stop
+
+COLUMNS = ["model", "task", "metric", "n", "score", "stderr", "version"]
+
+
+def check_tasks(tasks: list[str], work: Path) -> None:
+    """Raise Stop, with one sentence, where `tasks` cannot be run: lmms-eval is missing, or knows no such task.
+
+    A task is named as in lmms-eval, or by a folder that holds one (`auditdm export RUN --to lmms-eval`).
+    """
+    if tasks and importlib.util.find_spec("lmms_eval") is None:
+        raise Stop("benchmarks needs the package lmms-eval, which is not installed: pip install lmms-eval, or set benchmarks to "
+                   "[].")
+    if tasks:
+        _harness({"tasks": tasks}, work, "check")
+
+
+def score(checkpoints: dict[str, str | Path], tasks: list[str], per_task: int, work: Path,
+          asked: dict[str, dict] | None = None) -> pd.DataFrame:
+    """Every model's scores on `tasks` (see `check_tasks`) as lmms-eval computes them: COLUMNS.
+
+    `checkpoints` maps a model's role to its folder or hub id, `asked` some roles to what replaces fields of its `Asking`. Of each
+    task the first `per_task` items are asked, all for 0. Scores are in the harness's own units, which differ by metric; `stderr`
+    is null where it gives none, `version` is the task's. What is done for a role stays in `work` for a repeated call. Raises Stop
+    with the harness's reason, such as data that cannot be fetched.
+    """
+    rows = []
+    for role, path in checkpoints.items() if tasks else ():
+        wanted = {"model": paths.resolve(str(path)), "asked": (asked or {}).get(role), "tasks": tasks, "limit": per_task}
+        rows += [(role, *row) for row in _harness(wanted, work, role)]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"score": float, "stderr": float})
+
+
+def _harness(wanted: dict, work: Path, name: str) -> list:
+    """What `lmms_model` writes for `wanted`, from an earlier call where that was the same."""
+    work.mkdir(parents=True, exist_ok=True)
+    order, result = work / f"{name}.order.json", work / f"{name}.json"
+    text = json.dumps(wanted)
+    if not (result.exists() and order.read_text(encoding="utf-8") == text):
+        result.unlink(missing_ok=True)
+        order.write_text(text, encoding="utf-8")
+        done = subprocess.run([sys.executable, "-m", "auditdm_lib.evaluate.lmms_model", str(order), str(result)],
+                              cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise Stop(f"lmms-eval stopped at {name}: {reason}")
+    return json.loads(result.read_text(encoding="utf-8"))
