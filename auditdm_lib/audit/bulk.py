@@ -107,8 +107,11 @@ def _by_ray(members: list[Member], rule: str, parts: list[tuple], workers: int) 
         # one processor more than there are workers, for what hands out the parts
         here = {} if "RAY_ADDRESS" in os.environ else dict(num_cpus=workers + 1, include_dashboard=False)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # on a busy machine it takes more than Ray's own limit
-        ray.init(log_to_driver=False, logging_level="ERROR", **here)
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR", **here)
+        except Exception as error:  # of any type; mostly Ray's own limit of 30 seconds, on a busy machine
+            reason = str(error).splitlines()[0]
+            raise Stop(f"Ray did not start ({reason}): try again when the machine is less busy, or set workers to 0.") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     how = dict(members=members, rule=rule, threads=torch.get_num_threads(), parts=[ray.put(part) for part in parts])
