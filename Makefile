@@ -1,5 +1,6 @@
 # make reproduce   install, run the seven notebooks, print the claims and where the report is
 # make test        install, check the style, run the test suite
+# make test-extras install the optional extras as well (Ray, lmms-eval), run their tests
 # make lab         install, open the notebooks in JupyterLab
 # make clean       remove generated results (not .venv)
 PROFILE ?= testbed
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
 
-.PHONY: reproduce test lab clean
+.PHONY: reproduce test test-extras lab clean
 
 reproduce: $(STAMP)
 	$(BIN)/auditdm run params/$(PROFILE).yaml
@@ -17,6 +18,10 @@ reproduce: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+test-extras: $(STAMP)
+	$(BIN)/python -m pip install --no-deps -r requirements-extras.lock
+	$(BIN)/python -m pytest tests/test_bulk.py tests/test_lmms.py
 
 lab: $(STAMP)
 	$(BIN)/auditdm lab

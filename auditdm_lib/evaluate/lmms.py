@@ -13,16 +13,21 @@ from pathlib import Path
 import pandas as pd
 
 from auditdm_lib import paths
+from auditdm_lib.run.endpoints import is_endpoint
 from auditdm_lib.run.manifest import Stop
 
 COLUMNS = ["model", "task", "metric", "n", "score", "stderr", "version"]
 
 
-def check_tasks(tasks: list[str], work: Path) -> None:
-    """Raise Stop, with one sentence, where `tasks` cannot be run: lmms-eval is missing, or knows no such task.
+def check_tasks(tasks: list[str], models: list[str], work: Path) -> None:
+    """Raise Stop, with one sentence, where `models` cannot be scored on `tasks`: lmms-eval is missing or knows no such task, or
+    a model is behind a server.
 
     A task is named as in lmms-eval, or by a folder that holds one (`auditdm export RUN --to lmms-eval`).
     """
+    if tasks and (served := [model for model in models if is_endpoint(model)]):
+        raise Stop(f"benchmarks is for models that are loaded, and {served[0]} is behind a server: set benchmarks to [], and "
+                   "score it with lmms-eval's own model `openai`.")
     if tasks and importlib.util.find_spec("lmms_eval") is None:
         raise Stop("benchmarks needs the package lmms-eval, which is not installed: pip install lmms-eval, or set benchmarks to "
                    "[].")

@@ -35,6 +35,7 @@ class Artefacts:
     unseen: pd.DataFrame | None = None  # 03_taxonomy/unseen.csv
     recovered: pd.DataFrame | None = None  # 03_taxonomy/recovered.csv, if gaps were planted and types asked again
     reaudit: pd.DataFrame | None = None  # 05_scores/reaudit.csv, if the rectified target was asked about each type again
+    benchmarks: pd.DataFrame | None = None  # 05_scores/benchmarks.csv, if tasks of lmms-eval were run
     records: dict[str, dict] = field(default_factory=dict)  # the manifest of each stage, by its folder
 
     @property
@@ -65,7 +66,7 @@ def load(auditor: Path, probes: Path, taxonomy: Path, scores: Path) -> Artefacts
         pairings=_optional(probes / "pairings.csv"), drawer=_drawer(probes),
         confirmation=pd.read_parquet(confirmation) if confirmation.exists() else None,
         unseen=_optional(taxonomy / "unseen.csv"), recovered=_optional(taxonomy / "recovered.csv"),
-        reaudit=_optional(scores / "reaudit.csv"),
+        reaudit=_optional(scores / "reaudit.csv"), benchmarks=_optional(scores / "benchmarks.csv"),
         records={folder.name: manifest.load(folder) for folder in (auditor, probes, taxonomy, scores)
                  if (folder / manifest.NAME).exists()})
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import norm
 
 from auditdm_lib.audit.probes import overall
 from auditdm_lib.evaluate.scores import GAP_ITEMS, headlines, held_out
@@ -23,6 +24,8 @@ def all_tables(run: Artefacts, values: pd.DataFrame) -> dict[str, pd.DataFrame]:
               "table_assumptions": assumptions(run.search), "table_categories": categories(run.categories)}
     if run.gaps is not None and run.hits is not None:
         tables["table_gaps"] = gaps(run.gaps, run.hits, run.categories)
+    if run.benchmarks is not None:
+        tables["table_benchmarks"] = benchmarks(run.benchmarks)
     about_drawings = {"table_flips": (flips, run.flips), "table_survival": (survival, run.survival),
                       "table_drawer": (drawer, run.faults), "table_pairings": (pairings, run.pairings)}
     return tables | {name: made(table) for name, (made, table) in about_drawings.items() if table is not None and len(table)}
@@ -50,6 +53,16 @@ def scores(items: pd.DataFrame) -> pd.DataFrame:
             row[GAP_ITEMS] = with_interval(measures.gap_score(items, model))
         rows.append(row)
     return pd.DataFrame(rows, columns=None if rows else ["model"])
+
+
+def benchmarks(table: pd.DataFrame) -> pd.DataFrame:
+    """The scores that lmms-eval computed, in its units, with the interval of its standard error by the normal approximation (none
+    where it gives none, or 0): one row per task and metric, one column per model."""
+    reach = norm.ppf(0.975) * table["stderr"]
+    low, high = table["score"] - reach, table["score"] + reach
+    shown = [f"{s:.4g} [{a:.4g}, {b:.4g}]" if b > a else f"{s:.4g}" for s, a, b in zip(table["score"], low, high, strict=True)]
+    out = table.assign(shown=shown).pivot(index=["task", "metric", "n"], columns="model", values="shown")
+    return out[list(table["model"].unique())].reset_index().rename_axis(columns=None)
 
 
 def search(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
