@@ -66,7 +66,7 @@ assert Path("loop").read_bytes() == Path("several").read_bytes()
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the optional package ray is not installed")
 def test_two_workers_one_of_them_killed_give_the_bytes_of_the_loop(tmp_path):
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=900,
                           env=os.environ | {"PYTHONPATH": f"{paths.ROOT}:{paths.ROOT / 'tests'}"})
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -29,8 +29,8 @@ def check_tasks(tasks: list[str], models: list[str], work: Path) -> None:
         raise Stop(f"benchmarks is for models that are loaded, and {served[0]} is behind a server: set benchmarks to [], and "
                    "score it with lmms-eval's own model `openai`.")
     if tasks and importlib.util.find_spec("lmms_eval") is None:
-        raise Stop("benchmarks needs the package lmms-eval, which is not installed: pip install lmms-eval, or set benchmarks to "
-                   "[].")
+        raise Stop("benchmarks needs the package lmms-eval, which is not installed: pip install --no-deps -r "
+                   "requirements-extras.lock, or set benchmarks to [].")
     if tasks:
         _harness({"tasks": tasks}, work, "check")
 
