@@ -38,7 +38,7 @@ from auditdm_lib.testbed.language import sample_edit
 from auditdm_lib.training.examples import collate
 from auditdm_lib.training.grpo import GRPOSettings, reward
 from auditdm_lib.training.history import HISTORY, summary
-from auditdm_lib.training.imitation import BATCH, WINDOW, by_length, hits
+from auditdm_lib.training.imitation import WINDOW, by_length, hits
 
 PROMPT = PROMPTS[0]
 
@@ -158,12 +158,12 @@ def test_no_existing_question_leaves_a_table_as_it_is():
 
 
 def test_batches_hold_examples_of_like_length_and_every_draw_once():
-    rng, lengths = np.random.default_rng(0), [(i * 37) % 100 for i in range(100)]
-    drawn = rng.integers(0, 100, 20 * BATCH)
-    order = by_length(drawn, lengths, rng)
-    assert sorted(order) == sorted(drawn) and sorted(order[:WINDOW * BATCH]) == sorted(drawn[:WINDOW * BATCH])
-    spread = [np.ptp(np.take(lengths, batch)) for batch in order.reshape(-1, BATCH)]
-    assert max(spread) <= 30 and np.diff([np.take(lengths, batch).mean() for batch in order.reshape(-1, BATCH)]).min() < 0
+    rng, lengths, batch_size = np.random.default_rng(0), [(i * 37) % 100 for i in range(100)], 64
+    drawn = rng.integers(0, 100, 20 * batch_size)
+    order = by_length(drawn, lengths, batch_size, rng)
+    assert sorted(order) == sorted(drawn) and sorted(order[:WINDOW * batch_size]) == sorted(drawn[:WINDOW * batch_size])
+    spread = [np.ptp(np.take(lengths, batch)) for batch in order.reshape(-1, batch_size)]
+    assert max(spread) <= 30 and np.diff([np.take(lengths, batch).mean() for batch in order.reshape(-1, batch_size)]).min() < 0
 
 
 def load_panel():

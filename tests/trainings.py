@@ -41,13 +41,14 @@ def judge(panel, images, questions, invalid, **_):
         in_full=[r is None for r in invalid], errors=0))
 
 
-def imitate(work, start=START, lora_rank=0, pictures=64, steps=6):
+def imitate(work, start=START, lora_rank=0, pictures=64, steps=6, **how):
     return imitation.self_imitation(start, PANEL, load_pictures("testbed", pictures, 0), search_of(edit=0.2),
-                                    imitation.ImitationSettings(2, steps, 1e-3, lora_rank, False, 2), 0, work)
+                                    imitation.ImitationSettings(2, steps, 1e-3, lora_rank, False, 2, **how), 0, work)
 
 
-def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START, replay_weight=0.0):
-    schedule = grpo.GRPOSettings(steps, 4, groups, learning_rate, beta, -0.2, replay_weight, lora_rank, False, 2)
+def reinforce(work, beta=0.0, lora_rank=0, steps=5, search=None, learning_rate=1e-3, groups=2, start=START, replay_weight=0.0,
+              **how):
+    schedule = grpo.GRPOSettings(steps, 4, groups, learning_rate, beta, -0.2, replay_weight, lora_rank, False, 2, **how)
     return grpo.grpo(start, PANEL, load_pictures("testbed", 8, 0), search or search_of(edit=0.4), schedule, found(), 0, work)
 
 

@@ -38,8 +38,8 @@ class Search:
     """How an auditor searches.
 
     By kind of probe: its prompt, the maximum number of tokens of its text, and its share of the pictures (shares sum to 1).
-    For all kinds: the sampling temperature, what draws captions and edits, the seed of what it draws, and the share of the probes
-    with a drawn picture that ask an existing question.
+    For all kinds: the sampling temperature, what draws captions and edits, the seed of what it draws, the share of the probes
+    with a drawn picture that ask an existing question, and how many texts are written at a time.
     """
 
     prompts: dict[str, str]
@@ -49,6 +49,7 @@ class Search:
     drawing: Drawing = Drawing()
     drawing_seed: int = 0
     existing_question_share: float = 0.0
+    batch: int = 128
 
     def kinds(self, n: int, seed: int) -> list[str]:
         """The kind of each of `n` probes: shares rounded to whole probes, in random order."""
@@ -131,7 +132,7 @@ def _write_texts(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np
         return
     column = TEXT_COLUMN.get(kind, "question")
     images, bar = [pictures.images[i] for i in rows], desc and f"{desc}: {column}s"
-    sampled = sample(auditor, images, search.prompts[kind], search.temperature, seed, search.tokens[kind], desc=bar)
+    sampled = sample(auditor, images, search.prompts[kind], search.temperature, seed, search.tokens[kind], search.batch, desc=bar)
     table.loc[rows, column] = sampled["text"].to_numpy(object)
     table.loc[rows, "invalid_reason"] = [malformed(text, ended) for text, ended in sampled.itertuples(index=False)]
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from auditdm_lib.answers import certainly_different, same_answer
 from auditdm_lib.models import endpoint
 from auditdm_lib.models.asking import choose_padding
+from auditdm_lib.models.batches import in_batches
 from auditdm_lib.models.endpoint import Endpoint
 from auditdm_lib.models.loading import Unusable, load_reader, load_weights
 from auditdm_lib.models.vlm import as_data
@@ -108,14 +109,13 @@ def _said(judge: Endpoint, texts: list[str]) -> dict[str, int]:
 def _log_odds(llm: LLM, texts: list[str], batch_size: int) -> dict[str, float]:
     """log p(yes) - log p(no) of the token after each text, over all spellings of the two words."""
     yes, no = _word_ids(llm.tokenizer)
-    bos, odds = llm.tokenizer.bos_token, {}
-    for i in range(0, len(texts), batch_size):
-        batch = texts[i:i + batch_size]
+    bos = llm.tokenizer.bos_token
+
+    def judge(batch: list[str]) -> list[float]:
         inputs = llm.tokenizer(batch, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False,
                                add_special_tokens=not (bos and batch[0].startswith(bos))).to(llm.model.device)
         # `generate`, not `forward`: it counts positions from the first real token and keeps one row of logits per text
         logits = llm.model.generate(**inputs, max_new_tokens=1, output_logits=True, return_dict_in_generate=True,
                                     pad_token_id=llm.tokenizer.pad_token_id).logits[0].float()
-        difference = logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
-        odds.update(zip(batch, difference.tolist(), strict=True))
-    return odds
+        return (logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)).tolist()
+    return dict(zip(texts, in_batches(llm.model, texts, batch_size, judge), strict=True))

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from auditdm_lib import paths
+from auditdm_lib.models import placement
 from auditdm_lib.run import hub, model_files
 
 TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -59,19 +60,20 @@ def load_reader(path: str | Path, reader_class: type, check: Callable[[Any], Non
     return reader
 
 
-def load_weights(path: str | Path, model_class: type, kind: str) -> PreTrainedModel:
-    """A checkpoint's model in eval mode, on the GPU if there is one.
+def load_weights(path: str | Path, model_class: type, kind: str, trained: bool = False,
+                 all_weights: bool = False, device: str | None = None) -> PreTrainedModel:
+    """A checkpoint's model in eval mode, placed as `placement` says.
 
-    It is in fp32 on a CPU, where bf16 is slower, and in the checkpoint's own precision on a GPU. Of the checkpoint's generation
-    settings only the token ids are kept: sampling, beams and penalties would give other answers than greedy decoding. Raises
-    ValueError if tensors are missing, of other shapes or not finite.
+    `trained`: it is to be trained, so it is neither quantised nor spread over devices; with `all_weights` it is in float32.
+    `device` is where it is to lie, if not where the placement says. Of the checkpoint's generation settings only the token ids
+    are kept: sampling, beams and penalties would give other answers than greedy decoding. Raises ValueError if tensors are
+    missing, of other shapes or not finite.
     """
     logging.disable_progress_bar()  # otherwise each model shows a bar for a few milliseconds
-    (source, revision), gpu = where(path), torch.cuda.is_available()
+    (source, revision), how = where(path), placement.loading(trained, all_weights)
     try:
         model, info = model_class.from_pretrained(
-            source, dtype="auto" if gpu else torch.float32, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True, **revision)
+            source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **how, **revision)
     except Exception as error:  # safetensors and torch have exceptions of their own
         raise ValueError(_sentence(path, kind, error)) from error
     if info["missing_keys"] or info["mismatched_keys"]:  # transformers would initialise these at random
@@ -79,12 +81,15 @@ def load_weights(path: str | Path, model_class: type, kind: str) -> PreTrainedMo
         raise ValueError(f"{path} lacks {len(faulty)} of its tensors ({faulty[0]} ...): the checkpoint is incomplete or of "
                          "another architecture; save it again with save_pretrained.")
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        # what accelerate keeps on the disk or in the main memory is a meta tensor here, without numbers to look at
+        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
             raise ValueError(f"{path} holds numbers that are not finite, first in {name}: its training diverged or the file is "
                              "damaged, so take an earlier checkpoint or another copy.")
     given = model.generation_config
     model.generation_config = GenerationConfig(**{name: getattr(given, name) for name in TOKEN_IDS}, do_sample=False)
-    return model.eval().to("cuda" if gpu else "cpu")
+    if "device_map" not in how:
+        model.to(device or ("cpu" if placement.waits(trained) else placement.device()))
+    return model.eval()
 
 
 def _sentence(path: str | Path, kind: str, error: Exception) -> str:
@@ -92,6 +97,8 @@ def _sentence(path: str | Path, kind: str, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200].rstrip(". ")
     if "trust_remote_code" in str(error):
         return f"{path} needs code of its own, which is never run here: use an architecture that transformers itself has."
+    if "scaled_dot_product_attention" in str(error) or "flash" in str(error).lower():
+        return f"{path} cannot compute its attention in the chosen way ({reason}): set attention to auto."
     if "size mismatch" in str(error) or "mismatched_sizes" in str(error):
         return (f"{path} holds tensors of other shapes than its config.json says ({reason}): the checkpoint is incomplete or of "
                 "another architecture; save it again with save_pretrained.")

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -37,8 +36,10 @@ from auditdm_lib.models.asking import (
     turn,
     worded,
 )
+from auditdm_lib.models.batches import in_batches
 from auditdm_lib.models.endpoint import Endpoint
 from auditdm_lib.models.loading import load_reader, load_weights, where
+from auditdm_lib.models.placement import waits
 from auditdm_lib.replies import clean, short_answer
 from auditdm_lib.run import endpoints, manifest, reach
 
@@ -74,18 +75,19 @@ class OneNumberAToken(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
 
-def load_vlm(path: str | Path, asked: dict | None = None,
-             check: Callable[[ProcessorMixin], None] = check_processor) -> VLM | Endpoint:
+def load_vlm(path: str | Path, asked: dict | None = None, check: Callable[[ProcessorMixin], None] = check_processor,
+             **how) -> VLM | Endpoint:
     """Load an image-text-to-text model from a folder (relative to the repository's root) or a hub id, or find the one behind a
     server.
 
-    `asked` replaces fields of its `Asking`; `check` is passed the processor before the weights are loaded. Raises
-    FileNotFoundError if there is no such folder, ValueError if it holds no such model, an incomplete or damaged one, or one that
-    the kit does not know how to ask, or a server that does not answer for it.
+    `asked` replaces fields of its `Asking`; `check` is passed the processor before the weights are loaded; `how` are
+    `load_weights`' trained, all_weights and device. Raises FileNotFoundError if there is no such folder, ValueError if it holds
+    no such model, an incomplete or damaged one, or one that the kit does not know how to ask, or a server that does not answer
+    for it.
     """
     if endpoints.is_endpoint(path):
         return endpoint.load_endpoint(str(path), asked)
-    return _loaded(path, *_processor(path, asked, check))
+    return _loaded(path, *_processor(path, asked, check), **how)
 
 
 def load_members(target: str | Path, references: Sequence[str | Path], answer_prompts: Sequence[str] = (),
@@ -118,7 +120,8 @@ def identity(path: str | Path, model: PreTrainedModel) -> str | None:
         return None
     source, revision = where(path)
     weights = revision.get("revision") or manifest.digest(manifest.hash_folder(Path(source)))
-    device = torch.cuda.get_device_name() if model.device.type == "cuda" else manifest.processor()
+    gpu = model.device.type == "cuda" or waits(trained=False)  # one that waits in the main memory is asked on the GPU
+    device = torch.cuda.get_device_name() if gpu else manifest.processor()
     how = [model.config.to_json_string(use_diff=False), model.config._attn_implementation, str(model.dtype), device,
            *map(importlib.metadata.version, ("torch", "transformers")), reach.module_sources(__name__)]
     return f"{path} {weights} {manifest.digest(how)}"
@@ -151,9 +154,9 @@ def _processor(path: str | Path, asked: dict | None = None,
     return load_reader(path, AutoProcessor, checked, KIND), found[0]
 
 
-def _loaded(path: str | Path, processor: ProcessorMixin, asking: Asking) -> VLM:
+def _loaded(path: str | Path, processor: ProcessorMixin, asking: Asking, **how) -> VLM:
     """The model to a processor; the token that ends a turn of the chat template joins the model's end tokens."""
-    model = load_weights(path, AutoModelForImageTextToText, KIND)
+    model = load_weights(path, AutoModelForImageTextToText, KIND, **how)
     own, tokenizer = model.generation_config.eos_token_id, processor.tokenizer
     end = tokenizer.eos_token or "" if processor.chat_template is None else turn(processor)[1].strip()
     ends = {*([] if own is None else np.atleast_1d(own).tolist()), *tokenizer(end, add_special_tokens=False)["input_ids"][-1:]}
@@ -233,14 +236,15 @@ def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str]
     known = store.kept(store.shared(), list(keys.values())) if keys else {}
     given = {pair: (known[key], True) for pair, key in keys.items() if key in known}
     todo = sorted((pair for pair in distinct if pair not in given), key=lambda pair: len(pair[1]))  # for less padding
-    for i in tqdm(range(0, len(todo), batch_size), desc=desc, disable=desc is None):
-        batch = todo[i:i + batch_size]
+
+    def ask(batch: list[tuple[bytes, str]]) -> list[tuple[str, bool]]:
         said = _generate(vlm, [distinct[pair] for pair in batch], [put(vlm, q, bare) for _, q in batch], tokens,
                          vlm.sampling and _drawing(vlm.sampling, batch, tokens))
-        given.update(zip(batch, said, strict=True))
-        for pair in batch:
-            if keys and given[pair][1]:  # it has ended
-                store.keep(store.shared(), keys[pair], vlm.name, given[pair][0])
+        for pair, (reply, ended) in zip(batch, said, strict=True):
+            if keys and ended:
+                store.keep(store.shared(), keys[pair], vlm.name, reply)
+        return said
+    given.update(zip(todo, in_batches(vlm.model, todo, batch_size, ask, desc), strict=True))
     return pd.DataFrame([given[pair] for pair in pairs], columns=["reply", "ended"])
 
 
@@ -263,14 +267,15 @@ def sample(auditor: VLM | Endpoint, images: list[Image.Image], instruction: str,
             raise ValueError(f"{auditor.name} cannot go on from given words, as a model behind a server: use a model's folder.")
         return endpoint.written(auditor, images, instruction, temperature, seed, max_new_tokens, desc)
     torch.manual_seed(seed)
-    text, rows = prompt(auditor, instruction), []
+    text = prompt(auditor, instruction)
     begun = [as_data(auditor.processor.tokenizer, words) for words in begun] if begun is not None else [""] * len(images)
-    for i in tqdm(range(0, len(images), batch_size), desc=desc, disable=desc is None):
-        batch, starts = images[i:i + batch_size], begun[i:i + batch_size]
-        said = _generate(auditor, batch, [text + start for start in starts], max_new_tokens, None, do_sample=True,
-                         temperature=temperature, top_k=0, top_p=1.0)
-        rows += [(f"{start}{' ' * bool(start and more[:1].isalnum())}{more}", ended)
-                 for start, (more, ended) in zip(starts, said, strict=True)]
+
+    def write(batch: list[tuple[Image.Image, str]]) -> list[tuple[str, bool]]:
+        said = _generate(auditor, [image for image, _ in batch], [text + start for _, start in batch], max_new_tokens, None,
+                         do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+        return [(f"{start}{' ' * bool(start and more[:1].isalnum())}{more}", ended)
+                for (_, start), (more, ended) in zip(batch, said, strict=True)]
+    rows = in_batches(auditor.model, list(zip(images, begun, strict=True)), batch_size, write, desc)
     return pd.DataFrame(rows, columns=["text", "ended"])
 
 

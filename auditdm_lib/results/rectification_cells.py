@@ -21,6 +21,7 @@ from auditdm_lib.audit.arms import training_calls
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
 from auditdm_lib.evaluate.benchmarks import load_items, score
+from auditdm_lib.models import placement
 from auditdm_lib.models.llm import load_llm
 from auditdm_lib.models.vlm import load_members, settings
 from auditdm_lib.run import commit, lock, manifest, params
@@ -192,6 +193,7 @@ def by_chance(run: Run, probes: pd.DataFrame, calls: int) -> pd.DataFrame:
         lock.hold(final)
         v, out = run.values, commit.temporary(final)
         pictures = load_pictures(v["pictures"], asked, v["seed"], split="audit", damaged=v["damaged_pictures"])
+        placement.place_as(v)
         members = load_members(v["target"], v["references"], v["answer_prompts"], v["answer_tokens"], v["answer_batch"],
                                v["answer_temperature"], v["seed"])
         judge = load_llm(v["judge_model"]) if v["judge_model"] else None

@@ -20,13 +20,12 @@ LIMITS = {"paligemma": 32}  # most tokens of an answer, by family: `asking.PALIG
 CHAT_LIMIT = 64
 JUDGED, JUDGED_BATCH = 40, 64  # tokens around a question that the judge reads, two answers among them; `llm.same_meaning`
 ASKED_FIRST = 48  # questions of each member at the beginning of stages 01 and 02 (`probes.try_members`)
-IMITATED = 64  # examples in a step of self-imitation (`imitation.BATCH`)
-REPLAYED = 32  # examples that GRPO replays in a step (`replay.REPLAYED`)
-SAMPLED = 128  # texts that the auditor writes at a time (`vlm.sample`)
 ASKED_AGAIN = 800  # examples that stage 04 asks three models about at its end
 FRESH = 5  # questions about a fresh picture at most: the auditor's, those of templates (`fresh.TRIES`), and a control
 ALL_QUESTIONS = 185  # questions that can be asked about a picture of the testbed, for the ceiling: their mean
 TEXT_TOKENS = 512  # that a FLUX pipeline reads
+NUMBERS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes
+BITS = {"8bit": 1.0, "4bit": 0.5625}  # bytes of a weight; nf4 has a float32 for every 64 weights beside them
 
 
 @dataclass
@@ -70,13 +69,25 @@ class Panel:
     others: dict[str, Model]  # judge_model, verifier, image_model, edit_model
     device: Device
 
-    def size(self, model: Model) -> int:
-        """Bytes of a weight of this model in memory."""
-        return self.device.number or model.stored
+    @property
+    def size(self) -> int:
+        """Bytes of the numbers that models compute with (`placement.number`)."""
+        return NUMBERS.get(self.values["dtype"]) or self.device.number or NUMBERS["bfloat16"]
+
+    @property
+    def offloads(self) -> bool:
+        """Whether only the model that is asked lies in the device's memory."""
+        return self.values["member_offload"] == "model" and self.device.number is None
 
     def weights(self, model: Model) -> int:
-        """Bytes of its weights in memory."""
-        return (model.parameters or 0) * self.size(model)
+        """Bytes of the weights of a model that is asked. bitsandbytes leaves the embedding as it is."""
+        each = BITS.get(self.values["quantisation"], self.size)
+        embedding = model.shape.vocabulary * model.shape.hidden if model.shape and each < self.size else 0
+        return round(((model.parameters or 0) - embedding) * each + embedding * self.size)
+
+    def trained(self, model: Model, rank: int) -> int:
+        """Bytes of the weights of a model in training: in float32 if all are trained, and never quantised."""
+        return (model.parameters or 0) * (self.size if rank else NUMBERS["float32"])
 
 
 def panel(values: dict[str, Any], found: list[Model], device: Device) -> Panel:
@@ -95,7 +106,7 @@ def stages(p: Panel) -> dict[str, Stage]:
 # The stages
 
 def _start(p: Panel) -> Stage:
-    stage = Stage("00", memory={"members": sum(map(p.weights, p.members))})
+    stage = Stage("00", memory=_resident(p))
     _ask(stage, p, p.values["gallery"])
     return stage
 
@@ -103,21 +114,29 @@ def _start(p: Panel) -> Stage:
 def _train(p: Panel) -> Stage:
     v, auditor = p.values, p.auditor
     rank, batch = v["auditor_lora_rank"], v["group_size"] * v["groups_per_step"]
-    copies = 2 + (v["kl_weight"] > 0 and not rank)  # the untrained one, the one in training, and GRPO's first policy
-    stage = Stage("01", memory=_resident(p) | {"auditor": copies * p.weights(auditor)})
+    stage = Stage("01", memory=_resident(p) | {"auditor": p.trained(auditor, rank), "optimiser": 2 * _trained(p, auditor, rank)})
+    if v["kl_weight"] and not rank:
+        stage.memory["first policy"] = p.trained(auditor, rank)
     pictures, steps = v["imitation_pictures"] * (v["imitation_rounds"] > 0), v["grpo_steps"] + v["plain_steps"]
     _ask(stage, p, ASKED_FIRST + pictures + steps * batch)
-    _write(stage, p, pictures + steps * batch, _kinds(v), min(SAMPLED, batch))
+    _write(stage, p, pictures + steps * batch, _kinds(v), min(v["text_batch"], batch))
     _draw(stage, p, {kind: share * (pictures + steps * batch) for kind, share in _kinds(v).items()})
     for kind, share in _kinds(v).items():  # an example holds one text, a step of GRPO texts of one kind
-        text, new = _instruction(v, kind) + _tokens(v)[kind], _tokens(v)[kind]
-        _fit(stage, p, auditor, share * v["imitation_rounds"] * v["imitation_steps"], IMITATED, text, rank, "imitation")
+        text, new, parts = _instruction(v, kind) + _tokens(v)[kind], _tokens(v)[kind], v["auditor_accumulation"]
+        imitated = share * v["imitation_rounds"] * v["imitation_steps"]
+        _fit(stage, p, auditor, imitated, v["imitation_batch"], text, rank, "imitation", parts)
         replays = share * v["grpo_steps"] * (v["replay_weight"] > 0) * (v["imitation_rounds"] > 0)
-        beside = _fit(stage, p, auditor, replays, REPLAYED, text, rank, "replay")["activations"]
-        _fit(stage, p, auditor, share * steps, batch, text, rank, "GRPO", new, v["kl_weight"] > 0, beside)
+        beside = _fit(stage, p, auditor, replays, v["replay_batch"], text, rank, "replay", parts)["activations"]
+        _fit(stage, p, auditor, share * steps, batch, text, rank, "GRPO", parts, new, v["kl_weight"] > 0, beside)
+        if share and usable(auditor):  # TRL lets the policy write all texts of a step at a time
+            rollouts = sizes.forward_memory(auditor.shape, p.size, batch, text - new, new, sampled=True)
+            _moment(stage, "the rollouts of GRPO", rollouts)
+    for moment in ("imitation", "replay", "GRPO"):  # the optimiser's moments are there all the time
+        if (name := f"a step of {moment}") in stage.moments:
+            stage.moments[name] -= stage.memory["optimiser"]
     kept = 2 + sum(math.ceil(v[name] / v["checkpoint_steps"]) for name in ("grpo_steps", "plain_steps"))
     trained = 3 * _trained(p, auditor, rank)  # a checkpoint: what is trained, and its two moments
-    stage.disk = kept * p.weights(auditor) + 2 * trained + 400 * (pictures + steps * batch)
+    stage.disk = kept * p.trained(auditor, rank) + 2 * trained + 400 * (pictures + steps * batch)
     return stage
 
 
@@ -131,17 +150,19 @@ def _probe(p: Panel) -> Stage:
     again = 3 + inventory.supplied(v)  # the original, another seed, another encoding, and the exact picture
     ceiling = v["ceiling_pictures"] * ALL_QUESTIONS * inventory.supplied(v)
     best = n // v["best_of_n"] * v["best_of_n"] if v["best_of_n"] else 0
-    stage = Stage("02", memory=_resident(p) | {"auditor": p.weights(p.auditor)})
+    stage = Stage("02", memory=_resident(p, {"auditor": p.auditor} | {
+        name: model for name, model in p.others.items() if name == "verifier"}))
     _ask(stage, p, round(ASKED_FIRST + n * (1 + auditors) + best + 2 * drawn * n * again))
-    _write(stage, p, n * auditors, shares, SAMPLED)
-    _write(stage, p, best, {"question": 1.0, "regeneration": 0.0, "edit": 0.0}, SAMPLED)
+    _write(stage, p, n * auditors, shares, v["text_batch"])
+    _write(stage, p, best, {"question": 1.0, "regeneration": 0.0, "edit": 0.0}, v["text_batch"])
     _draw(stage, p, {kind: share * n * (auditors + 2) for kind, share in shares.items()})  # other seeds of two auditors
     if ceiling:
         _answers(stage, p, p.members[0], 0, ceiling)
         stage.target_calls, stage.calls = stage.target_calls + ceiling, stage.calls + ceiling
     if verifier := p.others.get("verifier"):
-        stage.memory["verifier"] = p.weights(verifier)
-        _generate(stage, p, verifier, round(drawn * n * (auditors + 2)), TEMPLATE + _tokens(v)["regeneration"], ANSWER, SAMPLED)
+        _generate(stage, p, verifier, round(drawn * n * (auditors + 2)), TEMPLATE + _tokens(v)["regeneration"], ANSWER,
+                  v["answer_batch"])
+        _asked(stage, p, "answers of the verifier", verifier, 0)
     stage.disk = round(n * _picture(p) * (1 + drawn * (auditors + 2 * again)))
     return stage
 
@@ -150,33 +171,33 @@ def _cluster(p: Panel) -> Stage:
     """Failure types come from texts alone, but for the fresh probes that confirm them, where a profile asks for some."""
     stage, fresh = Stage("03"), p.values["fresh_probes"]
     if fresh:
-        stage.memory = _resident(p) | {"auditor": p.weights(p.auditor)}
+        stage.memory = _resident(p, {"auditor": p.auditor})
         _ask(stage, p, FRESH * fresh)
-        _write(stage, p, (FRESH - 1) * fresh, {"question": 1.0, "regeneration": 0.0, "edit": 0.0}, SAMPLED)
+        _write(stage, p, (FRESH - 1) * fresh, {"question": 1.0, "regeneration": 0.0, "edit": 0.0}, p.values["text_batch"])
         stage.disk = fresh * _picture(p)
     return stage
 
 
 def _rectify(p: Panel) -> Stage:
     v, target = p.values, p.members[0]
-    stage = Stage("04", memory={"target": p.weights(target)})
+    stage = Stage("04", memory=_resident(p) | {"target in training": p.trained(target, v["lora_rank"])})
     _fit(stage, p, target, 2 * v["rectify_steps"], v["rectify_batch"], _question(p, target, 0) + ANSWER, v["lora_rank"],
-         "rectification")
+         "rectification", v["rectify_accumulation"])
     _answers(stage, p, target, 0, 3 * ASKED_AGAIN)
     stage.target_calls = stage.calls = 3 * ASKED_AGAIN
     most = v["rectify_examples"] or v["probes_per_auditor"]
-    stage.disk = 2 * (p.weights(target) + most * _picture(p))
+    stage.disk = 2 * (p.trained(target, v["lora_rank"]) + most * _picture(p))
     return stage
 
 
 def _evaluate(p: Panel) -> Stage:
     v, target = p.values, p.members[0]
-    stage = Stage("05", memory={"members": max(map(p.weights, p.members))})  # one model after the other
+    stage = Stage("05", memory={} if p.offloads else {"members": max(map(p.weights, p.members))})  # one after the other
     if v["pictures"] == v["suite_source"]:
         items, tuned = v["items_per_suite"] * len(v["suites"]), 2
     else:
         items, tuned = 2 * v["items_per_suite"], 2  # random questions, and those on which the target disagreed
-        stage.memory = _resident(p) | {"tuned target": p.weights(target)}
+        stage.memory = _resident(p, {"tuned target": target})
     _ask(stage, p, items)
     _answers(stage, p, target, 0, tuned * items)
     stage.calls, stage.target_calls = stage.calls + tuned * items, stage.target_calls + tuned * items
@@ -186,9 +207,12 @@ def _evaluate(p: Panel) -> Stage:
 
 # What they are made of
 
-def _resident(p: Panel) -> dict[str, int]:
-    judge = p.others.get("judge_model")
-    return {"members": sum(map(p.weights, p.members))} | ({"judge_model": p.weights(judge)} if judge else {})
+def _resident(p: Panel, more: dict[str, Model] | None = None) -> dict[str, int]:
+    """Bytes of the members, the judge and `more` models that are asked; none where they wait outside (`_asked`)."""
+    if p.offloads:
+        return {}
+    asked = {name: model for name, model in p.others.items() if name == "judge_model"} | (more or {})
+    return {"members": sum(map(p.weights, p.members))} | {name: p.weights(model) for name, model in asked.items()}
 
 
 def _kinds(v: dict[str, Any]) -> dict[str, float]:
@@ -218,8 +242,7 @@ def _trained(p: Panel, model: Model, rank: int) -> int:
     shape = model.shape
     if shape is None or shape.parameters is None:
         return 0
-    size = sizes.FLOAT32 if rank else p.size(model)
-    return size * (sizes.adapter_parameters(shape, rank) if rank else shape.parameters - shape.vision_parameters)
+    return sizes.FLOAT32 * (sizes.adapter_parameters(shape, rank) if rank else shape.parameters - shape.vision_parameters)
 
 
 def _picture(p: Panel) -> int:
@@ -238,6 +261,7 @@ def _ask(stage: Stage, p: Panel, questions: int) -> None:
         compared, text = 2 * math.comb(len(p.members), 2) * questions, JUDGED + p.values["question_tokens"]
         stage.calls += compared
         _generate(stage, p, judge, compared, text, 1, JUDGED_BATCH)
+        _asked(stage, p, "answers of the judge_model", judge, 0)
 
 
 def _answers(stage: Stage, p: Panel, member: Model, place: int, questions: int) -> None:
@@ -246,8 +270,8 @@ def _answers(stage: Stage, p: Panel, member: Model, place: int, questions: int) 
     text, batch = _question(p, member, place), p.values["answer_batch"]
     _generate(stage, p, member, questions, text, min(limit, ANSWER), batch)
     if usable(member):
-        needed = sizes.forward_memory(member.shape, p.size(member), min(batch, max(questions, 1)), text, limit)
-        _moment(stage, f"answers of the {member.role}", needed)
+        needed = sizes.forward_memory(member.shape, p.size, min(batch, max(questions, 1)), text, limit)
+        _asked(stage, p, f"answers of the {member.role}", member, needed)
 
 
 def _write(stage: Stage, p: Panel, probes: int, shares: dict[str, float], batch: int) -> None:
@@ -258,8 +282,8 @@ def _write(stage: Stage, p: Panel, probes: int, shares: dict[str, float], batch:
         text, tokens = _instruction(p.values, kind), _tokens(p.values)[kind]
         _generate(stage, p, p.auditor, count, text, tokens, batch)
         if count and usable(p.auditor):
-            needed = sizes.forward_memory(p.auditor.shape, p.size(p.auditor), min(batch, count), text, tokens, sampled=True)
-            _moment(stage, "texts of the auditor", needed)
+            needed = sizes.forward_memory(p.auditor.shape, p.size, min(batch, count), text, tokens, sampled=True)
+            _asked(stage, p, "texts of the auditor", p.auditor, needed)
 
 
 def usable(model: Model) -> bool:
@@ -273,6 +297,12 @@ def _known(stage: Stage, model: Model) -> bool:
     return usable(model)
 
 
+def _asked(stage: Stage, p: Panel, name: str, model: Model, needed: int) -> None:
+    """The moment at which a model is asked, with its weights if it waits outside of the device's memory until then."""
+    there = not p.offloads or (model is p.auditor and "auditor" in stage.memory)  # one in training is there all the time
+    _moment(stage, name, needed + (0 if there else p.weights(model)))
+
+
 def _moment(stage: Stage, name: str, needed: int) -> None:
     stage.moments[name] = max(stage.moments.get(name, 0), needed)
 
@@ -283,26 +313,26 @@ def _generate(stage: Stage, p: Panel, model: Model, count: int, text: int, new: 
         return
     shape, length, batches = model.shape, model.shape.image_tokens + text + new, math.ceil(count / batch)
     operations = count * (sizes.forward_flops(shape, text, 1) + new * sizes.token_flops(shape, length))
-    cache = 2 * p.size(model) * shape.layers * shape.keys * length
+    cache = 2 * p.size * shape.layers * shape.keys * length
     stage.add(operations, batches * new * p.weights(model) + count * new * cache,
               batches * ((1 + new) * shape.layers + shape.v_layers))
 
 
-def _fit(stage: Stage, p: Panel, model: Model, steps: float, batch: int, text: int, rank: int, name: str,
+def _fit(stage: Stage, p: Panel, model: Model, steps: float, batch: int, text: int, rank: int, name: str, parts: int,
          completion: int = 0, first_policy: bool = False, beside: int = 0) -> dict[str, int]:
-    """So many optimiser steps of a model; of GRPO if `completion` says how many tokens of an example it learns from.
+    """So many optimiser steps of a model, each in `parts`; of GRPO if `completion` says how many tokens of an example it learns.
 
     `first_policy`: the policy before training reads each example as well. `beside` are bytes of activations that lie there as
     well, those of what is replayed. Returns the memory of a step (`sizes.training_memory`).
     """
     if not steps or not _known(stage, model):
         return {"activations": 0}
-    shape, size = model.shape, p.size(model)
-    needed = sizes.training_memory(shape, size, batch, text, rank, completion, gpu=p.device.number is None)
-    logits = completion or None
+    shape, logits, again = model.shape, completion or None, p.values["gradient_checkpointing"]
+    needed = sizes.training_memory(shape, p.size, batch, text, rank, completion, p.device.number is None, parts, again)
     operations = steps * batch * (sizes.training_flops(shape, text, rank, logits)
-                                  + first_policy * sizes.forward_flops(shape, text, logits))
-    stage.add(operations, steps * (3 + first_policy) * p.weights(model), 3 * steps * (shape.layers + shape.v_layers))
+                                  + (first_policy + again) * sizes.forward_flops(shape, text, logits))
+    passes = steps * parts
+    stage.add(operations, passes * (3 + first_policy) * p.trained(model, rank), 3 * passes * (shape.layers + shape.v_layers))
     _moment(stage, f"a step of {name}", needed["peak"] + beside)
     return needed
 
@@ -337,9 +367,10 @@ def _draw(stage: Stage, p: Panel, counts: dict[str, float]) -> None:
         stage.add(count * each, calls * pipeline.parts.get("transformer", 0) * size, calls * deep)
         batch = min(p.values["drawing_batch"], count)
         pixels = drawing.get("channels", 256) * side ** 2
-        _moment(stage, f"drawing by the {role}", batch * size * max(14 * wide * tokens, 4 * pixels))
         weights = {"none": sum(pipeline.parts.values()), "model": max(pipeline.parts.values()), "sequential": 0}
         needed = weights[p.values["drawing_offload"]] * size
-        held = max(held, needed) if p.device.number is None else held + needed  # one at a time on a GPU
+        comes = needed * (p.values["drawing_offload"] == "model" and p.device.number is None)  # and goes again
+        _moment(stage, f"drawing by the {role}", comes + batch * size * max(14 * wide * tokens, 4 * pixels))
+        held = max(held, needed - comes) if p.device.number is None else held + needed  # one at a time on a GPU
     if held:
         stage.memory["pipelines"] = held

@@ -1,9 +1,13 @@
 """What a device can do: arithmetic, memory and its bandwidth, of this machine and of GPUs by name."""
 
+import importlib.util
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass
+from typing import Any
+
+from auditdm_lib.run.manifest import Stop
 
 # Peak of dense bfloat16 (float16 before Ampere) in operations a second, and bytes a second from memory: NVIDIA's data sheets.
 GPUS = {"B200": (2250e12, 8.0e12), "H200": (989e12, 4.8e12), "H100": (989e12, 3.35e12), "A100": (312e12, 2.04e12),
@@ -34,6 +38,36 @@ class Device:
         if self.operations is None:
             return None
         return max(operations / self.operations, moved / self.bandwidth, layers * LAYER) / self.count
+
+
+def unfit(values: dict[str, Any], gpu: bool) -> list[str]:
+    """What of a placement this machine or a combination of its parameters rules out, each in one sentence with the remedy.
+
+    `gpu`: whether torch can use an NVIDIA GPU. A parameter that is absent is at its default.
+    """
+    quantisation, attention = values.get("quantisation", ""), values.get("attention", "auto")
+    kinds, faults = {"quantisation": quantisation, "attention": attention}, []
+    for name, value, package in (("quantisation", quantisation, "bitsandbytes"),
+                                 ("attention", attention * (attention == "flash_attention_2"), "flash_attn")):
+        if value and not gpu:
+            faults.append(f"{name}: {value} works on NVIDIA GPUs only, and there is none here: set {name} to "
+                          f"{'auto' if name == 'attention' else repr('')}.")
+        elif value and importlib.util.find_spec(package) is None:
+            faults.append(f"{name}: {kinds[name]} needs a package that is not installed: pip install {package}.")
+    if attention == "flash_attention_2" and values.get("dtype") == "float32":
+        faults.append("dtype: flash_attention_2 does not compute in float32: set dtype to bfloat16 or attention to sdpa.")
+    if values.get("dtype") == "float16" and not gpu:
+        faults.append("dtype: float16 is for GPUs, on a processor it neither trains nor saves time: set dtype to auto.")
+    if values.get("member_offload") == "model" and (quantisation or values.get("device_map")):
+        faults.append("member_offload: a model that is quantised or spread by device_map cannot move between memories: set "
+                      "member_offload to none, or quantisation and device_map to ''.")
+    return faults
+
+
+def check_fit(values: dict[str, Any]) -> None:
+    """Raise Stop where the placement of these parameters cannot be had here; torch is not imported for it."""
+    if faults := unfit(values, nvidia() is not None):
+        raise Stop("\n  ".join(["Nothing was run.", *faults]))
 
 
 def h100s(count: int = 8) -> Device:

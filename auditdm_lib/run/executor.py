@@ -16,7 +16,7 @@ import psutil
 from tqdm import tqdm
 
 from auditdm_lib import SPIN, SPIN_BUSY, paths
-from auditdm_lib.run import commit, lock, manifest, params, stage
+from auditdm_lib.run import commit, devices, lock, manifest, params, stage
 
 FULL = "No space left on device"
 
@@ -76,6 +76,7 @@ def run_chain(steps: tuple[paths.Step, ...], values: dict[str, Any], rebuild_dam
     layout = "{desc} {bar} {percentage:.0f} %, {elapsed} gone, {remaining} left"
     spent = foreseen = 0.0
     check_writable(values)
+    devices.check_fit(values)
     with ready(values), tqdm(total=sum(expected), smoothing=0, disable=None, bar_format=layout) as bar:
         for i, (step, seconds) in enumerate(zip(steps, expected, strict=True)):
             label = f"[{i + 1}/{len(steps)}] {step.notebook}"

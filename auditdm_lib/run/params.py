@@ -196,7 +196,17 @@ def together(values: dict[str, Any], known: dict[str, Parameter] | None = None) 
         faults.append("price_per_million: give two prices, of a million tokens sent to servers and of a million written by them.")
     elif values.get("max_cost") and not values.get("price_per_million"):
         faults.append("max_cost: without price_per_million nothing has a price: give both, or set max_cost to 0.")
-    return faults + _about_pictures(values, known or {})
+    return [*faults, *_parts(values), *_about_pictures(values, known or {})]
+
+
+def _parts(values: dict[str, Any]) -> list[str]:
+    """The batches that the parameters say to take in parts, and that do not divide into these."""
+    batches = {"auditor_accumulation": {name: values.get(name) for name in ("imitation_batch",)} | {
+        "group_size * groups_per_step": values.get("group_size", 0) * values.get("groups_per_step", 0)},
+        "rectify_accumulation": {"rectify_batch": values.get("rectify_batch")}}
+    return [f"{name}: {batch} = {size} does not divide into {values[name]} equal parts; give a divisor of it."
+            for name, found in batches.items() for batch, size in found.items()
+            if size and values.get(name) and size % values[name]]
 
 
 def check_servers(values: dict[str, Any], known: dict[str, Parameter], notebook: str) -> None:

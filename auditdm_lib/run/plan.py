@@ -17,8 +17,10 @@ from auditdm_lib.run.inventory import Model
 from auditdm_lib.run.manifest import Stop
 
 GB = 1e9
-LOWER = {"answers": "answer_batch", "texts": "group_size or groups_per_step", "GRPO": "group_size or groups_per_step",
-         "rectification": "rectify_batch", "drawing": "drawing_batch, or set drawing_offload to model"}
+LESS = {"answers": "lower answer_batch", "texts": "lower text_batch", "rollouts": "lower group_size or groups_per_step",
+        "step of rectification": "raise rectify_accumulation, or set gradient_checkpointing to true",
+        "step": "raise auditor_accumulation, or set gradient_checkpointing to true",
+        "drawing": "lower drawing_batch, or set drawing_offload to model"}
 NOTES = (
     "Counts are upper bounds: every question is well-formed and asked of every member.",
     f"Hours: {devices.GPU_SHARE:.0%} of a GPU's peak is reached (our choice). One device does everything; eight H100 share the "
@@ -46,7 +48,8 @@ def make_plan(values: dict[str, Any], declared: dict[str, params.Parameter], dev
     models = [_about(model, panel.weights(model)) for model in found]
     total = _total(rows, found, values)
     return {"run": values["run"], "device": _of_device(device), "models": models, "stages": rows, "total": total,
-            "missing": [*lacks, *_too_large(rows, device), *_too_full(total)], "notes": list(NOTES)}
+            "missing": [*lacks, *devices.unfit(values, device.number is None), *_too_large(rows, device), *_too_full(total)],
+            "notes": list(NOTES)}
 
 
 def _row(name: str, stage: Stage, elsewhere: Stage, device: Device, many: Device, own: float, megabytes: int) -> dict[str, Any]:
@@ -89,9 +92,9 @@ def _too_large(rows: list[dict], device: Device) -> list[str]:
     for row in (row for row in rows if row["peak_memory"] > device.memory):
         kept = sum(row["memory"].values())
         moment, needed = max(row["moments"].items(), key=lambda item: item[1])
-        what = next((lower for word, lower in LOWER.items() if word in moment), None)
-        remedy = (f"lower {what}" if what and needed > device.memory - kept > 0 else
-                  "use smaller models, or a device with more memory")
+        what = next((remedy for word, remedy in LESS.items() if word in moment), None)
+        remedy = what if what and needed > device.memory - kept > 0 else (
+            "set member_offload to model (on a GPU), use smaller models, or a device with more memory")
         found.append(f"{row['stage']}: it takes {_bytes(row['peak_memory'])} ({_bytes(kept)} of models, {_bytes(needed)} for "
                      f"{moment}), but {device.name} has {_bytes(device.memory)}: {remedy}.")
     if device.number is None and inventory.cpu_torch():

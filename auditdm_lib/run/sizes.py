@@ -181,19 +181,16 @@ def vision_memory(shape: Shape, size: int, batch: int) -> int:
     return batch * shape.patches * size * (4 * shape.v_hidden + max(2 * shape.v_inner, 4 * shape.v_hidden))
 
 
-def saved_per_token(shape: Shape, size: int, length: int, rank: int, mixed: bool = False) -> float:
+def saved_per_token(shape: Shape, size: int, length: int, rank: int) -> float:
     """Bytes that autograd saves in one layer of the text tower for each token of a text of `length` tokens.
 
-    `rank` 0 trains all weights, else LoRA on every linear layer. If the weights are not float32, LoRA keeps an input of its own
-    for each layer, in float32 or, with `mixed` (torch.autocast, as GRPO uses it on a GPU), in as many bytes as a weight.
+    `rank` 0 trains all weights, else LoRA on every linear layer. `size` are the bytes of a number that is computed with. If they
+    are not float32's, each linear layer keeps an input of its own: what torch.autocast made of it, or what its adapter reads.
     """
     h, i, a, k, full = shape.hidden, shape.inner, shape.queries, shape.keys, rank == 0
     norm = FLOAT32 * (2 if full else 1)  # the input, and what is multiplied by a trained weight
     saved = norm * (shape.norms * h + (a + k) * shape.head_norms)
-    if full or size == FLOAT32:
-        saved += size * (2 * h + a + i)  # inputs of the linear layers: shared by those that have the same
-    else:
-        saved += (size if mixed else FLOAT32) * (5 * h + a + i)
+    saved += size * ((2 if size == FLOAT32 else 5) * h + a + i)  # inputs of the linear layers: shared by those that have the same
     saved += size * 3 * i  # gate, activated gate, up
     saved += size * a + 2 * size * (k if shape.heads == shape.kv_heads else a)  # queries, keys and values
     if shape.eager:
@@ -203,29 +200,38 @@ def saved_per_token(shape: Shape, size: int, length: int, rank: int, mixed: bool
     return saved
 
 
-def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, completion: int = 0,
-                    gpu: bool = False) -> dict[str, int]:
+def training_memory(shape: Shape, size: int, batch: int, text: int, rank: int, completion: int = 0, gpu: bool = False,
+                    parts: int = 1, checkpointing: bool = False) -> dict[str, int]:
     """Memory of one training step above the weights, by its parts, for `batch` examples of a picture and `text` tokens.
 
-    `size` is the bytes of a weight, and so of its gradient and its two moments; LoRA's are float32. The vision tower is frozen,
-    as in stages 01 and 04. With `completion` above 0 it is a step of GRPO on so many of the tokens, on a GPU in mixed
-    precision. The step's peak is the larger of two moments: the loss, with all activations, and the end of the backward pass,
-    with all gradients: the embedding, which is also the head, then has two and their sum. The update needs nothing more (AdamW
-    is fused, as `Trainer` has it by default).
+    `size` are the bytes of a number that is computed with. What is trained is in float32, and so are its gradient and its two
+    moments; if all weights are, torch.autocast keeps a copy of each to compute with. The vision tower is frozen, as in stages 01
+    and 04. With `completion` above 0 it is a step of GRPO on so many of the tokens. The examples are taken in `parts` equal
+    parts, between which the gradients stay; with `checkpointing` only the input of each layer is kept, and one layer's other
+    activations are there at a time. The step's peak is the larger of two moments: the loss, with all activations, and the end of
+    the backward pass, with all gradients: the embedding, which is also the head, then has two and their sum, beside that of
+    earlier parts. The update needs nothing more (AdamW is fused, as `Trainer` has it by default).
     """
-    length = shape.image_tokens + text
-    trained = adapter_parameters(shape, rank) * FLOAT32 if rank else (shape.parameters - shape.vision_parameters) * size
-    saved = saved_per_token(shape, size, length, rank, mixed=gpu and completion > 0)
-    layers = round(shape.layers * batch * length * saved)
-    head = 0 if rank else shape.vocabulary * shape.hidden * size
+    length, mixed, batch = shape.image_tokens + text, size < FLOAT32, -(-batch // parts)
+    trained = FLOAT32 * (adapter_parameters(shape, rank) if rank else shape.parameters - shape.vision_parameters)
+    copies = size * (shape.parameters - shape.vision_parameters) * (mixed and not rank)
+    layer = batch * length * saved_per_token(shape, size, length, rank)
+    kept = batch * length * shape.hidden * (size if rank else FLOAT32)  # the input of a layer
+    layers = round(shape.layers * (kept if checkpointing else layer))
+    head = 0 if rank else shape.vocabulary * shape.hidden * FLOAT32
     if completion:
         at_loss = policy_memory(shape, batch * (completion if gpu else length - 1), gpu) + head
     else:
         rows, cap = batch * length * shape.vocabulary, size * shape.logit_cap
-        at_loss = max(rows * (size + FLOAT32 * (2 if size < FLOAT32 else 1) + cap), rows * (3 * FLOAT32 + cap),
+        at_loss = max(rows * (size + FLOAT32 * (2 if mixed else 1) + cap), rows * (3 * FLOAT32 + cap),
                       rows * (size + cap) + head)
+    if checkpointing:
+        gradients = batch * length * size * (shape.hidden + 2 * shape.inner)  # of the layer that is computed again
+        at_loss = max(at_loss, round(layer) + gradients + head)
+    stays = trained * (parts > 1)
+    at_end = trained + (3 if stays else 2) * head
     return {"optimiser": 2 * trained, "activations": layers + at_loss, "gradients": trained,
-            "peak": 2 * trained + max(layers + at_loss, trained + 2 * head, vision_memory(shape, size, batch))}
+            "peak": 2 * trained + max(stays + copies + layers + at_loss, at_end, vision_memory(shape, size, batch))}
 
 
 def policy_memory(shape: Shape, rows: int, gpu: bool) -> int:

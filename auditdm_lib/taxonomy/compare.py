@@ -30,6 +30,7 @@ from auditdm_lib.answers import normalise
 from auditdm_lib.audit.files import pixel_hash
 from auditdm_lib.audit.panel import agreement
 from auditdm_lib.audit.pictures import stored
+from auditdm_lib.models import placement
 from auditdm_lib.models.llm import LLM, load_llm
 from auditdm_lib.models.vlm import VLM, load_members
 from auditdm_lib.run import manifest, stage
@@ -134,8 +135,11 @@ def load_targets(a: Audit, b: Audit) -> tuple[VLM, VLM, LLM | None]:
         raise manifest.Stop(f"Run {a.run} compares answers by {said[0]} and run {b.run} by {said[1]}: run the stages 01 to 03 of "
                             "one of them again with the other's judge_model.")
     torch.set_num_threads(b.parameters["threads"])
-    targets = [load_members(audit.parameters["target"], [], audit.parameters["answer_prompts"][:1],
-                            audit.parameters["answer_tokens"][:1], audit.parameters["answer_batch"])[0] for audit in (a, b)]
+    targets = []
+    for audit in (a, b):
+        placement.place_as(audit.parameters)
+        targets += load_members(audit.parameters["target"], [], audit.parameters["answer_prompts"][:1],
+                                audit.parameters["answer_tokens"][:1], audit.parameters["answer_batch"])
     return *targets, load_llm(judges[0]) if judges[0] else None
 
 

@@ -61,16 +61,18 @@ def fresh_pictures(source: str, n: int, seed: int, damaged: str = "skip") -> Pic
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes fresh questions, and how: the trained auditor, its prompt, the sampling temperature, the most tokens."""
+    """Who writes fresh questions, and how: the trained auditor, its prompt, the sampling temperature, the most tokens, and how
+    many questions at a time."""
 
     auditor: VLM
     prompt: str
     temperature: float
     max_new_tokens: int
+    batch: int = 128
 
     def questions(self, images: list, seed: int, begun: list[str] | None = None, desc: str | None = None) -> list[str | None]:
         """A question about each image, which begins as `begun` says; None where it is malformed."""
-        said = sample(self.auditor, images, self.prompt, self.temperature, seed, self.max_new_tokens, desc=desc, begun=begun)
+        said = sample(self.auditor, images, self.prompt, self.temperature, seed, self.max_new_tokens, self.batch, desc, begun)
         return [None if malformed(text, ended) else text.strip() for text, ended in said.itertuples(index=False)]
 
 

@@ -10,6 +10,7 @@ import torch
 
 from auditdm_lib.answers import normalise
 from auditdm_lib.models.llm import LLM
+from auditdm_lib.models.placement import at_hand
 from auditdm_lib.models.vlm import as_data
 from auditdm_lib.shown import one_line, shorten
 
@@ -86,14 +87,15 @@ def _same(llm: LLM, first: str, second: str) -> bool:
 def written(llm: LLM, prompts: list[str]) -> list[str]:
     """The first line that the model writes after each prompt, in at most TOKENS tokens, without sampling."""
     replies = []
-    for prompt in prompts:
-        if llm.tokenizer.chat_template is not None:
-            prompt = llm.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False,
-                                                       add_generation_prompt=True, enable_thinking=False)
-        bos = llm.tokenizer.bos_token
-        inputs = llm.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False,
-                               add_special_tokens=not (bos and prompt.startswith(bos))).to(llm.model.device)
-        made = llm.model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=llm.tokenizer.pad_token_id)
-        text = llm.tokenizer.decode(made[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
-        replies.append((text.strip().splitlines() or [""])[0].strip())
+    with at_hand(llm.model):
+        for prompt in prompts:
+            if llm.tokenizer.chat_template is not None:
+                prompt = llm.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False,
+                                                           add_generation_prompt=True, enable_thinking=False)
+            bos = llm.tokenizer.bos_token
+            inputs = llm.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False,
+                                   add_special_tokens=not (bos and prompt.startswith(bos))).to(llm.model.device)
+            made = llm.model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=llm.tokenizer.pad_token_id)
+            text = llm.tokenizer.decode(made[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+            replies.append((text.strip().splitlines() or [""])[0].strip())
     return replies

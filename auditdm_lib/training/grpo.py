@@ -6,8 +6,10 @@ Used alone, this is the paper's method, whose success concentrates on few kinds 
 the success of the policy further, while the replay of earlier hits in each step keeps it from forgetting rare failures.
 """
 
+import contextlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback, set_seed
+from transformers import PreTrainedModel, TrainerCallback, set_seed
 from trl import GRPOConfig
 
 from auditdm_lib.audit.auditor import (
@@ -42,9 +44,11 @@ from auditdm_lib.training.trainings import (
     askings,
     claim,
     described,
+    fitting,
     last_checkpoint,
     load_for_training,
     load_table,
+    memory,
     pipelines_of,
     save_table,
     save_whole,
@@ -60,7 +64,8 @@ class GRPOSettings:
     `beta` is the weight of the KL divergence from the initial policy, `replay_weight` that of the loss on replayed hits, and
     `no_consensus_reward` the reward of invalid probes and of those without a consensus. The paper states none of the three;
     plain GRPO sets them to 0. `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps a checkpoint is
-    written, from which training can be resumed, and the auditor is kept.
+    written, from which training can be resumed, and the auditor is kept. A step replays `replayed` examples. It is taken in
+    `accumulation` equal parts, and with `checkpointing` activations are computed again in the backward pass, to save memory.
     """
 
     steps: int
@@ -73,6 +78,9 @@ class GRPOSettings:
     lora_rank: int
     cascade: bool
     save_every: int
+    replayed: int = 32
+    accumulation: int = 1
+    checkpointing: bool = False
 
     def __post_init__(self):
         if self.cascade and self.no_consensus_reward:
@@ -93,30 +101,39 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
     claim(work, __name__, [start, *members(panel), *pipelines_of(search)], dict(
         rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), settings=asdict(settings),
         seed=seed, found=[row["answer"] for row in found]))
+    watch = phase != "plain"
+    if steps_of(last_checkpoint(work / "training")) < settings.steps:
+        fitting(work, settings.group_size * settings.groups, settings.accumulation, lambda parts: _train(
+            start, panel, pictures, search, replace(settings, accumulation=parts), found, seed, work, watch))
+    tables = [_step_table(work / "asked", step) for step in range(1, settings.steps + 1)]
+    history = _history(tables, work / "training").assign(phase=phase)
+    return work / f"step_{settings.steps:06d}", history, pd.concat(tables, ignore_index=True)
+
+
+def _train(start: Path, panel: Panel, pictures: Pictures, search: Search, settings: GRPOSettings, found: list[dict], seed: int,
+           work: Path, watch: bool) -> None:
+    """Train from the last checkpoint in `work`, or from the start; `watch`: raise Alarm if the training degenerates."""
     training, asked = work / "training", work / "asked"
     checkpoint = last_checkpoint(training)
     done = steps_of(checkpoint)
-    if done < settings.steps:
-        asked.mkdir(parents=True, exist_ok=True)
-        for file in asked.glob("*.parquet"):
-            if int(file.stem) > done:
-                file.unlink()  # a step after the checkpoint: it is repeated, with the same result
-        set_seed(seed)
-        auditor = load_for_training(start, checkpoint, settings.lora_rank)
-        rewarder = Rewarder(auditor, panel, pictures, search, settings, seed, asked, None if phase == "plain" else Watch())
-        for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
-            rewarder.check(_step_table(asked, step))
-        trainer = ReplayingTrainer(
-            auditor.model, rewarder.equation_1, _arguments(training, search, settings, seed), processing_class=auditor.processor,
-            train_dataset=_prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
-            callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
-        trainer.data_collator = partial(_with_pictures, pictures)
-        if settings.replay_weight and found:
-            trainer.replay_weight, trainer.replay = settings.replay_weight, replayed(auditor, found, settings.steps, seed)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    tables = [_step_table(asked, step) for step in range(1, settings.steps + 1)]
-    history = _history(tables, training).assign(phase=phase)
-    return work / f"step_{settings.steps:06d}", history, pd.concat(tables, ignore_index=True)
+    asked.mkdir(parents=True, exist_ok=True)
+    for file in asked.glob("*.parquet"):
+        if int(file.stem) > done:
+            file.unlink()  # a step after the checkpoint: it is repeated, with the same result
+    set_seed(seed)
+    auditor = load_for_training(start, checkpoint, settings.lora_rank)
+    rewarder = Rewarder(auditor, panel, pictures, search, settings, seed, asked, Watch() if watch else None)
+    for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
+        rewarder.check(_step_table(asked, step))
+    trainer = ReplayingTrainer(
+        auditor.model, rewarder.equation_1, _arguments(training, search, settings, seed), processing_class=auditor.processor,
+        train_dataset=_prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
+        callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
+    trainer.data_collator = partial(_with_pictures, pictures)
+    if settings.replay_weight and found:
+        trainer.replay_weight = settings.replay_weight
+        trainer.replay = replayed(auditor, found, settings.steps, seed, settings.replayed, settings.accumulation)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _step_table(asked: Path, step: int) -> pd.DataFrame:
@@ -153,7 +170,8 @@ class Rewarder:
             text = completion[0]["content"].strip()
             table.loc[i, TEXT_COLUMN.get(kind[i], "question")] = text
             table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
-        with torch.random.fork_rng():  # `complete` reseeds torch; GRPO's own random stream must not be affected
+        # `complete` reseeds torch; GRPO's own random stream must not be affected
+        with torch.random.fork_rng(), _cached(self.auditor.model):
             table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
         judged = judge_proposed(self.panel, drawn, table, cascade=self.settings.cascade, seed=f"{self.seed}/{step}")
         invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
@@ -182,6 +200,18 @@ def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward
     return 1.0 if differs else 0.0 if invalid is None and agreed else no_consensus_reward
 
 
+@contextlib.contextmanager
+def _cached(model: PreTrainedModel) -> Iterator[None]:
+    """Where activations are computed twice, transformers generates without a cache in training mode, and sees no picture after
+    the first token; so the model is in eval mode while it writes, as in TRL's own rollouts."""
+    training = model.training and model.is_gradient_checkpointing
+    if training:
+        model.eval()
+    yield
+    if training:
+        model.train()
+
+
 class _Keep(TrainerCallback):
     """Saves the auditor of each checkpoint as a separate model folder."""
 
@@ -194,16 +224,15 @@ class _Keep(TrainerCallback):
 
 
 def _arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) -> GRPOConfig:
-    gpu = torch.cuda.is_available()
     used = [search.tokens[kind] for kind, share in search.shares.items() if share]
     return GRPOConfig(
-        output_dir=folder, max_steps=settings.steps, per_device_train_batch_size=settings.group_size * settings.groups,
-        num_generations=settings.group_size, max_completion_length=max(used), learning_rate=settings.learning_rate,
-        beta=settings.beta, loss_type="dapo", temperature=search.temperature, lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 1 / 3}, warmup_steps=max(1, settings.steps // 10),
-        seed=seed, bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False, report_to="none", logging_steps=1,
-        save_strategy="steps",
-        save_steps=settings.save_every, save_total_limit=2, shuffle_dataset=False, dataloader_pin_memory=False)
+        output_dir=folder, max_steps=settings.steps, num_generations=settings.group_size, max_completion_length=max(used),
+        **memory(settings.group_size * settings.groups, settings.accumulation), gradient_checkpointing=settings.checkpointing,
+        learning_rate=settings.learning_rate, beta=settings.beta, loss_type="dapo", temperature=search.temperature,
+        lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 1 / 3},
+        warmup_steps=max(1, settings.steps // 10), seed=seed, use_cpu=not torch.cuda.is_available(), report_to="none",
+        logging_steps=1, save_strategy="steps", save_steps=settings.save_every, save_total_limit=2, shuffle_dataset=False,
+        dataloader_pin_memory=False)
 
 
 def _prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Dataset:

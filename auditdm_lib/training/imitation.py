@@ -40,24 +40,27 @@ from auditdm_lib.training.trainings import (
     askings,
     claim,
     described,
+    fitting,
     last_checkpoint,
     load_for_training,
     load_table,
+    memory,
     pipelines_of,
     save_auditor,
     save_table,
     whole,
 )
 
-BATCH = 64  # examples per optimiser step
 WINDOW = 16  # batches within which examples are sorted by length
 
 
 @dataclass(frozen=True)
 class ImitationSettings:
-    """How self-imitation trains: `rounds` rounds over equal parts of the pictures, each with `steps` optimiser steps of BATCH.
+    """How self-imitation trains: `rounds` rounds over equal parts of the pictures, each with `steps` optimiser steps of `batch`
+    examples, which are taken in `accumulation` equal parts.
 
-    `lora_rank` 0 trains all weights but the vision tower. A checkpoint to resume from is written every `save_every` steps.
+    `lora_rank` 0 trains all weights but the vision tower. A checkpoint to resume from is written every `save_every` steps. With
+    `checkpointing` activations are computed again in the backward pass, which saves memory.
     """
 
     rounds: int
@@ -66,6 +69,9 @@ class ImitationSettings:
     lora_rank: int
     cascade: bool
     save_every: int
+    batch: int = 64
+    accumulation: int = 1
+    checkpointing: bool = False
 
 
 def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, settings: ImitationSettings, seed: int,
@@ -93,7 +99,8 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
         tables.append(judged)
         found += hits(judged, seen, search)
         if found and not whole(folder / "auditor"):
-            imitate(start, found, folder / "auditor", settings, part_seed, folder / "training")
+            fitting(folder / "training", settings.batch, settings.accumulation, functools.partial(
+                imitate, start, found, folder / "auditor", settings, part_seed, folder / "training"))
         start = folder / "auditor" if found else start
     return Path(start), found, pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -130,18 +137,22 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
     return rows
 
 
-def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettings, seed: int, work: Path) -> None:
-    """Train on the hits `found` by maximum likelihood, rare topics nearly as often as common ones. Saves the auditor to `out`."""
-    steps, lora_rank = settings.steps, settings.lora_rank
+def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettings, seed: int, work: Path, parts: int) -> None:
+    """Train on the hits `found` by maximum likelihood, rare topics nearly as often as common ones. Saves the auditor to `out`.
+
+    A batch is taken in `parts` equal parts.
+    """
+    steps, lora_rank, batch = settings.steps, settings.lora_rank, settings.batch
     checkpoint = last_checkpoint(work)
     set_seed(seed)
     rng = np.random.default_rng(seed)
-    drawn = draw_found(found, steps * BATCH, rng)
-    order = by_length(drawn, [len(row["answer"]) for row in found], rng)
+    drawn = draw_found(found, steps * batch, rng)
+    order = by_length(drawn, [len(row["answer"]) for row in found], batch, rng)
     auditor = load_for_training(start, checkpoint, lora_rank)
     model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
     arguments = TrainingArguments(
-        output_dir=work, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=settings.learning_rate,
+        output_dir=work, max_steps=steps, **memory(batch, parts), gradient_checkpointing=settings.checkpointing or None,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
         logging_steps=max(1, steps // 20), save_strategy="steps", save_steps=settings.save_every, save_total_limit=2,
         report_to="none", remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential",
@@ -155,15 +166,15 @@ def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettin
     shutil.rmtree(work)
 
 
-def by_length(order: np.ndarray, lengths: list[int], rng: np.random.Generator) -> np.ndarray:
-    """Reorder `order` (whole batches of BATCH examples) so that a batch holds examples of similar length.
+def by_length(order: np.ndarray, lengths: list[int], batch: int, rng: np.random.Generator) -> np.ndarray:
+    """Reorder `order` (whole batches of `batch` examples) so that a batch holds examples of similar length.
 
     This saves padding, since one long caption pads its whole batch. Examples are sorted by `lengths` within each window of
     WINDOW batches, and the batches of a window are shuffled.
     """
     batches = []
-    for start in range(0, len(order), WINDOW * BATCH):
-        part = order[start:start + WINDOW * BATCH]
-        part = part[np.argsort(np.take(lengths, part), kind="stable")].reshape(-1, BATCH)
+    for start in range(0, len(order), WINDOW * batch):
+        part = order[start:start + WINDOW * batch]
+        part = part[np.argsort(np.take(lengths, part), kind="stable")].reshape(-1, batch)
         batches.append(rng.permutation(part))
     return np.concatenate(batches).reshape(-1)

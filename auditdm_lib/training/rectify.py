@@ -26,7 +26,7 @@ from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training.alarms import Alarm, Finite
 from auditdm_lib.training.cards import model_card
 from auditdm_lib.training.examples import collate, lora
-from auditdm_lib.training.trainings import Seal, claim, last_checkpoint
+from auditdm_lib.training.trainings import Seal, claim, fitting, last_checkpoint, memory
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 HISTORY = ["step", "loss", "validation_loss"]
@@ -49,15 +49,16 @@ def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
 
 
 def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int, learning_rate: float, rank: int,
-             seed: int, asked: dict | None = None, *, patience: int = 0, work: Path | None = None,
-             data: str = "") -> pd.DataFrame:
+             seed: int, asked: dict | None = None, *, patience: int = 0, accumulation: int = 1, checkpointing: bool = False,
+             work: Path | None = None, data: str = "") -> pd.DataFrame:
     """Fine-tune the model at `path` on `examples` (`to_dataset`), and save model, processor and a model card to `out`.
 
     `rank` is that of LoRA on the language model, whose adapters are merged; 0 trains all weights of the language model. The
     model is trained on questions as it is asked them; `asked` replaces fields of its `Asking`, which is saved with it. With a
     `patience` above 0 a tenth of the pictures is kept to validate, training stops once so many validations have not lowered the
-    loss, and the model with the lowest loss is saved. `work` is a folder for checkpoints, from which a killed fine-tuning goes on
-    (the caller deletes it). `data` says in the model card what the examples are.
+    loss, and the model with the lowest loss is saved. A batch is taken in `accumulation` equal parts, and with `checkpointing`
+    activations are computed again in the backward pass. `work` is a folder for checkpoints, from which a killed fine-tuning goes
+    on (the caller deletes it). `data` says in the model card what the examples are.
 
     Returns the history: step, loss (mean over the steps since the previous row) and validation_loss (null where there was no
     validation). The same seed gives the same bytes. `out` appears only once it is complete; without examples nothing is saved.
@@ -69,10 +70,12 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
         folder = Path(folder)
         if work:
             claim(folder, __name__, [path], dict(examples=_contents(examples), steps=steps, batch_size=batch_size, seed=seed,
-                                                 learning_rate=learning_rate, rank=rank, asked=asked, patience=patience))
+                                                 learning_rate=learning_rate, rank=rank, asked=asked, patience=patience,
+                                                 accumulation=accumulation, checkpointing=checkpointing))
         if not _finished(_logged(last_checkpoint(folder)), steps, patience):
             try:
-                _train(path, examples, folder, steps, batch_size, learning_rate, rank, seed, asked, patience)
+                fitting(folder, batch_size, accumulation, lambda parts: _train(
+                    path, examples, folder, steps, batch_size, learning_rate, rank, seed, asked, patience, parts, checkpointing))
             except Alarm as problem:
                 commit.discard(folder)  # its checkpoints are of no use: with another learning rate it begins anew
                 folder.mkdir()
@@ -106,15 +109,17 @@ def split_by_picture(examples: Dataset, seed: int) -> tuple[list[int], list[int]
 
 
 def _train(path: str | Path, examples: Dataset, folder: Path, steps: int, batch_size: int, learning_rate: float, rank: int,
-           seed: int, asked: dict | None, patience: int) -> None:
+           seed: int, asked: dict | None, patience: int, parts: int, checkpointing: bool) -> None:
     """Train from the last checkpoint in `folder`, or from the start, leaving sealed checkpoints there."""
     checkpoint, log = last_checkpoint(folder), max(1, steps // LOGS)
     set_seed(seed)  # before LoRA's matrices are initialised
-    vlm = load_vlm(path, asked) if rank or checkpoint is None else _trained(path, checkpoint, rank, asked)
+    vlm = (load_vlm(path, asked, trained=True, all_weights=not rank) if rank or checkpoint is None
+           else _trained(path, checkpoint, rank, asked))
     model = get_peft_model(vlm.model, lora(vlm, rank)) if rank else _language_only(vlm)
     rows, kept = split_by_picture(examples, seed) if patience else (range(len(examples)), [])
     arguments = TrainingArguments(
-        output_dir=folder, max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size,
+        output_dir=folder, max_steps=steps, **memory(batch_size, parts), per_device_eval_batch_size=batch_size // parts,
+        gradient_checkpointing=checkpointing or None,  # False would warn of the parameter's coming name
         seed=seed, learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.0,
         max_grad_norm=1.0, logging_steps=log, logging_nan_inf_filter=False, save_strategy="steps",
         save_steps=PER_CHECKPOINT * log, save_total_limit=2, eval_strategy="steps" if patience else "no",
@@ -174,10 +179,10 @@ def _history(logs: list[dict]) -> pd.DataFrame:
 
 def _trained(path: str | Path, checkpoint: Path, rank: int, asked: dict | None) -> VLM:
     """The model at `path` with the weights of a checkpoint, adapters merged; Trainer's own resuming restores no full weights."""
-    vlm = load_vlm(path, asked)
+    vlm = load_vlm(path, asked, trained=True, all_weights=not rank)
     if rank:
         return replace(vlm, model=PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload())
-    return replace(vlm, model=load_vlm(checkpoint).model)
+    return replace(vlm, model=load_vlm(checkpoint, trained=True, all_weights=True).model)
 
 
 def _save(vlm: VLM, out: Path, card: str) -> None:

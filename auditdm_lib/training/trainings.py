@@ -5,10 +5,13 @@ vision-language model, however, it restores no weights and only logs a warning, 
 first. A checkpoint is used only if it is sealed, since a killed process may leave an incomplete one.
 """
 
+import gc
 import json
 import os
 import re
 import shutil
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,11 +26,13 @@ from auditdm_lib.audit.counterfactuals import pipelines
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.loading import local
+from auditdm_lib.models.placement import mixed
 from auditdm_lib.models.vlm import VLM, load_vlm
 from auditdm_lib.run import commit, manifest, reach
 from auditdm_lib.run.manifest import Stop
 
 SEAL = "sealed.json"  # sha256 of a folder's files, written last
+PARTS = "parts.json"  # into how many parts a batch was divided after the memory did not suffice
 ARGUMENTS = "arguments.json"  # hashes of the models, parameters and code that a training was started with
 
 
@@ -54,6 +59,39 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(made_by), encoding="utf-8")
     partial.replace(file)
+
+
+def memory(batch: int, parts: int) -> dict:
+    """What `TrainingArguments` takes to compute in the numbers of the placement, and to take a batch of `batch` examples in
+    `parts` equal parts, one after the other."""
+    return {"per_device_train_batch_size": batch // parts, "gradient_accumulation_steps": parts, **mixed()}
+
+
+def fitting(work: Path, batch: int, parts: int, train: Callable[[int], None]) -> None:
+    """Call `train(parts)`, which takes a batch of `batch` examples in so many parts, one after the other.
+
+    The first time that the GPU's memory does not suffice, it is called again with twice as many parts, from its last checkpoint,
+    and a warning says so; `work` remembers it for a resumed training. What is learned is the same but for rounding. Raises
+    torch.OutOfMemoryError if half a part is still too much, and Stop if a part cannot be halved.
+    """
+    file = work / PARTS
+    remembered = (_read(file) or {}).get("parts") if file.is_file() else None
+    try:
+        return train(remembered or parts)
+    except torch.OutOfMemoryError:
+        if remembered:
+            raise
+    # outside the block above, in which the exception would keep the training's tensors alive
+    gc.collect()
+    torch.cuda.empty_cache()
+    if batch % (2 * parts):
+        raise Stop(f"The GPU's memory does not suffice for {batch // parts} examples at a time, which cannot be halved: set "
+                   "gradient_checkpointing to true, or train adapters (LoRA) or a smaller model.")
+    warnings.warn(f"The GPU's memory did not suffice for {batch // parts} examples at a time: {work.name} goes on with half as "
+                  f"many; set the accumulation to {2 * parts} to begin so.", stacklevel=2)
+    work.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"parts": 2 * parts}), encoding="utf-8")
+    train(2 * parts)
 
 
 def askings(panel: Panel) -> list[dict]:
@@ -134,7 +172,8 @@ def steps_of(checkpoint: Path | None) -> int:
 def save_whole(start: Path, checkpoint: Path, lora_rank: int, out: Path) -> None:
     """Save the model of a checkpoint to `out`, as `load_vlm` loads it: adapters merged, without the state of the training."""
     with torch.random.fork_rng():  # initialising adapters draws random numbers and must not affect the running training
-        vlm = load_vlm(start if lora_rank else checkpoint)
+        vlm = load_vlm(start if lora_rank else checkpoint, trained=True, all_weights=not lora_rank,
+                       device="cpu")  # a training fills the GPU
         model = PeftModel.from_pretrained(vlm.model, checkpoint).merge_and_unload() if lora_rank else vlm.model
     save_auditor(model, vlm, out)
 
@@ -183,9 +222,10 @@ def load_for_training(start: Path, checkpoint: Path | None, lora_rank: int) -> V
 
     A vision tower trained on a few thousand pictures degrades, and the auditor asks about things that are not there. With LoRA
     the base model is always `start`, and the Trainer restores the adapters. Without LoRA the weights are the checkpoint's, but
-    the name is that of `start`, from which TRL loads the initial policy for the KL divergence.
+    the name is that of `start`, from which TRL loads the initial policy for the KL divergence; and they are in float32, in which
+    small updates add up.
     """
-    vlm = load_vlm(start if lora_rank or checkpoint is None else checkpoint)
+    vlm = load_vlm(start if lora_rank or checkpoint is None else checkpoint, trained=True, all_weights=not lora_rank)
     vlm.model.config._name_or_path = local(start)
     for name, weight in vlm.model.named_parameters():
         if re.search(r"(^|\.)vis(ion|ual)", name):  # vision_tower, vision_model or visual, by architecture

@@ -1,0 +1,218 @@
+"""What saves memory changes nothing else: numbers, parts of a batch, activations computed twice, and where a model lies."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_models
+import torch
+import trainings as small
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+from auditdm_lib.audit import auditor
+from auditdm_lib.models import batches, placement
+from auditdm_lib.models.vlm import answer, load_vlm, replies
+from auditdm_lib.run import devices, executor, params
+from auditdm_lib.run.manifest import Stop
+from auditdm_lib.training import rectify
+from auditdm_lib.training.trainings import PARTS
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
+QUESTIONS = ["what colour is the sun ?", "is the red cat left of the blue dog ?", "what colour is the dog ?"]
+
+
+@pytest.fixture(autouse=True)
+def usual_placement():
+    yield
+    placement.place()
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A Gemma3 whose weights are numbers of bfloat16, so that it is the same in every placement."""
+    folder = tiny_models.gemma3(tmp_path_factory.mktemp("start") / "model", hidden=32)
+    AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    rows = [(f"{name}{i}.png", question, name) for name in COLOURS for i in range(6) for question in QUESTIONS[:2]]
+    for name, rgb in COLOURS.items():
+        for i in range(6):
+            pixels = np.clip(np.array(rgb) + rng.integers(-25, 26, (24, 24, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}{i}.png")
+    return rectify.to_dataset(pd.DataFrame(rows, columns=["image", "question", "answer"]), folder)
+
+
+def weights(folder):
+    return {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+
+
+def tuned(start, examples, out, steps=8, learning_rate=1e-3, rank=0, **how):
+    """How far each weight of the language model moved, as one vector."""
+    rectify.finetune(start, examples, out, steps, 12, learning_rate, rank, 0, **how)
+    old, new = weights(start), weights(out)
+    return torch.cat([(new[name] - old[name]).flatten() for name in old if "language_model" in name])
+
+
+def apart(one, other):
+    """The distance of two movements, as a share of the first."""
+    return float((one - other).norm() / one.norm())
+
+
+# Numbers
+
+def test_small_updates_of_all_weights_add_up_in_bfloat16_as_in_float32(start, examples, tmp_path, monkeypatch):
+    given = dict(steps=20, learning_rate=3e-6)  # the paper's rate
+    exact = tuned(start, examples, tmp_path / "float32", **given)
+    placement.place(dtype="bfloat16")
+    assert load_vlm(start).model.dtype == torch.bfloat16  # as it is asked
+    mixed = tuned(start, examples, tmp_path / "bfloat16", **given)
+    monkeypatch.setattr(placement, "loading", lambda trained, all_weights: {"dtype": torch.bfloat16})
+    rounded = tuned(start, examples, tmp_path / "rounded", **given)
+    assert float(mixed.norm()) == pytest.approx(float(exact.norm()), rel=0.03)
+    assert apart(exact, mixed) < 0.1  # gradients of bfloat16 have three digits
+    assert rounded.norm() < 0.3 * exact.norm()  # what becomes of the updates in the numbers of the checkpoint
+
+
+def test_a_model_with_adapters_keeps_the_numbers_that_it_is_asked_in(start, examples, tmp_path):
+    placement.place(dtype="bfloat16")
+    assert tuned(start, examples, tmp_path / "model", rank=4).norm() > 0
+    assert load_file(tmp_path / "model" / "model.safetensors").popitem()[1].dtype == torch.bfloat16
+
+
+# Parts of a batch, and activations that are computed twice
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_fine_tuning_in_less_memory_is_the_same_but_for_rounding(start, examples, tmp_path, rank):
+    whole = tuned(start, examples, tmp_path / "whole", rank=rank)
+    saving = tuned(start, examples, tmp_path / "saving", rank=rank, accumulation=3, checkpointing=True)
+    assert 0 < apart(whole, saving) < 1e-4  # sums in another order: 5e-7 was measured
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("whole", "saving")]
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("train", ["imitate", "reinforce"])
+def test_an_auditor_in_less_memory_is_the_same_but_for_rounding(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(auditor, "judge", small.judge)
+    start, moved, wrote = weights(small.START), [], []
+    for name, how in (("whole", {}), ("saving", dict(accumulation=2, checkpointing=True))):
+        given = dict(learning_rate=1e-5, replay_weight=0.4) if train == "reinforce" else dict(pictures=24, batch=16)
+        folder, *_, asked = getattr(small, train)(tmp_path / name, steps=2, **given, **how)
+        wrote.append(asked["question"].tolist())
+        new = weights(folder)
+        moved.append(torch.cat([(new[key] - start[key]).flatten() for key in start]))
+    assert 0 < apart(*moved) < 1e-3 and wrote[0] == wrote[1]
+
+
+def test_a_batch_that_does_not_divide_is_a_fault():
+    known = params.declared_anywhere()
+    given = dict(imitation_batch=30, auditor_accumulation=4, rectify_batch=10, rectify_accumulation=3)
+    with pytest.raises(params.BadParameters) as caught:
+        params.check(params.effective(given, known), known, "profile")
+    assert "imitation_batch = 30 does not divide into 4 equal parts" in str(caught.value)
+    assert "rectify_batch = 10 does not divide into 3" in str(caught.value) and "group_size" not in str(caught.value)
+
+
+# A GPU whose memory does not suffice
+
+@pytest.fixture
+def model():
+    return torch.nn.Linear(1, 1)
+
+
+def short_of_memory(most, tried):
+    def work(batch):
+        tried.append(len(batch))
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [2 * item for item in batch]
+    return work
+
+
+def test_a_batch_that_does_not_fit_is_halved_once_and_for_good(model):
+    tried = []
+    with pytest.warns(UserWarning, match="batch of 8 questions or texts: this model is asked half as many"):
+        assert batches.in_batches(model, range(20), 8, short_of_memory(4, tried)) == [2 * i for i in range(20)]
+    assert tried == [8, 4, 4, 4, 4, 4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert batches.in_batches(model, range(8), 8, short_of_memory(4, tried := [])) == [2 * i for i in range(8)]
+    assert tried == [4, 4]
+    with pytest.raises(torch.OutOfMemoryError):
+        batches.in_batches(model, range(8), 8, short_of_memory(3, []))
+    assert batches.in_batches(torch.nn.Linear(1, 1), range(8), 8, short_of_memory(8, again := [])) and again == [8]
+
+
+def test_a_fine_tuning_that_does_not_fit_goes_on_in_halves_and_remembers_it(start, examples, tmp_path, monkeypatch):
+    real, seen = rectify.collate, []
+
+    def collate(vlm, rows, **how):
+        seen.append(len(rows))
+        if len(rows) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(vlm, rows, **how)
+    halves = tuned(start, examples, tmp_path / "halves", accumulation=2)
+    monkeypatch.setattr(rectify, "collate", collate)
+    with pytest.warns(UserWarning, match="12 examples at a time: work goes on with half as many; set the accumulation to 2"):
+        assert torch.equal(tuned(start, examples, tmp_path / "model", work=tmp_path / "work"), halves)
+    assert json.loads((tmp_path / "work" / PARTS).read_text()) == {"parts": 2} and seen.count(12) == 1
+    with pytest.raises(Stop, match="3 examples at a time, which cannot be halved: set gradient_checkpointing"):
+        monkeypatch.setattr(rectify, "collate", lambda *_, **__: collate(None, range(7)))
+        tuned(start, examples, tmp_path / "small", accumulation=4)
+    assert not (tmp_path / "small").exists()
+
+
+# Where a model lies
+
+def test_what_this_machine_cannot_do_is_said_before_anything_runs(monkeypatch, tmp_path):
+    gpu, cases = devices.unfit, {
+        "bitsandbytes": dict(quantisation="4bit"), "member_offload: a model that is": dict(
+            quantisation="8bit", member_offload="model"), "flash_attn": dict(attention="flash_attention_2", dtype="float32")}
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    for words, given in cases.items():
+        assert words in " ".join(gpu(given, gpu=True))
+    assert gpu({}, gpu=False) == gpu(dict(dtype="bfloat16", attention="sdpa", device_map="auto"), gpu=False) == []
+    if torch.cuda.is_available():
+        return
+    for given in (dict(quantisation="8bit"), dict(attention="flash_attention_2"), dict(dtype="float16")):
+        name = next(iter(given))
+        with pytest.raises(Stop, match=f"^{name}: {given[name]} .*: set {name} to") as caught:
+            placement.place(**given)
+        assert "\n" not in str(caught.value)
+        monkeypatch.setattr(executor, "check_writable", lambda values: None)
+        values = params.effective(given, params.declared_anywhere())
+        with pytest.raises(Stop, match=f"Nothing was run.\n  {name}: "):
+            executor.run_chain((), values, False, False)
+
+
+@pytest.mark.parametrize("given", [dict(device_map="auto"), dict(attention="eager"), dict(attention="sdpa")])
+def test_a_model_placed_otherwise_answers_alike(start, given):
+    pictures = [Image.new("RGB", (24, 24), rgb) for rgb in COLOURS.values()]
+    usual = replies(load_vlm(start), pictures, QUESTIONS)
+    placement.place(**given)
+    assert replies(load_vlm(start), pictures, QUESTIONS).equals(usual)
+
+
+def test_an_attention_that_a_model_has_not_is_named_with_the_remedy(tmp_path):
+    placement.place(attention="sdpa")
+    with pytest.raises(ValueError, match="cannot compute its attention in the chosen way .*: set attention to auto"):
+        load_vlm(tiny_models.paligemma2(tmp_path / "model"))
+
+
+def test_a_member_waits_in_the_main_memory_and_comes_back_to_it(start, monkeypatch):
+    vlm, moves = load_vlm(start), []
+    monkeypatch.setattr(type(vlm.model), "to", lambda model, place: moves.append(place) or model)
+    answer(vlm, [Image.new("RGB", (24, 24))], QUESTIONS[:1])
+    assert moves == []  # by default nothing moves
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    placement.place(member_offload="model")
+    answer(vlm, [Image.new("RGB", (24, 24))], QUESTIONS[:1])
+    assert moves == ["cuda", "cpu"]
+    assert placement.waits(trained=False) and not placement.waits(trained=True)
