@@ -1,7 +1,6 @@
 """The auditor learns what is rewarded, and its reward sees texts only."""
 
 import ast
-import inspect
 import random
 from dataclasses import replace
 
@@ -35,8 +34,9 @@ from auditdm_lib.models.vlm import load_vlm, sample
 from auditdm_lib.run import reach
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS, PROMPTS
 from auditdm_lib.testbed.language import sample_edit
+from auditdm_lib.training import rewards
 from auditdm_lib.training.examples import collate
-from auditdm_lib.training.grpo import GRPOSettings, reward
+from auditdm_lib.training.grpo import GRPOSettings
 from auditdm_lib.training.history import HISTORY, summary
 from auditdm_lib.training.imitation import WINDOW, by_length, hits
 
@@ -218,7 +218,7 @@ def test_what_is_replayed_is_not_forgotten(monkeypatch, tmp_path):
 
 
 def test_a_schedule_that_spares_references_cannot_reward_a_consensus_that_it_does_not_know():
-    with pytest.raises(ValueError, match="no_consensus_reward to 0 or cascade to False"):
+    with pytest.raises(ValueError, match="no_consensus_reward to 0 and reward to equation_1, or cascade to False"):
         GRPOSettings(1, 2, 1, 1e-3, 0.0, -0.2, 0.0, 0, True, 1)
 
 
@@ -229,9 +229,9 @@ def test_with_nothing_found_imitation_leaves_the_auditor_alone(monkeypatch, tmp_
 
 
 def test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away():
-    assert reward(None, True, True, -0.2) == 1 and reward(None, True, False, -0.2) == 0
-    assert reward(None, False, False, -0.2) == reward("empty", False, False, -0.2) == -0.2
-    assert reward(None, False, False, 0.0) == reward("unfinished", False, False, 0.0) == 0
+    probes = rewards.TRIAL  # a hit, agreement, no consensus, an invalid text, and a target whose answer did not end
+    assert rewards.load_reward("equation_1", -0.2)(probes).tolist() == [1, 0, -0.2, -0.2, 1]
+    assert rewards.load_reward("equation_1")(probes).tolist() == [1, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -260,7 +260,8 @@ def test_any_text_of_an_auditor_is_counted_and_rewarded_with_nothing(kind, monke
 
 
 def test_the_reward_sees_no_truth():
-    assert not {"world", "truth", "skill", "gap"} & set(inspect.signature(reward).parameters)
+    assert not {"world", "truth", "skill", "gap"} & set(rewards.COLUMNS)
+    assert list(rewards.TRIAL) == rewards.COLUMNS and len(rewards.equation_1(rewards.TRIAL)) == len(rewards.TRIAL)
 
 
 @pytest.mark.parametrize("module", ["imitation", "grpo"])

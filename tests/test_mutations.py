@@ -17,7 +17,7 @@ MUTATIONS = [  # file, what stands there, what is put instead, the test that mus
      "test_probes.py::test_a_wrong_consensus_is_label_noise_and_not_a_failure"),
     ("audit/checking.py", "[NOT_FOLLOWED if r else None for r in refused]", "[None for r in refused]",
      "test_checking.py::test_a_picture_is_checked_against_its_text_by_the_world"),
-    ("training/grpo.py", "return 1.0 if differs else", "return 1.0 if agreed else",
+    ("training/rewards.py", 'np.where(judged["disagrees"], 1.0', 'np.where(answered, 1.0',
      "test_auditor.py::test_the_reward_is_equation_1_and_the_paper_s_is_one_parameter_away"),
     ("testbed/scenes.py", '"probe": (8,)', '"probe": (3,)', "test_scenes.py::test_splits_share_no_scan_and_no_scene"),
     ("testbed/skills.py", "if len(found) == 1 else None", "if found else None",

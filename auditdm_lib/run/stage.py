@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from auditdm_lib import paths
-from auditdm_lib.run import commit, endpoints, hub, lock, manifest, params, reach
+from auditdm_lib.run import commit, endpoints, functions, hub, lock, manifest, params, reach
 
 
 @dataclass
@@ -81,13 +81,15 @@ def stage_key(step: paths.Step, values: dict[str, Any], known: dict[str, params.
 
 
 def input_hash(name: str, kind: str) -> str | None:
-    """What identifies a model, a picture source or a file: a hash of the folder or file, the hub's commit, or the name of a model
-    behind a server.
+    """What identifies a model, a picture source, a file or a function: a hash of the folder, file or source, the hub's commit, or
+    the name of a model behind a server.
 
-    None for `datasets:NAME`, which is known by name only.
+    None for `datasets:NAME`, which is known by name only, and for a function of the kit, whose source is in the key anyway.
     """
     if kind == "file":
         return manifest.hash_file(Path(paths.resolve(name)))
+    if kind == "function":
+        return functions.digest(name)
     if endpoints.is_endpoint(name):
         return name
     text = name.removeprefix("datasets:")

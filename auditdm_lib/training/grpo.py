@@ -1,4 +1,4 @@
-"""GRPO: policy gradients with Equation 1 as reward and Equation 2 as advantage (TRL's `GRPOTrainer`), for all kinds of probe.
+"""GRPO: policy gradients with Equation 1 as reward (`rewards`) and Equation 2 as advantage (TRL's `GRPOTrainer`).
 
 The loss is TRL's default ("dapo"), the mean over all tokens of a step. The paper does not state which loss it uses.
 
@@ -8,7 +8,7 @@ the success of the policy further, while the replay of earlier hits in each step
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +32,15 @@ from auditdm_lib.audit.auditor import (
 )
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures, identity
-from auditdm_lib.audit.probes import malformed, texts
+from auditdm_lib.audit.probes import malformed
 from auditdm_lib.models.vlm import VLM
+from auditdm_lib.run import functions
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import lora
 from auditdm_lib.training.history import summary
 from auditdm_lib.training.replay import ReplayingTrainer, replayed
+from auditdm_lib.training.rewards import EQUATION_1, load_reward
 from auditdm_lib.training.trainings import (
     Seal,
     askings,
@@ -61,11 +63,12 @@ class GRPOSettings:
     """How GRPO trains: `steps` steps of `groups` pictures with `group_size` completions each (G of Equation 2).
 
     The learning rate warms up over a tenth of the steps and then decays by a cosine to a third, as in the paper (3e-6 to 1e-6).
-    `beta` is the weight of the KL divergence from the initial policy, `replay_weight` that of the loss on replayed hits, and
-    `no_consensus_reward` the reward of invalid probes and of those without a consensus. The paper states none of the three;
-    plain GRPO sets them to 0. `lora_rank` 0 trains all weights but the vision tower. Every `save_every` steps a checkpoint is
-    written, from which training can be resumed, and the auditor is kept. A step replays `replayed` examples. It is taken in
-    `accumulation` equal parts, and with `checkpointing` activations are computed again in the backward pass, to save memory.
+    `beta` is the weight of the KL divergence from the initial policy, `replay_weight` that of the loss on replayed hits, of which
+    a step has `replayed`, and `no_consensus_reward` the reward of invalid probes and of those without a consensus. The paper
+    states none of the three; plain GRPO sets them to 0. `reward` names what is rewarded (`rewards.load_reward`). `lora_rank` 0
+    trains all weights but the vision tower. Every `save_every` steps a checkpoint is written, from which training can be resumed,
+    and the auditor is kept. To save memory a step is taken in `accumulation` equal parts, and with `checkpointing` activations
+    are computed again in the backward pass.
     """
 
     steps: int
@@ -81,11 +84,12 @@ class GRPOSettings:
     replayed: int = 32
     accumulation: int = 1
     checkpointing: bool = False
+    reward: str = EQUATION_1
 
     def __post_init__(self):
-        if self.cascade and self.no_consensus_reward:
-            raise ValueError("The cascade does not show which probes lack a consensus: set no_consensus_reward to 0 or "
-                             "cascade to False.")
+        if self.cascade and (self.no_consensus_reward or self.reward != EQUATION_1):
+            raise ValueError("The cascade does not show which probes lack a consensus: set no_consensus_reward to 0 and reward "
+                             "to equation_1, or cascade to False.")
 
 
 def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings: GRPOSettings, found: list[dict], seed: int,
@@ -100,7 +104,7 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
     """
     claim(work, __name__, [start, *members(panel), *pipelines_of(search)], dict(
         rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), settings=asdict(settings),
-        seed=seed, found=[row["answer"] for row in found]))
+        reward=functions.digest(settings.reward), seed=seed, found=[row["answer"] for row in found]))
     watch = phase != "plain"
     if steps_of(last_checkpoint(work / "training")) < settings.steps:
         fitting(work, settings.group_size * settings.groups, settings.accumulation, lambda parts: _train(
@@ -122,11 +126,12 @@ def _train(start: Path, panel: Panel, pictures: Pictures, search: Search, settin
             file.unlink()  # a step after the checkpoint: it is repeated, with the same result
     set_seed(seed)
     auditor = load_for_training(start, checkpoint, settings.lora_rank)
-    rewarder = Rewarder(auditor, panel, pictures, search, settings, seed, asked, Watch() if watch else None)
+    reward = load_reward(settings.reward, settings.no_consensus_reward)
+    rewarder = Rewarder(reward, auditor, panel, pictures, search, settings, seed, asked, Watch() if watch else None)
     for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
         rewarder.check(_step_table(asked, step))
     trainer = ReplayingTrainer(
-        auditor.model, rewarder.equation_1, _arguments(training, search, settings, seed), processing_class=auditor.processor,
+        auditor.model, rewarder.rewards, _arguments(training, search, settings, seed), processing_class=auditor.processor,
         train_dataset=_prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
         callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
     trainer.data_collator = partial(_with_pictures, pictures)
@@ -147,8 +152,9 @@ def _step_table(asked: Path, step: int) -> pd.DataFrame:
 
 @dataclass
 class Rewarder:
-    """Scores GRPO's completions by Equation 1 and stores the judged probes of each step in `folder`, one file per step."""
+    """Rewards GRPO's completions and stores the judged probes of each step in `folder`, one file per step."""
 
+    reward: Callable[[pd.DataFrame], np.ndarray]
     auditor: VLM
     panel: Panel
     pictures: Pictures
@@ -158,8 +164,8 @@ class Rewarder:
     folder: Path
     watch: Watch | None
 
-    def equation_1(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
-                   **_) -> list[float]:
+    def rewards(self, completions: list, completion_ids: list, kind: list[str], picture: list[int], trainer_state,
+                **_) -> list[float]:
         """The rewards of completions. For captions and edit commands, the policy first adds a question about the new picture,
         or the group takes one existing question."""
         step, seen = trainer_state.global_step + 1, self.pictures.take(picture)
@@ -174,9 +180,7 @@ class Rewarder:
         with torch.random.fork_rng(), _cached(self.auditor.model):
             table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
         judged = judge_proposed(self.panel, drawn, table, cascade=self.settings.cascade, seed=f"{self.seed}/{step}")
-        invalid, agreed = texts(judged["invalid_reason"]), judged["consensus"].notna()
-        rewards = [reward(r, a, d, self.settings.no_consensus_reward)
-                   for r, a, d in zip(invalid, agreed, judged["disagrees"], strict=True)]
+        rewards = self.reward(judged).tolist()
         judged = judged.assign(picture=seen.names, step=step, reward=rewards)
         save_table(judged, self.folder / f"{step:06d}.parquet")
         self.check(judged)
@@ -190,14 +194,6 @@ class Rewarder:
     def _ended(self, ids: list[int], tokens: int) -> bool:
         ends = np.atleast_1d(self.auditor.model.generation_config.eos_token_id)
         return bool(np.isin(ids[:tokens], ends).any())
-
-
-def reward(invalid: str | None, agreed: bool, differs: bool, no_consensus_reward: float) -> float:
-    """Equation 1, with `no_consensus_reward` for invalid probes and those without a consensus.
-
-    0 is the paper's reward; a value below 0 discourages questions that make no sense.
-    """
-    return 1.0 if differs else 0.0 if invalid is None and agreed else no_consensus_reward
 
 
 @contextlib.contextmanager
