@@ -19,7 +19,7 @@ from auditdm_lib.models.vlm import answer, load_vlm, replies
 from auditdm_lib.run import devices, executor, params
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training import rectify
-from auditdm_lib.training.trainings import PARTS
+from auditdm_lib.training.trainings import PARTS, last_checkpoint
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 QUESTIONS = ["what colour is the sun ?", "is the red cat left of the blue dog ?", "what colour is the dog ?"]
@@ -54,9 +54,9 @@ def weights(folder):
     return {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
 
 
-def tuned(start, examples, out, steps=8, learning_rate=1e-3, rank=0, **how):
+def tuned(start, examples, out, steps=8, learning_rate=1e-3, rank=0, batch_size=12, **how):
     """How far each weight of the language model moved, as one vector."""
-    rectify.finetune(start, examples, out, steps, 12, learning_rate, rank, 0, **how)
+    rectify.finetune(start, examples, out, steps, batch_size, learning_rate, rank, 0, **how)
     old, new = weights(start), weights(out)
     return torch.cat([(new[name] - old[name]).flatten() for name in old if "language_model" in name])
 
@@ -118,6 +118,21 @@ def test_a_batch_that_does_not_divide_is_a_fault():
         params.check(params.effective(given, known), known, "profile")
     assert "imitation_batch = 30 does not divide into 4 equal parts" in str(caught.value)
     assert "rectify_batch = 10 does not divide into 3" in str(caught.value) and "group_size" not in str(caught.value)
+
+
+def test_two_processes_learn_as_one_does_and_one_of_them_writes(start, examples, tmp_path, monkeypatch):
+    given = dict(steps=4, batch_size=8, rank=4, patience=1)  # of the 32 examples that are not kept to validate
+    one = tuned(start, examples, tmp_path / "one", **given)
+    two = tuned(start, examples, tmp_path / "two", launch="--multi_gpu --num_processes 2", work=tmp_path / "work", **given)
+    assert 0 < apart(one, two) < 1e-4  # sums in another order: 1e-6 was measured
+    checkpoint = last_checkpoint(tmp_path / "work")
+    assert {file.name for file in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    with pytest.raises(Stop, match="correct the parameter launch"):
+        tuned(start, examples, tmp_path / "none", launch="--no-such-argument", **given)
+    assert not (tmp_path / "none").exists()
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(Stop, match="8 examples in 1 parts does not divide among 3 processes"):
+        tuned(start, examples, tmp_path / "none", **given)
 
 
 # A GPU whose memory does not suffice

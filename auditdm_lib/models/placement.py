@@ -44,6 +44,11 @@ def place_as(parameters: dict[str, Any]) -> None:
     place(**{name: parameters[name] for name in asdict(Placement()) if name in parameters})
 
 
+def current() -> dict[str, str]:
+    """The parameters of the placement, for another process to take it over (`place`)."""
+    return asdict(_placed)
+
+
 def device() -> str:
     """Where a model lies that fits on one device: the first GPU, or the processor."""
     return "cuda" if torch.cuda.is_available() else "cpu"

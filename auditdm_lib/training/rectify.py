@@ -7,7 +7,11 @@ lowest loss on these. A fine-tuning that was killed is resumed from its last che
 import contextlib
 import functools
 import json
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +23,8 @@ from datasets import Dataset, Features, Image, Value
 from peft import PeftModel, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from auditdm_lib import paths
+from auditdm_lib.models import placement
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.vlm import VLM, load_vlm, put
 from auditdm_lib.run import commit, manifest
@@ -30,6 +36,7 @@ from auditdm_lib.training.trainings import Seal, claim, fitting, last_checkpoint
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 HISTORY = ["step", "loss", "validation_loss"]
+JOB, EXAMPLES, STOPPED = "job.json", "examples", "stopped.txt"  # of a fine-tuning in several processes
 LOGS, PER_CHECKPOINT = 20, 2  # rows of the history; rows after which a checkpoint is written and validated
 VALIDATED, MOST_VALIDATED = 0.1, 500  # share of the pictures that is kept from the training to stop early, and the most of them
 
@@ -50,15 +57,17 @@ def to_dataset(examples: pd.DataFrame, images: Path) -> Dataset:
 
 def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_size: int, learning_rate: float, rank: int,
              seed: int, asked: dict | None = None, *, patience: int = 0, accumulation: int = 1, checkpointing: bool = False,
-             work: Path | None = None, data: str = "") -> pd.DataFrame:
+             launch: str = "", work: Path | None = None, data: str = "") -> pd.DataFrame:
     """Fine-tune the model at `path` on `examples` (`to_dataset`), and save model, processor and a model card to `out`.
 
     `rank` is that of LoRA on the language model, whose adapters are merged; 0 trains all weights of the language model. The
     model is trained on questions as it is asked them; `asked` replaces fields of its `Asking`, which is saved with it. With a
     `patience` above 0 a tenth of the pictures is kept to validate, training stops once so many validations have not lowered the
     loss, and the model with the lowest loss is saved. A batch is taken in `accumulation` equal parts, and with `checkpointing`
-    activations are computed again in the backward pass. `work` is a folder for checkpoints, from which a killed fine-tuning goes
-    on (the caller deletes it). `data` says in the model card what the examples are.
+    activations are computed again in the backward pass. `launch` are arguments of `accelerate launch`, with which it runs in
+    several processes, as if in one but for rounding and for an epoch's last batch, which these fill up. `work` is a folder for
+    checkpoints, from which a killed fine-tuning goes on (the caller deletes it). `data` says in the model card what the examples
+    are.
 
     Returns the history: step, loss (mean over the steps since the previous row) and validation_loss (null where there was no
     validation). The same seed gives the same bytes. `out` appears only once it is complete; without examples nothing is saved.
@@ -71,11 +80,15 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
         if work:
             claim(folder, __name__, [path], dict(examples=_contents(examples), steps=steps, batch_size=batch_size, seed=seed,
                                                  learning_rate=learning_rate, rank=rank, asked=asked, patience=patience,
-                                                 accumulation=accumulation, checkpointing=checkpointing))
+                                                 accumulation=accumulation, checkpointing=checkpointing, launch=launch))
         if not _finished(_logged(last_checkpoint(folder)), steps, patience):
+            how = dict(path=str(path), steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
+                       asked=asked, patience=patience, checkpointing=checkpointing)
             try:
-                fitting(folder, batch_size, accumulation, lambda parts: _train(
-                    path, examples, folder, steps, batch_size, learning_rate, rank, seed, asked, patience, parts, checkpointing))
+                if launch:
+                    _launched(launch, examples, folder, how | {"parts": accumulation})
+                else:
+                    fitting(folder, batch_size, accumulation, functools.partial(train, examples, folder, **how))
             except Alarm as problem:
                 commit.discard(folder)  # its checkpoints are of no use: with another learning rate it begins anew
                 folder.mkdir()
@@ -108,8 +121,27 @@ def split_by_picture(examples: Dataset, seed: int) -> tuple[list[int], list[int]
     return [i for i in rows if pictures[i] not in kept], [i for i in rows if pictures[i] in kept]
 
 
-def _train(path: str | Path, examples: Dataset, folder: Path, steps: int, batch_size: int, learning_rate: float, rank: int,
-           seed: int, asked: dict | None, patience: int, parts: int, checkpointing: bool) -> None:
+def _launched(launch: str, examples: Dataset, folder: Path, how: dict) -> None:
+    """`train` in several processes. Raises what stopped it, or Stop if they could not be started or broke off."""
+    shutil.rmtree(folder / EXAMPLES, ignore_errors=True)
+    examples.save_to_disk(folder / EXAMPLES)
+    (folder / STOPPED).unlink(missing_ok=True)
+    (folder / JOB).write_text(json.dumps(dict(how=how, placement=placement.current(), threads=torch.get_num_threads())),
+                              encoding="utf-8")
+    started = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(launch)]
+    found = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run([*started, "-m", "auditdm_lib.training.launch", folder], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": found})
+    if (folder / STOPPED).is_file():
+        kind, _, problem = (folder / STOPPED).read_text(encoding="utf-8").partition(": ")
+        raise (Alarm if kind == "Alarm" else Stop)(problem)
+    if done.returncode:
+        raise Stop(f"The processes of the fine-tuning broke off (accelerate launch {launch}): correct the parameter launch, or "
+                   f"look at what they said at their end:\n{done.stderr[-2000:]}")
+
+
+def train(examples: Dataset, folder: Path, parts: int, *, path: str | Path, steps: int, batch_size: int, learning_rate: float,
+          rank: int, seed: int, asked: dict | None, patience: int, checkpointing: bool) -> None:
     """Train from the last checkpoint in `folder`, or from the start, leaving sealed checkpoints there."""
     checkpoint, log = last_checkpoint(folder), max(1, steps // LOGS)
     set_seed(seed)  # before LoRA's matrices are initialised
@@ -118,7 +150,8 @@ def _train(path: str | Path, examples: Dataset, folder: Path, steps: int, batch_
     model = get_peft_model(vlm.model, lora(vlm, rank)) if rank else _language_only(vlm)
     rows, kept = split_by_picture(examples, seed) if patience else (range(len(examples)), [])
     arguments = TrainingArguments(
-        output_dir=folder, max_steps=steps, **memory(batch_size, parts), per_device_eval_batch_size=batch_size // parts,
+        output_dir=folder, max_steps=steps, **(fits := memory(batch_size, parts)),
+        per_device_eval_batch_size=fits["per_device_train_batch_size"],
         gradient_checkpointing=checkpointing or None,  # False would warn of the parameter's coming name
         seed=seed, learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.0,
         max_grad_norm=1.0, logging_steps=log, logging_nan_inf_filter=False, save_strategy="steps",

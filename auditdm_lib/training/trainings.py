@@ -63,8 +63,12 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
 
 def memory(batch: int, parts: int) -> dict:
     """What `TrainingArguments` takes to compute in the numbers of the placement, and to take a batch of `batch` examples in
-    `parts` equal parts, one after the other."""
-    return {"per_device_train_batch_size": batch // parts, "gradient_accumulation_steps": parts, **mixed()}
+    `parts` equal parts, one after the other, of which each process has its share. Raises Stop if it does not divide so."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
+    if batch % (parts * processes):
+        raise Stop(f"A batch of {batch} examples in {parts} parts does not divide among {processes} processes: choose another "
+                   "batch or accumulation.")
+    return {"per_device_train_batch_size": batch // parts // processes, "gradient_accumulation_steps": parts, **mixed()}
 
 
 def fitting(work: Path, batch: int, parts: int, train: Callable[[int], None]) -> None:
@@ -135,10 +139,13 @@ def _seal_of(file: Path) -> Path:
 
 
 class Seal(TrainerCallback):
-    """Seals each checkpoint once it is complete."""
+    """Seals each checkpoint once it is complete: in one process, after all of several have written their part."""
 
     def on_save(self, args, state, control, **_):
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def seal(folder: Path) -> None:
