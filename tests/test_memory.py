@@ -231,3 +231,14 @@ def test_a_member_waits_in_the_main_memory_and_comes_back_to_it(start, monkeypat
     answer(vlm, [Image.new("RGB", (24, 24))], QUESTIONS[:1])
     assert moves == ["cuda", "cpu"]
     assert placement.waits(trained=False) and not placement.waits(trained=True)
+
+
+def test_on_a_gpu_a_model_keeps_its_own_numbers_and_is_trained_in_bfloat16_with_float32_masters(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert placement.loading(trained=False, all_weights=False) == {"dtype": "auto"}
+    assert placement.loading(trained=True, all_weights=True) == {"dtype": torch.float32}
+    assert placement.mixed() == {"bf16": True, "fp16": False}
+    placement.place(dtype="float16", device_map="auto", attention="eager")
+    assert placement.loading(trained=False, all_weights=False) == {
+        "dtype": torch.float16, "device_map": "auto", "attn_implementation": "eager"}
+    assert placement.loading(trained=True, all_weights=False) == {"dtype": torch.float16, "attn_implementation": "eager"}

@@ -55,7 +55,8 @@ def device() -> str:
 
 
 def number() -> torch.dtype:
-    """The numbers that models compute with: float32 on a processor, where bfloat16 is slower, bfloat16 on a GPU, or as given."""
+    """The numbers that trainings compute with: float32 on a processor, where bfloat16 is slower, bfloat16 on a GPU, or as given.
+    So are those of a model that is asked, but for "auto" on a GPU: there it keeps its checkpoint's own."""
     auto = "bfloat16" if torch.cuda.is_available() else "float32"
     return getattr(torch, auto if _placed.dtype == "auto" else _placed.dtype)
 
@@ -76,7 +77,8 @@ def loading(trained: bool, all_weights: bool) -> dict[str, Any]:
     A model whose weights are all trained has them in float32: an update that is small against a weight would be lost in the
     rounding of bfloat16.
     """
-    how: dict[str, Any] = {"dtype": torch.float32 if all_weights else number()}
+    own = _placed.dtype == "auto" and torch.cuda.is_available()
+    how: dict[str, Any] = {"dtype": torch.float32 if all_weights else "auto" if own else number()}
     if _placed.attention != "auto":
         how["attn_implementation"] = _placed.attention
     if _placed.device_map and not trained:

@@ -69,9 +69,13 @@ class Panel:
     others: dict[str, Model]  # judge_model, verifier, image_model, edit_model
     device: Device
 
+    def size(self, model: Model) -> int:
+        """Bytes of the numbers of a model that is asked (`placement.loading`)."""
+        return NUMBERS.get(self.values["dtype"]) or self.device.number or model.stored
+
     @property
-    def size(self) -> int:
-        """Bytes of the numbers that models compute with (`placement.number`)."""
+    def computed(self) -> int:
+        """Bytes of the numbers that trainings compute with (`placement.number`)."""
         return NUMBERS.get(self.values["dtype"]) or self.device.number or NUMBERS["bfloat16"]
 
     @property
@@ -81,13 +85,14 @@ class Panel:
 
     def weights(self, model: Model) -> int:
         """Bytes of the weights of a model that is asked. bitsandbytes leaves the embedding as it is."""
-        each = BITS.get(self.values["quantisation"], self.size)
-        embedding = model.shape.vocabulary * model.shape.hidden if model.shape and each < self.size else 0
-        return round(((model.parameters or 0) - embedding) * each + embedding * self.size)
+        size = self.size(model)
+        each = BITS.get(self.values["quantisation"], size)
+        embedding = model.shape.vocabulary * model.shape.hidden if model.shape and each < size else 0
+        return round(((model.parameters or 0) - embedding) * each + embedding * size)
 
     def trained(self, model: Model, rank: int) -> int:
         """Bytes of the weights of a model in training: in float32 if all are trained, and never quantised."""
-        return (model.parameters or 0) * (self.size if rank else NUMBERS["float32"])
+        return (model.parameters or 0) * (self.size(model) if rank else NUMBERS["float32"])
 
 
 def panel(values: dict[str, Any], found: list[Model], device: Device) -> Panel:
@@ -129,7 +134,7 @@ def _train(p: Panel) -> Stage:
         beside = _fit(stage, p, auditor, replays, v["replay_batch"], text, rank, "replay", parts)["activations"]
         _fit(stage, p, auditor, share * steps, batch, text, rank, "GRPO", parts, new, v["kl_weight"] > 0, beside)
         if share and usable(auditor):  # TRL lets the policy write all texts of a step at a time
-            rollouts = sizes.forward_memory(auditor.shape, p.size, batch, text - new, new, sampled=True)
+            rollouts = sizes.forward_memory(auditor.shape, p.computed, batch, text - new, new, sampled=True)
             _moment(stage, "the rollouts of GRPO", rollouts)
     for moment in ("imitation", "replay", "GRPO"):  # the optimiser's moments are there all the time
         if (name := f"a step of {moment}") in stage.moments:
@@ -270,7 +275,7 @@ def _answers(stage: Stage, p: Panel, member: Model, place: int, questions: int) 
     text, batch = _question(p, member, place), p.values["answer_batch"]
     _generate(stage, p, member, questions, text, min(limit, ANSWER), batch)
     if usable(member):
-        needed = sizes.forward_memory(member.shape, p.size, min(batch, max(questions, 1)), text, limit)
+        needed = sizes.forward_memory(member.shape, p.size(member), min(batch, max(questions, 1)), text, limit)
         _asked(stage, p, f"answers of the {member.role}", member, needed)
 
 
@@ -282,7 +287,7 @@ def _write(stage: Stage, p: Panel, probes: int, shares: dict[str, float], batch:
         text, tokens = _instruction(p.values, kind), _tokens(p.values)[kind]
         _generate(stage, p, p.auditor, count, text, tokens, batch)
         if count and usable(p.auditor):
-            needed = sizes.forward_memory(p.auditor.shape, p.size, min(batch, count), text, tokens, sampled=True)
+            needed = sizes.forward_memory(p.auditor.shape, p.size(p.auditor), min(batch, count), text, tokens, sampled=True)
             _asked(stage, p, "texts of the auditor", p.auditor, needed)
 
 
@@ -313,7 +318,7 @@ def _generate(stage: Stage, p: Panel, model: Model, count: int, text: int, new: 
         return
     shape, length, batches = model.shape, model.shape.image_tokens + text + new, math.ceil(count / batch)
     operations = count * (sizes.forward_flops(shape, text, 1) + new * sizes.token_flops(shape, length))
-    cache = 2 * p.size * shape.layers * shape.keys * length
+    cache = 2 * p.size(model) * shape.layers * shape.keys * length
     stage.add(operations, batches * new * p.weights(model) + count * new * cache,
               batches * ((1 + new) * shape.layers + shape.v_layers))
 
@@ -328,7 +333,7 @@ def _fit(stage: Stage, p: Panel, model: Model, steps: float, batch: int, text: i
     if not steps or not _known(stage, model):
         return {"activations": 0}
     shape, logits, again = model.shape, completion or None, p.values["gradient_checkpointing"]
-    needed = sizes.training_memory(shape, p.size, batch, text, rank, completion, p.device.number is None, parts, again)
+    needed = sizes.training_memory(shape, p.computed, batch, text, rank, completion, p.device.number is None, parts, again)
     operations = steps * batch * (sizes.training_flops(shape, text, rank, logits)
                                   + (first_policy + again) * sizes.forward_flops(shape, text, logits))
     passes = steps * parts
