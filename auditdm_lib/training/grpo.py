@@ -131,8 +131,8 @@ def _train(start: Path, panel: Panel, pictures: Pictures, search: Search, settin
     for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
         rewarder.check(_step_table(asked, step))
     trainer = ReplayingTrainer(
-        auditor.model, rewarder.rewards, _arguments(training, search, settings, seed), processing_class=auditor.processor,
-        train_dataset=_prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
+        auditor.model, rewarder.rewards, arguments(training, search, settings, seed), processing_class=auditor.processor,
+        train_dataset=prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
         callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
     trainer.data_collator = partial(_with_pictures, pictures)
     if settings.replay_weight and found:
@@ -219,7 +219,8 @@ class _Keep(TrainerCallback):
         save_whole(self.start, checkpoint, self.lora_rank, self.work / f"step_{state.global_step:06d}")
 
 
-def _arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) -> GRPOConfig:
+def arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) -> GRPOConfig:
+    """What TRL's trainer is told; its checkpoints lie in `folder`."""
     used = [search.tokens[kind] for kind, share in search.shares.items() if share]
     return GRPOConfig(
         output_dir=folder, max_steps=settings.steps, num_generations=settings.group_size, max_completion_length=max(used),
@@ -231,7 +232,7 @@ def _arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) 
         dataloader_pin_memory=False)
 
 
-def _prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
+def prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
     """The prompts of all steps in order; each step has `groups` of the `n` pictures, by number, and one kind of probe."""
     kinds = np.repeat(search.kinds(settings.steps, seed), settings.groups).tolist()
     return Dataset.from_dict(dict(
@@ -240,7 +241,7 @@ def _prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Datas
 
 
 def _with_pictures(pictures: Pictures, rows: list[dict]) -> list[dict]:
-    """A batch of `_prompts` with its pictures, which are opened only now: a data set would hold all of them as PNG."""
+    """A batch of `prompts` with its pictures, which are opened only now: a data set would hold all of them as PNG."""
     return [row | {"image": pictures.images[row["picture"]]} for row in rows]
 
 
