@@ -1,6 +1,7 @@
 """A small OpenAI-compatible server in this process that answers by a rule and fails on demand."""
 
 import base64
+import gzip
 import io
 import json
 import threading
@@ -131,6 +132,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(b"[" * 100_000)
             case "huge":
                 self.send(b" " * 5_000_000 + json.dumps(whole).encode())
+            case "far too long":
+                message = {"role": "assistant", "content": "it is " * 3000}
+                self.send({**whole, "choices": [{**choice, "message": message}]})
+            case "compressed":
+                data = gzip.compress(json.dumps(whole).encode())
+                self.send(data, headers=[("Content-Encoding", "gzip")])
             case "unfinished":
                 self.send({**whole, "choices": [{**choice, "finish_reason": "length"}]})
             case "filtered":

@@ -25,7 +25,7 @@ from auditdm_lib.run.manifest import Stop
 
 PICTURE = Image.new("RGB", (9, 7), "red")
 ONCE = [500, 503, 429, 408, "told to wait", "slow", "reset", "cut off", "half of it", "two choices", "no choice", "empty", "null",
-        "an error in it", "a list", "deep", "huge"]
+        "an error in it", "a list", "deep", "huge", "compressed"]
 ALONE = [400, 500, "slow", "cut off", "two choices", "empty", "deep", "huge", "filtered"]
 
 
@@ -102,8 +102,9 @@ def test_the_server_says_how_long_to_wait(server):
     assert 0.29 < server.times[1] - server.times[0] < 0.8
 
 
-def test_an_unfinished_reply_is_no_answer_and_is_never_kept(server, right):
-    server.faults["a"] = "unfinished"
+@pytest.mark.parametrize("fault", ["unfinished", "far too long"])
+def test_an_unfinished_reply_is_no_answer_and_is_never_kept(server, right, fault):
+    server.faults["a"] = fault
     judged = judge(panel_of(server), [PICTURE], ["a"], [None])
     assert judged["unfinished"].tolist() == [1] and judged["target_missing"].tolist() == ["unfinished"]
     server.faults.clear()
@@ -189,6 +190,8 @@ def test_texts_are_data(server):
 
 def test_the_key_comes_from_the_environment_and_is_written_nowhere(server, monkeypatch):
     server.key = "sk-never-written"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never")
+    assert endpoints.one_line("the key sk-never is wrong\n") == "the key *** is wrong"
     assert "refuses the key (HTTP 401 wrong key): set the environment variable" in endpoints.unavailable(server.name)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-never-written")
     endpoints.client.cache_clear()

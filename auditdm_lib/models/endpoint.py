@@ -32,7 +32,7 @@ PATIENCE = 150  # seconds for which a question is asked again where a server fai
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between two tries, doubled each time (our choice)
 NONSENSE_TRIES = 4  # of a question to which the server sends something that is no answer (our choice)
 IN_A_ROW = 30  # questions without an answer, after which a server counts as broken (our choice)
-LARGEST_REPLY = 4_000_000  # bytes (our choice)
+LARGEST_REPLY, LONGEST_TOKEN = 4_000_000, 100  # bytes; characters (our choice)
 LONGEST_SIDE = 2048  # pixels to which a picture is reduced (our choice)
 LIMIT = "the limit of calls or of cost is reached"  # why a question was not asked
 LIKE_A_TOKEN = re.compile(r"<[|/]*\w+[|/]*>|\[/?INST\]")
@@ -269,23 +269,23 @@ def _until_answered(endpoint: Endpoint, over: threading.Event, body: dict[str, A
         try:
             return _sent(endpoint, body)
         except Nonsense as error:
-            failure, pause, alone, ends = error, wait, True, tries >= NONSENSE_TRIES
+            why, pause, alone, ends = str(error), wait, True, tries >= NONSENSE_TRIES
         except openai.APIStatusError as error:
             code = error.status_code
             if code in (401, 402, 404):  # no key, no money, no such model
                 raise _gone(endpoint, f"refuses every question ({endpoints.reason(error)})") from error
             if code not in (408, 409, 429) and code < 500:
                 raise Unanswered(endpoints.reason(error)) from error
-            failure, pause, alone = error, _told_to_wait(error.response.headers) or wait, code != 429
+            why, pause, alone = endpoints.reason(error), _told_to_wait(error.response.headers) or wait, code != 429
             since = began if alone else max(began, requests.last_answer[endpoint.url])  # it answers others meanwhile
             ends = time.monotonic() + pause > since + PATIENCE
         except openai.APIConnectionError as error:
-            failure, pause, alone = error, wait, isinstance(error, openai.APITimeoutError)
+            why, pause, alone = endpoints.reason(error), wait, isinstance(error, openai.APITimeoutError)
             ends = time.monotonic() + pause > began + PATIENCE
         if ends and alone:  # it may be this question's fault
-            raise Unanswered(endpoints.reason(failure)) from failure
+            raise Unanswered(why)
         if ends:
-            raise _gone(endpoint, f"cannot be reached or takes no more questions ({endpoints.reason(failure)})") from failure
+            raise _gone(endpoint, f"cannot be reached or takes no more questions ({why})")
         over.wait(pause * random.uniform(1, 1.25))  # so that not all come back at once, and none before it was told to
         wait = min(2 * wait, LONGEST_WAIT)
 
@@ -322,7 +322,7 @@ def _sent(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, bool]:
     began, data = time.monotonic(), b""
     with endpoints.client(endpoint.url).chat.completions.with_streaming_response.create(**body) as response:
         try:
-            for chunk in response.iter_bytes():
+            for chunk in response.http_response.iter_raw():
                 data += chunk
                 if len(data) > LARGEST_REPLY or time.monotonic() - began > 2 * endpoints.REPLYING:
                     break
@@ -330,7 +330,9 @@ def _sent(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, bool]:
             raise Nonsense(f"the reply broke off ({endpoints.reason(error)})") from error
     if len(data) > LARGEST_REPLY:
         raise Nonsense(f"a reply of more than {LARGEST_REPLY:,} bytes")
-    return read(data)
+    reply, ended = read(data)
+    longest = LONGEST_TOKEN * body["max_tokens"]  # a server may not keep to it
+    return reply[:longest], ended and len(reply) <= longest
 
 
 def read(data: bytes) -> tuple[str, bool]:

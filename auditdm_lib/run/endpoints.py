@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 PREFIX = "openai:"
 FORM = "openai:MODEL@http://host:port/v1"
@@ -55,8 +56,9 @@ def client(url: str):
 
     # a server on this machine is never behind the proxy that the environment may name
     http = DefaultHttpxClient(trust_env=not _on_this_machine(urlsplit(url).hostname))
+    # uncompressed, since a few bytes can become any number of them
     return OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=0, http_client=http,
-                  timeout=_seconds(REPLYING))
+                  timeout=_seconds(REPLYING), default_headers={"Accept-Encoding": "identity"})
 
 
 def _on_this_machine(host: str) -> bool:
@@ -87,7 +89,7 @@ def unavailable(name: str) -> str | None:
     except openai.APIStatusError:
         listed = []
     except Exception as error:  # openai's, httpx's, and those of a reply that is no list of models
-        return f"the server at {url} cannot be reached ({reason(error)}): start it, or correct the address."
+        return f"the server at {url} cannot be reached ({reason(error)}): {_remedy(url, reason(error))}."
     if model in listed:
         return None
     try:
@@ -101,18 +103,27 @@ def unavailable(name: str) -> str | None:
     return None
 
 
+def _remedy(url: str, why: str) -> str:
+    if "CERTIFICATE" in why:
+        return "name the certificate that it is signed by in the environment variable SSL_CERT_FILE"
+    proxy = not _on_this_machine(urlsplit(url).hostname) and getproxies()
+    return "start it, or correct the address" + (", or the proxy that the environment names" if proxy else "")
+
+
 def reason(error: BaseException) -> str:
     """An error of the client in a few words of one line: the server's own where it said some, else its cause's."""
     body = getattr(error, "body", None)
     said = body.get("message") or body.get("detail") if isinstance(body, dict) else None
     status = getattr(error, "status_code", None)
     deepest = error
-    while said is None and status is None and (deepest.__cause__ or deepest.__context__) is not None:
-        deepest = deepest.__cause__ or deepest.__context__  # "Connection error." alone says nothing
+    while said is None and status is None and deepest.__cause__ is not None:
+        deepest = deepest.__cause__  # "Connection error." alone says nothing
     return one_line(" ".join(str(part) for part in (status and f"HTTP {status}", said or (
         None if status else str(deepest) or type(deepest).__name__)) if part))
 
 
 def one_line(text: object) -> str:
-    """At most 200 characters of a server's text, on one line."""
-    return "".join(c if c.isprintable() else " " for c in str(text))[:200].strip().rstrip(".")
+    """At most 200 characters of a server's text, on one line, without the key, which some repeat."""
+    text, key = str(text), os.environ.get("OPENAI_API_KEY")
+    text = text.replace(key, "***") if key else text
+    return "".join(c if c.isprintable() else " " for c in text[:200]).strip().rstrip(".")
