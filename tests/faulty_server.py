@@ -121,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             case "no choice":
                 self.send({**whole, "choices": []})
             case "empty":
-                self.send({**whole, "choices": [empty]})
+                self.send({**whole, "choices": [empty], "usage": {"prompt_tokens": 10, "completion_tokens": 0}})
             case "null":
                 self.send({**whole, "choices": [{**choice, "message": {"role": "assistant", "content": None}}]})
             case "an error in it":

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,7 +19,9 @@ from auditdm_lib.audit import probes
 from auditdm_lib.audit.auditor import empty_proposals
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.evaluate import benchmarks
 from auditdm_lib.models import endpoint, llm, store, vlm
+from auditdm_lib.models.asking import CHAT
 from auditdm_lib.models.endpoint import Gone
 from auditdm_lib.run import chain, endpoints, inventory, params, stage
 from auditdm_lib.run.manifest import Stop
@@ -62,7 +65,9 @@ def panel_of(server, references=2):
 
 
 class Right:
-    name = "right"
+    """A model here."""
+
+    name, asking, processor = "right", CHAT, SimpleNamespace(chat_template="chat")
 
 
 @pytest.fixture
@@ -111,6 +116,12 @@ def test_an_unfinished_reply_is_no_answer_and_is_never_kept(server, right, fault
     assert said(loaded(server), ["a"])["reply"].tolist() == ["A"] and server.asked["a"] == 2
 
 
+def test_a_model_that_says_nothing_says_so_where_the_server_counts_its_end_token(server):
+    server.answer = lambda text: ""
+    given = said(loaded(server), ["a"])
+    assert given.iloc[0].tolist() == ["", True, None] and server.asked["a"] == 1
+
+
 def test_a_server_that_was_killed_and_started_again_loses_nothing_and_counts_nothing_twice(server, right):
     endpoint.limit(at_once=4)
     server.dies_after, texts = 20, [f"question {i}" for i in range(60)]
@@ -156,6 +167,23 @@ def test_where_each_question_needs_an_answer_a_missing_one_stops_the_stage(serve
     with pytest.raises(Gone, match="1 of 3 questions to openai:.* have no answer"):
         vlm.replies(loaded(server), [PICTURE] * 3, list("abc"))
     assert vlm.answer(loaded(server), [PICTURE] * 3, list("abc")) == ["A", None, "C"]
+
+
+def test_an_item_that_a_server_leaves_unanswered_is_left_out_for_all_models(server, monkeypatch, capsys):
+    monkeypatch.setattr(benchmarks, "load_vlm", lambda path, asked=None: loaded(server) if path == "server" else Right())
+    real = vlm.replies
+    monkeypatch.setattr(benchmarks, "replies", lambda member, images, texts, *rest, **how: real(
+        member, images, texts, *rest, **how) if member.name != "right" else pd.DataFrame(dict(reply=texts, ended=True)))
+    server.faults["b"] = 400
+    items = pd.DataFrame([dict(suite="s", item=text, group=text, metric="exact_match", question=text, expected=text.upper(),
+                               answers=[text.upper()], options=None, skill="", gap=None, tokens=8, image=PICTURE)
+                          for text in "abc"])
+    scored = benchmarks.score({"target": "server", "other": "right"}, items)
+    assert scored["item"].tolist() == ["a", "c"] * 2 and scored["correct"].all()
+    assert "1 of 3 items are left out" in capsys.readouterr().out
+    server.faults = dict.fromkeys("abc", 400)
+    with pytest.raises(Stop, match="No item was answered"):
+        benchmarks.score({"target": "server"}, items[items["item"] == "b"])
 
 
 # What is sent

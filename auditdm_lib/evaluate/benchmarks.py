@@ -16,6 +16,7 @@ from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.models.vlm import VLM, is_chat, load_vlm, replies
 from auditdm_lib.protocols import supplier
 from auditdm_lib.replies import without_thought
+from auditdm_lib.run.manifest import Stop
 
 METRICS = {  # a suite's metric -> the score of one prediction against its accepted answers; `scores` aggregates each in its way
     "exact_match": metrics.exact_match, "circular": metrics.exact_match, "vqa_accuracy": metrics.vqa_accuracy,
@@ -54,14 +55,20 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
     """Every model's answer to every item (COLUMNS).
 
     `checkpoints` maps a model's role (target, rectified, ...) to its folder or hub id, `asked` some roles to what replaces fields
-    of its `Asking`. Only one model is in memory at a time. An answer is the whole reply without its thinking, since each metric
-    reads it in its own way. `score` is 0-1 by the suite's metric. `correct` is a score of a half or more (like RefCOCO's
-    accuracy at an IoU of 0.5), for captions of a tenth or more (100 CIDEr points). Raises Broken if a model says nothing or the
-    same to everything.
+    of its `Asking`. Only one model is in memory at a time. Items that a server left unanswered are left out for all. An answer is
+    the whole reply without its thinking, since each metric reads it in its own way. `score` is 0-1 by the suite's metric.
+    `correct` is a score of a half or more (like RefCOCO's accuracy at an IoU of 0.5), for captions of a tenth or more (100 CIDEr
+    points). Raises Broken if a model says nothing or the same to everything.
     """
-    tables = []
-    for role, path in checkpoints.items():
-        answers = _answers(load_vlm(path, (asked or {}).get(role)), items, batch_size, role)
+    given = {role: _answers(load_vlm(path, (asked or {}).get(role)), items, batch_size, role)
+             for role, path in checkpoints.items()}
+    answered, tables = pd.concat(given, axis=1).notna().all(axis=1), []
+    if not answered.all():
+        print(f"{(~answered).sum()} of {len(items)} items are left out, since a server gave no answer to them.")
+        items = items[answered]
+    if items.empty:
+        raise Stop("No item was answered by all models, because of an error of a server or of a limit: see what was said above.")
+    for role, answers in given.items():
         scores = pd.concat([_scores(part.assign(answer=answers)) for _, part in items.groupby("suite", sort=False)])
         threshold = items["metric"].eq("cider_d").map({True: RIGHT_CAPTION, False: RIGHT})
         tables.append(items.assign(model=role, answer=answers, score=scores, correct=scores >= threshold))
@@ -69,14 +76,15 @@ def score(checkpoints: dict[str, str], items: pd.DataFrame, batch_size: int = 12
 
 
 def _answers(vlm: VLM, items: pd.DataFrame, batch_size: int, role: str) -> pd.Series:
-    """A model's answers to all items. Chat models are not told to be short where a caption or a box is asked for."""
+    """A model's answers to all items, None where a server gave none. Chat models are not told to be short where a caption or a
+    box is asked for."""
     answers, cut = pd.Series(index=items.index, dtype=object), pd.Series(False, items.index)
     long = items["metric"].isin(["cider_d", "iou"]) & is_chat(vlm)
     for (tokens, bare), part in items.groupby(["tokens", long]):
         given = replies(vlm, part["image"].tolist(), part["question"].tolist(), max(tokens, vlm.asking.max_new_tokens),
-                        batch_size, role, bare)
-        answers[part.index] = [without_thought(reply) for reply in given["reply"]]
-        cut[part.index] = ~given["ended"].to_numpy(bool)
+                        batch_size, role, bare, partly=True)
+        answers[part.index] = [reply if reply is None else without_thought(reply) for reply in given["reply"]]
+        cut[part.index] = (~given["ended"] & given["reply"].notna()).to_numpy(bool)
     if cut.any():
         print(f"{role}: {cut.sum()} of {len(cut)} replies did not end within their limit and are scored as they are.")
     check_answers(items["question"].tolist(), {role: answers.tolist(), "suites": items["expected"].tolist()},

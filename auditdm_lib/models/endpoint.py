@@ -35,6 +35,8 @@ IN_A_ROW = 30  # questions without an answer, after which a server counts as bro
 LARGEST_REPLY, LONGEST_TOKEN = 4_000_000, 100  # bytes; characters (our choice)
 LONGEST_SIDE = 2048  # pixels to which a picture is reduced (our choice)
 LIMIT = "the limit of calls or of cost is reached"  # why a question was not asked
+AT_LIMIT = ("The limit of calls or of cost is reached, and here each question needs an answer: raise max_target_calls or "
+            "max_cost and run the same command again; what was answered is kept.")
 LIKE_A_TOKEN = re.compile(r"<[|/]*\w+[|/]*>|\[/?INST\]")
 
 
@@ -132,6 +134,8 @@ def whole(given: pd.DataFrame, name: str) -> pd.DataFrame:
     """The replies of a model that answered every question: reply, ended. Raises Gone if it did not."""
     if (errors := given["error"].dropna()).empty:
         return given[["reply", "ended"]]
+    if errors.eq(LIMIT).any():
+        raise Gone(AT_LIMIT)
     raise Gone(f"{len(errors)} of {len(given)} questions to {name} have no answer ({errors.iloc[0]}), and here each needs one: "
                "run the same command again, which asks only these.")
 
@@ -161,7 +165,8 @@ def ask(endpoint: Endpoint, images: list[Image.Image] | None, texts: list[str], 
     """
     seeds, texts = seeds or [0] * len(texts), [as_data(text) for text in texts]
     pictures = fingerprints(images) if images is not None else [b""] * len(texts)
-    keys = [store.key(endpoint.name, picture, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    keys = [store.key(endpoint.name, picture, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed,
+                      longest_side=LONGEST_SIDE)
             for picture, text, seed in zip(pictures, texts, seeds, strict=True)]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     said = {key: (text, True, None) for key, text in store.kept(store.shared(), list(first)).items()}
@@ -192,11 +197,10 @@ def _is_over(endpoint: Endpoint) -> bool:
 
 def _at_the_limit(left: int) -> None:
     """Stop, or say once that so many questions, and those to come, are not asked."""
-    words = LIMIT[0].upper() + LIMIT[1:]
     if requests.stop:
-        raise Gone(f"{words}: raise max_target_calls or max_cost and run the same command again; what was answered is kept.")
+        raise Gone(AT_LIMIT)
     if not requests.counts["not_asked"]:
-        print(f"{words}: from here on no more questions are asked. Repeat the stage (--force) to go on from here.")
+        print(f"Here {LIMIT}: no more questions are asked. Repeat the stage (--force) to go on from here.")
     requests.counts["not_asked"] += left
 
 
@@ -337,7 +341,10 @@ def _sent(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, bool]:
 
 def read(data: bytes) -> tuple[str, bool]:
     """The text in a server's reply, and whether it ended; its tokens are counted. Raises Nonsense, or Unanswered for a reply
-    that a filter withholds."""
+    that a filter withholds.
+
+    An empty text is the model's own where the server counts tokens that it wrote, its end token at least.
+    """
     try:
         given = json.loads(data)
         if given.get("error"):
@@ -345,7 +352,8 @@ def read(data: bytes) -> tuple[str, bool]:
         if len(given["choices"]) != 1:
             raise Nonsense(f"{len(given['choices'])} choices instead of one")
         choice, tokens = given["choices"][0], given.get("usage") or {}
-        text, why = choice["message"].get("content") or choice["message"].get("refusal") or "", choice.get("finish_reason")
+        said, why = choice["message"].get("content"), choice.get("finish_reason")
+        text = said or choice["message"].get("refusal") or ""
         sent, written = (int(tokens.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         text = clean(text).strip()
     except Nonsense:
@@ -359,6 +367,8 @@ def read(data: bytes) -> tuple[str, bool]:
         requests.counts.update(tokens_sent=sent, tokens_written=written)
     if why == "content_filter":
         raise Unanswered("a filter of the server withholds the reply")
-    if why is None or not text and why != "length":
-        raise Nonsense("an empty reply" if why else "a reply that does not say why it ended")
+    if why is None:
+        raise Nonsense("a reply that does not say why it ended")
+    if not text and why != "length" and (said is None or not written):
+        raise Nonsense("an empty reply")
     return text, why != "length"

@@ -207,28 +207,26 @@ def is_chat(vlm: VLM | Endpoint) -> bool:
 def answer(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
            batch_size: int | None = None, desc: str | None = None, bare: bool = False) -> list[str | None]:
     """The short answer in each of the model's `replies`; None where a reply has not ended, or where a server gives none."""
-    if isinstance(vlm, Endpoint):
-        given = endpoint.replies(vlm, images, questions, max_new_tokens, desc, bare)
-    else:
-        given = replies(vlm, images, questions, max_new_tokens, batch_size, desc, bare)
+    given = replies(vlm, images, questions, max_new_tokens, batch_size, desc, bare, partly=True)
     return [short_answer(reply, question) if ended else None
             for question, reply, ended in zip(questions, given["reply"], given["ended"], strict=True)]
 
 
 def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str], max_new_tokens: int | None = None,
-            batch_size: int | None = None, desc: str | None = None, bare: bool = False) -> pd.DataFrame:
+            batch_size: int | None = None, desc: str | None = None, bare: bool = False, partly: bool = False) -> pd.DataFrame:
     """The model's replies to question i about image i, in order, with a progress bar named `desc` if given; greedy ones, or
     sampled ones if it has a `sampling`.
 
     One row for each: reply (as it is, but for `replies.clean`), ended (whether it reached an end token). The numbers default to
     those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once, kept ones not at all. Rows are left-padded, so a
     reply does not depend on its batch. Raises ValueError if the two lists differ in length, Gone if a server leaves a question
-    unanswered.
+    unanswered, unless `partly` takes None for its reply.
     """
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
     if isinstance(vlm, Endpoint):
-        return endpoint.whole(endpoint.replies(vlm, images, questions, max_new_tokens, desc, bare), vlm.name)
+        given = endpoint.replies(vlm, images, questions, max_new_tokens, desc, bare)
+        return given[["reply", "ended"]] if partly else endpoint.whole(given, vlm.name)
     tokens, batch_size = max_new_tokens or vlm.asking.max_new_tokens, batch_size or vlm.asking.batch_size
     pairs = list(zip(fingerprints(images), questions, strict=True))
     distinct = dict(zip(pairs, images, strict=True))  # (fingerprint, question) -> image
