@@ -137,6 +137,17 @@ def test_another_encoder_takes_the_place_of_the_word_vectors(monkeypatch):
     skills._scorer.cache_clear()
 
 
+def test_sentence_vectors_are_the_same_in_half_precision(monkeypatch):
+    texts, found = ("is the cup red?", "How many dogs are there?", "who is it?", "word " * 200, ""), []
+    for has in (False, True):
+        monkeypatch.setattr(vectors, "_has_bf16", lambda has=has: has)
+        vectors.sentences.cache_clear()
+        found.append(vectors.sentences(texts))
+    assert found[1].dtype == np.float32 and (found[0] * found[1]).sum(1).min() > 0.999
+    assert np.abs(found[0] - found[1]).max() > 0  # it was another precision
+    vectors.sentences.cache_clear()
+
+
 def test_a_catalogue_without_any_skill_is_refused(tmp_path):
     own = tmp_path / "mine.yaml"
     own.write_text("".join(f'"{name}":\n' for name in catalogue.catalogue()), "utf-8")

@@ -27,7 +27,7 @@ from auditdm_lib.taxonomy.catalogue import Skill, catalogue
 from auditdm_lib.taxonomy.naming import named, quoted
 from auditdm_lib.taxonomy.skills import NONE, RIDGE, example_weights, foreign, points, targets
 from auditdm_lib.taxonomy.vectors import embed, encoded
-from auditdm_lib.taxonomy.words import features, scales, split_words, unit, word_rows
+from auditdm_lib.taxonomy.words import features, scales, stems, unit, word_rows
 
 SAMPLE, FEWEST = 8192, 1024  # distinct questions that are encoded, and how many of those placed later at least
 FIT, SHARP = 0.3, 1.5  # weight of the fits beside the sentence vector, and their exponent
@@ -198,7 +198,7 @@ def sample(texts: Iterable[str], most: int) -> tuple[str, ...]:
 
 
 def _readable(texts: Iterable[str], extra: Path | None, encoder: str | None) -> list[str]:
-    found = [text for text in sorted(texts) if split_words(text)]
+    found = [text for text in sorted(texts) if stems(text)]
     return found if encoder is not None else [text for text, odd in zip(found, foreign(found, extra), strict=True) if not odd]
 
 
@@ -251,8 +251,8 @@ def by_words(known: dict[str, str], texts: list[str]) -> list[str]:
     dual = _solved(lambda x: by_word @ (by_word.T @ x) + by_sum @ (by_sum.T @ x) + SMOOTH * x, goal)
     word_weights, sum_weights = by_word.T @ dual, by_sum.T @ dual
     found = []
-    for start in range(0, len(texts), BATCH):
-        word, summed = rows(texts[start:start + BATCH])
+    for start in range(0, len(texts), 4 * BATCH):
+        word, summed = rows(texts[start:start + 4 * BATCH])
         found += (word @ word_weights + summed @ sum_weights).argmax(1).tolist()
     return [labels[i] for i in found]
 

@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
 LONGEST = 40  # words that are read of a question
 WEIGHTS = {"word": 1.0, "pair": 0.6, "first": 0.7, "opening": 1.0, "last": 0.5, "frame": 0.5}  # of the kinds of word features
+MOST_KEPT = 200_000  # words and questions whose stems are kept in memory
 MOST_RUNS = 3  # runs of content words that are left out one by one
 SPELLING = {
     "color": "colour", "colors": "colours", "colored": "coloured", "gray": "grey", "center": "centre", "tv": "television",
@@ -21,7 +22,7 @@ def split_words(question: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[\w'-]+", question.lower()))
 
 
-@lru_cache(100_000)
+@lru_cache(MOST_KEPT)
 def stem(word: str) -> str:
     """A word without its endings -s, -ies, -ing, -ed and -e: "racing", "races" and "race" are one."""
     word = word.removesuffix("'s").strip("'")
@@ -37,10 +38,11 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("e") else word
 
 
-def stems(question: str) -> list[str]:
+@lru_cache(MOST_KEPT)
+def stems(question: str) -> tuple[str, ...]:
     """The first LONGEST words of a question, in one spelling, without endings."""
     words = split_words(question)[:LONGEST]
-    return [stem(word) for raw in words for word in SPELLING.get(raw, raw).split()]
+    return tuple(stem(word) for raw in words for word in (SPELLING[raw].split() if raw in SPELLING else (raw,)))
 
 
 FUNCTION_WORDS = frozenset(map(stem, ENGLISH_STOP_WORDS)) | {"does", "doe", "left", "right"}
@@ -56,7 +58,7 @@ def features(text: str) -> list[str]:
     return found + [f"frame:{frame}" for frame in sorted(_frames(words))]
 
 
-def _frames(words: list[str]) -> set[str]:
+def _frames(words: tuple[str, ...]) -> set[str]:
     """The question with one run of content words left out, and with all: "is the _ above the _" whatever the two things are."""
     runs = [(plain, list(run)) for plain, run in groupby(words, key=FUNCTION_WORDS.__contains__)]
     content = [i for i, (plain, _) in enumerate(runs) if not plain]
