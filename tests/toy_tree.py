@@ -12,8 +12,8 @@ from pathlib import Path
 
 from auditdm_lib import paths
 
-RUN = ("__init__", "__main__", "manifest", "commit", "lock", "reach", "model_files", "hub", "endpoints", "pipeline_files",
-       "params", "stage", "executor", "lab", "chain")
+RUN = ("__init__", "__main__", "manifest", "commit", "lock", "reach", "functions", "model_files", "hub", "endpoints",
+       "pipeline_files", "params", "stage", "devices", "executor", "lab", "chain")
 MODULES = ("__init__", "paths", "protocols", *(f"run/{name}" for name in RUN))
 TABLE = '''
 CHAIN = (Step("00_first", "00_first"), Step("01_second", "01_second", ("00_first",)),
