@@ -25,7 +25,7 @@ from auditdm_lib.run import manifest
 ANSWERS = ("yes", "red", "two")
 ASKS = ("what", "which", "how", "many", "colour", "cat", "sun", "left")
 ASKED = (*GENERIC_QUESTIONS, *ASKS)
-LEAD = 5.0  # by which references prefer an answer, so that they agree on most questions
+FIRST = 0.7  # share of the questions to which a reference says the first answer, so that references agree on most
 AUDITORS = ("gemma3", "qwen2_5_vl")
 SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "rectify_patience": 0}
 
@@ -34,10 +34,10 @@ def members(seen: list) -> dict[str, str]:
     """A folder for each family in each of its roles; an auditor's random words are its questions."""
     folders = {}
     for i, (name, build) in enumerate(tiny_models.BUILDERS.items()):
-        roles = [("target", ANSWERS, 0.0), ("reference", ANSWERS, LEAD)] + [("auditor", ASKS, 0.0)] * (name in AUDITORS)
-        for role, words, lead in roles:
+        roles = [("target", ANSWERS, 0.0), ("reference", ANSWERS, FIRST)] + [("auditor", ASKS, 0.0)] * (name in AUDITORS)
+        for role, words, first in roles:
             folder = build(paths.HOME / "models" / f"{name}-{role}", seed=i, layers=2, scale=1.0)
-            folders[f"{name}-{role}"] = str(tiny_models.in_few_words(folder, seen, ASKED, words, i, lead))
+            folders[f"{name}-{role}"] = str(tiny_models.in_few_words(folder, seen, ASKED, words, i, first))
     return folders
 
 

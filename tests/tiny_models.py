@@ -305,24 +305,29 @@ BUILDERS = {"paligemma2": paligemma2, "gemma3": gemma3, "idefics3": idefics3, "l
             "llava": llava, "smolvlm": smolvlm, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "internvl": internvl}
 
 
-def in_few_words(folder, images, questions, words=("yes", "red", "two"), seed=0, lead=0.0, bare=False):
+def in_few_words(folder, images, questions, words=("yes", "red", "two"), seed=0, first=0.0, bare=False):
     """Let a random model say one of a few words, by question and picture, and end with it; a whole reply would seldom end.
 
     The words' weights are random but for the mean of what the model makes of these pictures and questions, by which it would
     always say the same. Two such models agree now and then, so that an audit of them goes through all its stages; more often
-    where the first word's logit has a `lead`. `bare` questions are an auditor's prompts. Returns the folder.
+    where both say the first word in a share `first` of these questions. `bare` questions are an auditor's prompts. Returns the
+    folder.
     """
     vlm, states = load_vlm(folder), []
     hook = vlm.model.lm_head.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][:, -1]))
     replies(vlm, images, questions, 1, bare=bare)
     hook.remove()
-    mean = torch.cat(states).mean(0)
+    seen = torch.cat(states)  # (questions, hidden)
+    mean = seen.mean(0)
     said = [vlm.processor.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
     rows = torch.randn(len(said), len(mean), generator=torch.Generator().manual_seed(seed))
+    toward = mean / mean.square().sum()
+    rows += (10 - rows @ mean)[:, None] * toward  # each word's logit is 10 at the mean
+    if first:
+        logits = seen @ rows.T
+        rows[0] += (logits[:, 1:].amax(1) - logits[:, 0]).quantile(first) * toward
     head = torch.zeros_like(vlm.model.lm_head.weight)
-    logits = torch.full((len(said),), 10.0)  # at the mean
-    logits[0] += lead
-    head[said] = rows + (logits - rows @ mean)[:, None] * mean / mean.square().sum()
+    head[said] = rows
     vlm.model.config.tie_word_embeddings = vlm.model.config.text_config.tie_word_embeddings = False
     vlm.model.lm_head.weight = torch.nn.Parameter(head)
     vlm.model.generation_config.eos_token_id = [vlm.processor.tokenizer.eos_token_id, *said]
