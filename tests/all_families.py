@@ -24,7 +24,7 @@ from auditdm_lib.run import manifest
 
 ANSWERS = ("yes", "red", "two")
 ASKS = ("what", "which", "how", "many", "colour", "cat", "sun", "left")
-ASKED = (*GENERIC_QUESTIONS, *ASKS)
+ASKED = (*ASKS, *ASKS, *GENERIC_QUESTIONS[:8])  # by which the random answers are set
 FIRST = 0.7  # share of the questions to which a reference says the first answer, so that references agree on most
 AUDITORS = ("gemma3", "qwen2_5_vl")
 SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "rectify_patience": 0}

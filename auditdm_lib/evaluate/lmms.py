@@ -9,12 +9,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from auditdm_lib import paths
 from auditdm_lib.run.endpoints import is_endpoint
 from auditdm_lib.run.manifest import Stop
+
+if TYPE_CHECKING:
+    from auditdm_lib.evaluate import lmms_model  # noqa: F401  it runs in a process of its own; so a stage's key holds its source
 
 COLUMNS = ["model", "task", "metric", "n", "score", "stderr", "version"]
 
@@ -63,5 +67,6 @@ def _harness(wanted: dict, work: Path, name: str) -> list:
                               cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             reason = (done.stderr.strip() or "no message").splitlines()[-1]
-            raise Stop(f"lmms-eval stopped at {name}: {reason}")
+            raise Stop(f"lmms-eval stopped at {name}: {reason}\n"
+                       "Mend that and run the same command again: what is scored is kept.")
     return json.loads(result.read_text(encoding="utf-8"))

@@ -128,8 +128,11 @@ def main(order: Path, result: Path) -> None:
                 model, tasks=names, task_manager=Tasks(folders, model.own_words), limit=wanted["limit"] or None,
                 log_samples=False, verbosity="ERROR", process_docs_parallel=1)
         except Exception as error:  # data that cannot be fetched, a package that a task needs: whatever a task raises
-            reason = (str(error).strip() or "no message").splitlines()[0]
-            raise SystemExit(f"{', '.join(names)}: {type(error).__name__}: {reason}") from error
+            first = error
+            while first.__cause__ is not None:  # the harness tries again, and says only that it did
+                first = first.__cause__
+            reason = (str(first).strip() or "no message").splitlines()[0].rstrip(".")
+            raise SystemExit(f"{', '.join(names)}: {type(first).__name__}: {reason}") from error
         made = rows(found)
     partial = result.with_suffix(".partial")
     partial.write_text(json.dumps(made), encoding="utf-8")

@@ -14,7 +14,7 @@ from auditdm_lib import paths
 NAME = "manifest.json"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "tokenizers",
             "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "sentence-transformers", "matplotlib",
-            "pillow", "papermill")
+            "pillow", "papermill", "lmms-eval", "ray")
 
 
 class Stop(RuntimeError):
