@@ -24,8 +24,9 @@ from auditdm_lib.run import manifest
 
 ANSWERS = ("yes", "red", "two")
 ASKS = ("what", "which", "how", "many", "colour", "cat", "sun", "left")
-ASKED = (*ASKS, *ASKS, *GENERIC_QUESTIONS[:8])  # by which the random answers are set
-FIRST = 0.7  # share of the questions to which a reference says the first answer, so that references agree on most
+ASKED = (*ASKS, *ASKS, *GENERIC_QUESTIONS)  # by which the random answers are set
+SEED = 10
+FIRST = 0.55  # share of the questions to which a reference says the first answer, so that references agree on most
 AUDITORS = ("gemma3", "qwen2_5_vl")
 SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "rectify_patience": 0}
 
@@ -36,8 +37,8 @@ def members(seen: list) -> dict[str, str]:
     for i, (name, build) in enumerate(tiny_models.BUILDERS.items()):
         roles = [("target", ANSWERS, 0.0), ("reference", ANSWERS, FIRST)] + [("auditor", ASKS, 0.0)] * (name in AUDITORS)
         for role, words, first in roles:
-            folder = build(paths.HOME / "models" / f"{name}-{role}", seed=i, layers=2, scale=1.0)
-            folders[f"{name}-{role}"] = str(tiny_models.in_few_words(folder, seen, ASKED, words, i, first))
+            folder = build(paths.HOME / "models" / f"{name}-{role}", seed=SEED + i, layers=2, scale=1.0)
+            folders[f"{name}-{role}"] = str(tiny_models.in_few_words(folder, seen, ASKED, words, SEED + i, first))
     return folders
 
 
