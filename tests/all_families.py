@@ -28,7 +28,7 @@ ASKED = (*ASKS, *ASKS, *GENERIC_QUESTIONS)  # by which the random answers are se
 SEED = 10
 FIRST = 0.55  # share of the questions to which a reference says the first answer, so that references agree on most
 AUDITORS = ("gemma3", "qwen2_5_vl")
-SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "rectify_patience": 0}
+SIZES = SMALL | {"probes_per_auditor": 40, "items_per_suite": 60, "rectify_patience": 0, "cascade": False}
 
 
 def members(seen: list) -> dict[str, str]:
