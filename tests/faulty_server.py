@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             case "told to wait":
                 self.send({"error": {"message": "slower"}}, 429, headers=[("Retry-After", "0.3")])
             case "slow":
-                time.sleep(0.7)
+                time.sleep(1.5)
                 self.send(whole)
             case "reset":
                 self.connection.close()

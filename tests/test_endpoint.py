@@ -33,12 +33,13 @@ ALONE = [400, 500, "slow", "cut off", "two choices", "empty", "deep", "huge", "f
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A server and a store of their own, and no long waits."""
+def server(request, tmp_path, monkeypatch):
+    """A server and a store of their own, and no long waits, above all where a reply is too slow."""
     monkeypatch.setattr(paths, "ANSWERS", tmp_path / "answers.sqlite")
     for name, value in dict(FIRST_WAIT=0.01, PATIENCE=0.6).items():
         monkeypatch.setattr(endpoint, name, value)
-    monkeypatch.setattr(endpoints, "REPLYING", 0.4)
+    slow = "fault" in request.fixturenames and request.getfixturevalue("fault") == "slow"
+    monkeypatch.setattr(endpoints, "REPLYING", 1.0 if slow else 20.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     endpoints.client.cache_clear()
     endpoint.limit()
@@ -78,7 +79,8 @@ def right(monkeypatch):
 # A server that fails
 
 @pytest.mark.parametrize("fault", ONCE)
-def test_a_question_that_fails_once_is_asked_again(server, fault):
+def test_a_question_that_fails_once_is_asked_again(server, monkeypatch, fault):
+    monkeypatch.setattr(endpoint, "PATIENCE", 30)
     server.faults["b"] = [fault]
     given = said(loaded(server), ["a", "b", "c", "b"])
     assert given["reply"].tolist() == ["A", "B", "C", "B"] and given["ended"].all() and given["error"].isna().all()
@@ -101,10 +103,11 @@ def test_a_question_that_always_fails_has_no_answer_is_no_failure_and_is_asked_a
     assert again["disagrees"].all() and server.asked == {"b": 1}
 
 
-def test_the_server_says_how_long_to_wait(server):
+def test_the_server_says_how_long_to_wait(server, monkeypatch):
+    monkeypatch.setattr(endpoint, "PATIENCE", 30)
     server.faults["a"] = ["told to wait"]
     said(loaded(server), ["a"])
-    assert 0.29 < server.times[1] - server.times[0] < 0.8
+    assert server.times[1] - server.times[0] > 0.29 > 10 * endpoint.FIRST_WAIT  # its own wait would be far shorter
 
 
 @pytest.mark.parametrize("fault", ["unfinished", "far too long"])
