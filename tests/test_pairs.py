@@ -91,10 +91,11 @@ def test_flips_come_back_from_a_file_as_they_were(tmp_path):
 def test_survival_counts_what_disagrees_again_among_pictures_that_pass():
     table = pd.DataFrame([row("a", OTHER_SEED, F, [T, T], disagrees=True), row("b", OTHER_SEED, T, [T, T]),
                           row("c", OTHER_SEED, None, None, reason="missing thing", disagrees=True),
+                          row("d", OTHER_SEED, None, None) | dict(target_answer=None),  # was not asked, or has not ended
                           row("a", RE_ENCODED, F, [T, T], disagrees=True)])
     found = survival(table).set_index(["version", "kind"])
     other = found.loc[(OTHER_SEED, "all")]
-    assert other[["disagreements", "rejected", "asked", "survived", "survival"]].tolist() == [3, 1, 2, 1, 0.5]
+    assert other[["disagreements", "rejected", "asked", "survived", "survival"]].tolist() == [4, 1, 2, 1, 0.5]
     assert found.loc[(RE_ENCODED, "edit"), "survival"] == 1 and found.loc[(RE_ENCODED, "edit"), "ci_low"] < 1
 
 

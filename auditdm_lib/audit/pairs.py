@@ -184,14 +184,16 @@ def survival(versions: pd.DataFrame) -> pd.DataFrame:
     """Whether disagreements on drawn pictures that passed the check are still there by another seed and re-encoded.
 
     One row per auditor, kind and version: `disagreements`, as many as were drawn again; `rejected`, without a picture or with
-    one that fails the check; `asked`, all others; `survived`, which disagree again; their share of the asked with its interval.
+    one that fails the check; `asked`, all others that the target answered; `survived`, which disagree again; their share of the
+    asked with its interval.
     """
     rows = []
     for version in (OTHER_SEED, RE_ENCODED):
         for auditor, kind, part in _kinds(versions[versions["version"] == version]):
-            asked = part[part["picture_reason"].isna()]
+            shown = part["picture_reason"].isna()
+            asked = part[shown & part["target_answer"].notna()]
             again = asked["disagrees"].astype(bool)
-            counts = dict(disagreements=len(part), rejected=len(part) - len(asked), asked=len(asked), survived=int(again.sum()))
+            counts = dict(disagreements=len(part), rejected=int((~shown).sum()), asked=len(asked), survived=int(again.sum()))
             rows.append(dict(auditor=auditor, kind=kind, version=version) | counts
                         | _share(again, asked["source_image"], "survival"))
     return pd.DataFrame(rows)

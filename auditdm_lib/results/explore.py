@@ -18,6 +18,7 @@ from PIL import Image
 from auditdm_lib import paths
 from auditdm_lib.audit.consensus import consensus, disagrees
 from auditdm_lib.audit.files import read
+from auditdm_lib.models import placement
 from auditdm_lib.models.vlm import VLM, load_vlm, replies, settings
 from auditdm_lib.replies import short_answer
 from auditdm_lib.results.found import run_folder
@@ -171,8 +172,8 @@ def ask(run: Run, named: dict[str, str], picture: Image.Image, question: str) ->
     """What each model (name -> folder or hub id) says to a question about a picture: model, reply, answer (None where the reply
     did not end).
 
-    The run's members are asked as its audit asked them, any other model in its own way. Raises ValueError for a question that
-    is empty or longer than ASKED characters, and where a model cannot be loaded.
+    All are loaded as the run's were; its members are asked as its audit asked them, any other model in its own way. Raises
+    ValueError for a question that is empty or longer than ASKED characters, and where a model cannot be loaded.
     """
     question = one_line(question)
     if not question or len(question) > ASKED:
@@ -182,6 +183,7 @@ def ask(run: Run, named: dict[str, str], picture: Image.Image, question: str) ->
     p = run.parameters
     asked = dict(zip([p["target"], *p["references"]], settings(
         1 + len(p["references"]), p.get("answer_prompts", ()), p.get("answer_tokens", ())), strict=True))
+    placement.place_as(p)
     rows = []
     for name, model in named.items():
         given = replies(_loaded(model, tuple(asked.get(model, {}).items())), [picture], [question]).iloc[0]

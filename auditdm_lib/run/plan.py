@@ -22,7 +22,8 @@ LESS = {"answers": "lower answer_batch", "texts": "lower text_batch", "rollouts"
         "step": "raise auditor_accumulation, or set gradient_checkpointing to true",
         "drawing": "lower drawing_batch, or set drawing_offload to model"}
 NOTES = (
-    "Counts are upper bounds: every question is well-formed and asked of every member.",
+    "Counts are upper bounds: every question is well-formed and asked of every member. What `benchmarks` asks is not counted; "
+    "each of `workers` holds a copy of the members, and each process of `launch` one of the model that it trains.",
     f"Hours: {devices.GPU_SHARE:.0%} of a GPU's peak is reached (our choice). One device does everything; eight H100 share the "
     "work evenly, each with all models.",
     "Memory: tensors of weights, gradients, AdamW's moments, activations, caches; not the framework's own (about 0.5 GB on a "

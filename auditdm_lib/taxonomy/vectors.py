@@ -132,7 +132,7 @@ def _shipped_examples() -> tuple[str, ...]:
 
 def _has_bf16() -> bool:
     # two to three times as quick where the processor has it, and as slow where it has not
-    found = torch.cpu.get_capabilities()
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # older ones cannot tell
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
