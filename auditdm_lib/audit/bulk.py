@@ -107,6 +107,7 @@ def _by_ray(members: list[Member], rule: str, parts: list[tuple], workers: int) 
         # one processor more than there are workers, for what hands out the parts
         here = {} if "RAY_ADDRESS" in os.environ else dict(num_cpus=workers + 1, include_dashboard=False)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+        os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # no stack trace where a notebook's kernel is ended
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", **here)
         except Exception as error:  # of any type; mostly Ray's own limit of 30 seconds, on a busy machine
