@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 
 from auditdm_lib import paths
+from auditdm_lib.models import placement
+from auditdm_lib.run import manifest, reach
 from auditdm_lib.run.endpoints import is_endpoint
 from auditdm_lib.run.manifest import Stop
+from auditdm_lib.run.stage import input_hash
 
 if TYPE_CHECKING:
     from auditdm_lib.evaluate import lmms_model  # noqa: F401  it runs in a process of its own; so a stage's key holds its source
@@ -45,12 +49,14 @@ def score(checkpoints: dict[str, str | Path], tasks: list[str], per_task: int, w
 
     `checkpoints` maps a model's role to its folder or hub id, `asked` some roles to what replaces fields of its `Asking`. Of each
     task the first `per_task` items are asked, all for 0. Scores are in the harness's own units, which differ by metric; `stderr`
-    is null where it gives none, `version` is the task's. What is done for a role stays in `work` for a repeated call. Raises Stop
-    with the harness's reason, such as data that cannot be fetched.
+    is null where it gives none, `version` is the task's. What is done for a role stays in `work` for a repeated call with
+    the same weights, placement, tasks, packages and code. Raises Stop with the harness's reason, such as data that cannot be
+    fetched.
     """
     rows = []
     for role, path in checkpoints.items() if tasks else ():
-        wanted = {"model": paths.resolve(str(path)), "asked": (asked or {}).get(role), "tasks": tasks, "limit": per_task}
+        wanted = {"model": paths.resolve(str(path)), "weights": input_hash(str(path), "model"), "asked": (asked or {}).get(role),
+                  "tasks": tasks, "limit": per_task, "placement": placement.current(), "threads": torch.get_num_threads()}
         rows += [(role, *row) for row in _harness(wanted, work, role)]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"score": float, "stderr": float})
 
@@ -59,7 +65,9 @@ def _harness(wanted: dict, work: Path, name: str) -> list:
     """What `lmms_model` writes for `wanted`, from an earlier call where that was the same."""
     work.mkdir(parents=True, exist_ok=True)
     order, result = work / f"{name}.order.json", work / f"{name}.json"
-    text = json.dumps(wanted)
+    folders = {task: manifest.hash_folder(Path(paths.resolve(task))) for task in wanted["tasks"]}  # none of a name
+    text = json.dumps(wanted | {"folders": folders, "packages": manifest.versions(),
+                                "sources": reach.module_sources("auditdm_lib.evaluate.lmms_model")})
     if not (result.exists() and order.read_text(encoding="utf-8") == text):
         result.unlink(missing_ok=True)
         order.write_text(text, encoding="utf-8")

@@ -8,11 +8,13 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from lmms_eval import evaluator
 from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
 
 from auditdm_lib import paths
+from auditdm_lib.models import placement
 from auditdm_lib.models.asking import CHAT
 from auditdm_lib.models.vlm import load_vlm, replies
 from auditdm_lib.replies import without_thought
@@ -122,6 +124,8 @@ def main(order: Path, result: Path) -> None:
         raise SystemExit(f"it knows no task {missing[0]!r}: `python -m lmms_eval --tasks list` names them all.")
     made = []
     if "model" in wanted:
+        torch.set_num_threads(wanted["threads"])
+        placement.place(**wanted["placement"])
         model = Asked(wanted["model"], wanted["asked"])
         try:
             found = evaluator.simple_evaluate(

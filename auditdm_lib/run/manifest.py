@@ -64,15 +64,20 @@ def environment() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     status = git("status", "--porcelain", "--untracked-files=no")
     return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status),
-            "python": platform.python_version(), "machine": platform.machine(), "processor": processor(), "packages": versions}
+            "python": platform.python_version(), "machine": platform.machine(), "processor": processor(), "packages": versions()}
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of the PACKAGES; null for one that is not installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def processor() -> str:
