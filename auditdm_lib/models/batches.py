@@ -30,7 +30,8 @@ def in_batches(model: torch.nn.Module, items: Sequence, batch_size: int, work: C
 
 
 def _tried(model: torch.nn.Module, batch: Sequence, work: Callable) -> list | None:
-    """The results for a batch; None if it ran out of memory and a half of it is to be tried."""
+    """The results for a batch; None if it ran out of memory and a half of it is to be tried, from the same random numbers."""
+    drawn = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         return list(work(batch))
     except torch.OutOfMemoryError:
@@ -38,6 +39,8 @@ def _tried(model: torch.nn.Module, batch: Sequence, work: Callable) -> list | No
             raise
     # outside the block above, in which the exception would keep the batch's tensors alive
     _halved.add(model)
+    torch.set_rng_state(drawn[0])  # or what is sampled would depend on how far the batch came before the memory ran out
+    torch.cuda.set_rng_state_all(drawn[1])
     torch.cuda.empty_cache()
     warnings.warn(f"The GPU's memory did not suffice for a batch of {len(batch)} questions or texts: this model is asked half as "
                   "many at a time from now on; lower answer_batch or text_batch to begin so.", stacklevel=2)
