@@ -1,5 +1,6 @@
 """What saves memory changes nothing else: numbers, parts of a batch, activations computed twice, and where a model lies."""
 
+import functools
 import json
 import warnings
 
@@ -11,15 +12,15 @@ import torch
 import trainings as small
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from auditdm_lib.audit import auditor
 from auditdm_lib.models import batches, placement
 from auditdm_lib.models.vlm import answer, load_vlm, replies
 from auditdm_lib.run import devices, executor, params
 from auditdm_lib.run.manifest import Stop
-from auditdm_lib.training import rectify
-from auditdm_lib.training.trainings import PARTS, last_checkpoint
+from auditdm_lib.training import imitation, rectify
+from auditdm_lib.training.trainings import PARTS, fitting, last_checkpoint, memory
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 QUESTIONS = ["what colour is the sun ?", "is the red cat left of the blue dog ?", "what colour is the dog ?"]
@@ -130,9 +131,34 @@ def test_two_processes_learn_as_one_does_and_one_of_them_writes(start, examples,
     with pytest.raises(Stop, match="correct the parameter launch"):
         tuned(start, examples, tmp_path / "none", launch="--no-such-argument", **given)
     assert not (tmp_path / "none").exists()
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("WORLD_SIZE", "3")  # as a cluster may leave it in a process that trains alone
+    assert memory(8, 1)["per_device_train_batch_size"] == 8
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
     with pytest.raises(Stop, match="8 examples in 1 parts does not divide among 3 processes"):
         tuned(start, examples, tmp_path / "none", **given)
+
+
+def test_a_process_that_sees_several_gpus_trains_with_the_batch_that_was_asked_for(start, examples, tmp_path, monkeypatch):
+    real, rows = TrainingArguments._setup_devices.func, []
+
+    def several(arguments):
+        found = real(arguments)
+        arguments._n_gpu = 4
+        return found
+    devices_of = functools.cached_property(several)
+    devices_of.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", devices_of)
+    monkeypatch.setattr(auditor, "judge", small.judge)
+    for module in (rectify, imitation):
+        monkeypatch.setattr(module, "collate", lambda vlm, batch, real=module.collate, **how: rows.append(len(batch)) or real(
+            vlm, batch, **how))
+    tuned(start, examples, tmp_path / "model", steps=1)
+    assert set(rows) == {12}
+    rows.clear()
+    small.imitate(tmp_path / "imitation", pictures=24, batch=16, steps=1)
+    assert set(rows) == {16}
+    small.reinforce(tmp_path / "grpo", steps=1)  # TRL would refuse
 
 
 # A GPU whose memory does not suffice
@@ -165,6 +191,19 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_for_good(model):
     assert batches.in_batches(torch.nn.Linear(1, 1), range(8), 8, short_of_memory(8, again := [])) and again == [8]
 
 
+def test_what_is_sampled_does_not_depend_on_what_a_batch_drew_before_the_memory_ran_out(model):
+    def drawn(most, size, module):
+        def work(batch):
+            given = torch.rand(len(batch)).tolist()
+            if len(batch) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return given
+        torch.manual_seed(0)
+        return batches.in_batches(module, range(20), size, work)
+    with pytest.warns(UserWarning, match="half as many"):
+        assert drawn(4, 8, model) == drawn(4, 4, torch.nn.Linear(1, 1))
+
+
 def test_a_fine_tuning_that_does_not_fit_goes_on_in_halves_and_remembers_it(start, examples, tmp_path, monkeypatch):
     real, seen = rectify.collate, []
 
@@ -177,7 +216,11 @@ def test_a_fine_tuning_that_does_not_fit_goes_on_in_halves_and_remembers_it(star
     monkeypatch.setattr(rectify, "collate", collate)
     with pytest.warns(UserWarning, match="12 examples at a time: work goes on with half as many; set the accumulation to 2"):
         assert torch.equal(tuned(start, examples, tmp_path / "model", work=tmp_path / "work"), halves)
+    tuned(start, examples, tmp_path / "same", work=tmp_path / "work", accumulation=2, checkpointing=True)  # is no other training
     assert json.loads((tmp_path / "work" / PARTS).read_text()) == {"parts": 2} and seen.count(12) == 1
+    fitting(tmp_path / "work", 12, 4, seen.append)
+    fitting(tmp_path / "work", 12, 1, seen.append)
+    assert seen[-2:] == [4, 2]
     with pytest.raises(Stop, match="3 examples at a time, which cannot be halved: set gradient_checkpointing"):
         monkeypatch.setattr(rectify, "collate", lambda *_, **__: collate(None, range(7)))
         tuned(start, examples, tmp_path / "small", accumulation=4)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from safetensors.torch import load_file
 from auditdm_lib import paths
 from auditdm_lib.audit import auditor
 from auditdm_lib.audit.pictures import load_pictures
+from auditdm_lib.models import placement
+from auditdm_lib.models.asking import Sampling
 from auditdm_lib.run import manifest, reach
 from auditdm_lib.run.manifest import Stop
-from auditdm_lib.training import imitation
+from auditdm_lib.training import grpo, imitation
 from auditdm_lib.training.trainings import SEAL, Changed, claim, last_checkpoint, load_table, whole
 
 
@@ -79,10 +82,45 @@ def test_a_training_with_other_parameters_is_named_and_kept_until_begun_anew_on_
     first, _, _ = trainings.reinforce(work, steps=3)
     with pytest.raises(Changed, match=r"The training grpo was stopped and has changed since \(settings\).*--fresh"):
         trainings.reinforce(work, steps=2, learning_rate=5e-4)
+    with monkeypatch.context() as sampled, pytest.raises(Changed, match=r"changed since \(asked\)"):
+        sampled.setattr(trainings.TARGET, "sampling", Sampling(0.7, "0/0"))
+        trainings.reinforce(work, steps=3)
     assert first.exists()
     monkeypatch.setenv("AUDITDM_FRESH", "1")
     again, _, _ = trainings.reinforce(work, steps=2, learning_rate=5e-4)
     assert again.name == "step_000002" and not first.exists() and not (tmp_path / ".grpo.deleted").exists()
+
+
+def test_a_training_that_ran_out_of_memory_goes_on_with_what_saves_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(auditor, "judge", trainings.judge)
+    tried = []
+
+    def full(*given):
+        tried.append(given)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    monkeypatch.setattr(imitation, "imitate", full)
+    monkeypatch.setattr(grpo, "_train", full)
+    ways = (trainings.imitate, dict(batch=1, pictures=16), dict(checkpointing=True)), (
+        trainings.reinforce, dict(accumulation=8), dict(accumulation=8, checkpointing=True))
+    for train, how, saving in ways:
+        for given in (how, how | saving):
+            for member in (trainings.TARGET, *trainings.REFERENCES):
+                monkeypatch.setattr(member, "asking", replace(member.asking, batch_size=1 + len(tried)))
+            with pytest.raises(Stop, match="1 examples at a time, which cannot be halved: set gradient_checkpointing to true"):
+                train(tmp_path / train.__name__, steps=1, **given)
+    assert len(tried) == 4
+
+
+def test_the_numbers_of_the_placement_belong_to_a_training_and_where_its_models_lie_does_not(tmp_path):
+    try:
+        for given in ({}, dict(device_map="auto")):
+            placement.place(**given)
+            claim(tmp_path / "work", "auditdm_lib.training.rectify", [], {})
+        placement.place(dtype="bfloat16", attention="eager")
+        with pytest.raises(Changed, match=r"changed since \(attention, dtype\)"):
+            claim(tmp_path / "work", "auditdm_lib.training.rectify", [], {})
+    finally:
+        placement.place()
 
 
 def test_a_changed_module_and_a_changed_model_are_named(tmp_path, monkeypatch):

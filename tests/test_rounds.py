@@ -18,7 +18,7 @@ from auditdm_lib.training import rounds
 from auditdm_lib.training.rectify import to_dataset
 from auditdm_lib.training.rectify_sets import kept_aside, training_sets
 
-MEMBER = SimpleNamespace(name="none", asking=Asking("{question}", 8))
+MEMBER = SimpleNamespace(name="none", asking=Asking("{question}", 8), sampling=None)
 SIZE = 60
 
 
@@ -41,7 +41,7 @@ class Scripted:
 
     def __init__(self, monkeypatch, tmp_path, wrong=(0.5, 0.2, 0.1), right=(0.7, 0.85, 1.0)):
         self.calls, self.wrong, self.right, self.tmp = [], wrong, right, tmp_path
-        monkeypatch.setattr(rounds, "load_vlm", lambda path: SimpleNamespace(name=str(path), asking=MEMBER.asking))
+        monkeypatch.setattr(rounds, "load_vlm", lambda path: SimpleNamespace(name=str(path), asking=MEMBER.asking, sampling=None))
         monkeypatch.setattr(rounds, "self_imitation", self.refresh)
         monkeypatch.setattr(rounds, "auditor_arm", self.arm)
         monkeypatch.setattr(rounds, "agreement", self.agreement)

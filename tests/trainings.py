@@ -21,7 +21,8 @@ from auditdm_lib.training import grpo, imitation
 from auditdm_lib.training.trainings import Seal
 
 START = CHECKPOINTS / "auditor"
-TARGET, *REFERENCES = (SimpleNamespace(name=name, asking=Asking("{question}", 8)) for name in ("target", "one", "two"))
+TARGET, *REFERENCES = (SimpleNamespace(name=name, asking=Asking("{question}", 8), sampling=None)
+                       for name in ("target", "one", "two"))
 PANEL = Panel(TARGET, REFERENCES)
 KINDS = ("question", "regeneration", "edit")
 

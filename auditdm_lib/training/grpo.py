@@ -9,7 +9,7 @@ the success of the policy further, while the replay of earlier hits in each step
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,12 +45,14 @@ from auditdm_lib.training.trainings import (
     Seal,
     askings,
     claim,
+    claimed,
     described,
     fitting,
     last_checkpoint,
     load_for_training,
     load_table,
     memory,
+    on_one_gpu,
     pipelines_of,
     save_table,
     save_whole,
@@ -103,7 +105,7 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
     are not finite, since a collapse of the policy is a result of that baseline.
     """
     claim(work, __name__, [start, *members(panel), *pipelines_of(search)], dict(
-        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), settings=asdict(settings),
+        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), settings=claimed(settings),
         reward=functions.digest(settings.reward), seed=seed, found=[row["answer"] for row in found]))
     watch = phase != "plain"
     if steps_of(last_checkpoint(work / "training")) < settings.steps:
@@ -222,14 +224,14 @@ class _Keep(TrainerCallback):
 def arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) -> GRPOConfig:
     """What TRL's trainer is told; its checkpoints lie in `folder`."""
     used = [search.tokens[kind] for kind, share in search.shares.items() if share]
-    return GRPOConfig(
+    return on_one_gpu(GRPOConfig(
         output_dir=folder, max_steps=settings.steps, num_generations=settings.group_size, max_completion_length=max(used),
         **memory(settings.group_size * settings.groups, settings.accumulation), gradient_checkpointing=settings.checkpointing,
         learning_rate=settings.learning_rate, beta=settings.beta, loss_type="dapo", temperature=search.temperature,
         lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 1 / 3},
         warmup_steps=max(1, settings.steps // 10), seed=seed, use_cpu=not torch.cuda.is_available(), report_to="none",
         logging_steps=1, save_strategy="steps", save_steps=settings.save_every, save_total_limit=2, shuffle_dataset=False,
-        dataloader_pin_memory=False)
+        dataloader_pin_memory=False))
 
 
 def prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Dataset:

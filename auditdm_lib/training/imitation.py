@@ -8,7 +8,7 @@ together; here this idea is part of the auditor's training.
 
 import functools
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +39,14 @@ from auditdm_lib.training.trainings import (
     Seal,
     askings,
     claim,
+    claimed,
     described,
     fitting,
     last_checkpoint,
     load_for_training,
     load_table,
     memory,
+    on_one_gpu,
     pipelines_of,
     save_auditor,
     save_table,
@@ -88,7 +90,7 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
         raise ValueError(f"{len(pictures)} pictures do not make {rounds} rounds: raise imitation_pictures.")
     claim(work, __name__, [start, *members(panel), *pipelines_of(search)], dict(
         rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), seed=seed,
-        **asdict(settings)))
+        **claimed(settings)))
     found, tables, history, topics, calls = [], [], [], set(), [0, 0]
     for part, rows in enumerate(np.array_split(np.arange(len(pictures)), rounds) if rounds else []):
         seen, folder, part_seed = pictures.take(rows), work / f"round_{part + 1}", stream(seed, "imitation", part)
@@ -150,13 +152,13 @@ def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettin
     order = by_length(drawn, [len(row["answer"]) for row in found], batch, rng)
     auditor = load_for_training(start, checkpoint, lora_rank)
     model = get_peft_model(auditor.model, lora(auditor, lora_rank)) if lora_rank else auditor.model
-    arguments = TrainingArguments(
+    arguments = on_one_gpu(TrainingArguments(
         output_dir=work, max_steps=steps, **memory(batch, parts), gradient_checkpointing=settings.checkpointing or None,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.05, adam_beta2=0.98, seed=seed,
         logging_steps=max(1, steps // 20), save_strategy="steps", save_steps=settings.save_every, save_total_limit=2,
         report_to="none", remove_unused_columns=False, label_names=["labels"], train_sampling_strategy="sequential",
-        dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
+        dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available()))
     trainer = Trainer(model, arguments, data_collator=functools.partial(collate, auditor), callbacks=[Finite(), Seal()],
                       processing_class=auditor.processor,  # stored in the checkpoints, so that they load as models
                       train_dataset=[found[i] for i in order])

@@ -32,7 +32,7 @@ from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training.alarms import Alarm, Finite
 from auditdm_lib.training.cards import model_card
 from auditdm_lib.training.examples import collate, lora
-from auditdm_lib.training.trainings import Seal, claim, fitting, last_checkpoint, memory
+from auditdm_lib.training.trainings import Seal, claim, fitting, last_checkpoint, memory, on_one_gpu
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 HISTORY = ["step", "loss", "validation_loss"]
@@ -80,7 +80,7 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
         if work:
             claim(folder, __name__, [path], dict(examples=_contents(examples), steps=steps, batch_size=batch_size, seed=seed,
                                                  learning_rate=learning_rate, rank=rank, asked=asked, patience=patience,
-                                                 accumulation=accumulation, checkpointing=checkpointing, launch=launch))
+                                                 launch=launch))
         if not _finished(_logged(last_checkpoint(folder)), steps, patience):
             how = dict(path=str(path), steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
                        asked=asked, patience=patience, checkpointing=checkpointing)
@@ -149,7 +149,7 @@ def train(examples: Dataset, folder: Path, parts: int, *, path: str | Path, step
            else _trained(path, checkpoint, rank, asked))
     model = get_peft_model(vlm.model, lora(vlm, rank)) if rank else _language_only(vlm)
     rows, kept = split_by_picture(examples, seed) if patience else (range(len(examples)), [])
-    arguments = TrainingArguments(
+    arguments = on_one_gpu(TrainingArguments(
         output_dir=folder, max_steps=steps, **(fits := memory(batch_size, parts)),
         per_device_eval_batch_size=fits["per_device_train_batch_size"],
         gradient_checkpointing=checkpointing or None,  # False would warn of the parameter's coming name
@@ -159,7 +159,7 @@ def train(examples: Dataset, folder: Path, parts: int, *, path: str | Path, step
         eval_steps=PER_CHECKPOINT * log, metric_for_best_model="eval_loss" if patience else None,
         greater_is_better=False if patience else None, prediction_loss_only=True, report_to="none", label_names=["labels"],
         remove_unused_columns=False, dataloader_num_workers=0, dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available())
+        use_cpu=not torch.cuda.is_available()))
     trainer = Trainer(model, arguments, functools.partial(collate, vlm, asked=put), examples.select(rows),
                       examples.select(kept) if patience else None, processing_class=vlm.processor,
                       callbacks=[_Watch(steps, patience), Finite(), Seal()])

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from auditdm_lib import paths
 from auditdm_lib.audit.auditor import Search
@@ -26,7 +26,7 @@ from auditdm_lib.audit.counterfactuals import pipelines
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.loading import local
-from auditdm_lib.models.placement import mixed
+from auditdm_lib.models.placement import current, mixed
 from auditdm_lib.models.vlm import VLM, load_vlm
 from auditdm_lib.run import commit, manifest, reach
 from auditdm_lib.run.manifest import Stop
@@ -34,6 +34,8 @@ from auditdm_lib.run.manifest import Stop
 SEAL = "sealed.json"  # sha256 of a folder's files, written last
 PARTS = "parts.json"  # into how many parts a batch was divided after the memory did not suffice
 ARGUMENTS = "arguments.json"  # hashes of the models, parameters and code that a training was started with
+NUMBERS = ("dtype", "attention", "quantisation")  # parameters of the placement; the others say where a model lies
+SAVING = ("accumulation", "checkpointing")  # settings that save memory: a training that ran out of it goes on with others
 
 
 class Changed(Stop):
@@ -41,12 +43,14 @@ class Changed(Stop):
 
 
 def claim(work: Path, module: str, models: list[str | Path], arguments: dict) -> None:
-    """Reserve the folder `work` for a training by `module` (dotted name) with these models and arguments.
+    """Reserve the folder `work` for a training by `module` (dotted name) with these models and arguments and this process's
+    numbers (NUMBERS).
 
     Raises Changed, listing the differences, if `work` holds an unfinished training with others: hours of work are deleted only
     on request (`auditdm run --fresh`, which sets AUDITDM_FRESH).
     """
     file = work / ARGUMENTS
+    arguments = arguments | {name: current()[name] for name in NUMBERS}
     made_by = {f"model {i + 1}": _identity(model) for i, model in enumerate(models)} | {
         name: manifest.digest(value) for name, value in arguments.items()} | reach.module_sources(module)
     before = (_read(file) or {}) if file.is_file() else made_by
@@ -64,26 +68,38 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
 def memory(batch: int, parts: int) -> dict:
     """What `TrainingArguments` takes to compute in the numbers of the placement, and to take a batch of `batch` examples in
     `parts` equal parts, one after the other, of which each process has its share. Raises Stop if it does not divide so."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
+    processes = torch.distributed.get_world_size() if together() else 1  # a cluster may set WORLD_SIZE for one process, too
     if batch % (parts * processes):
         raise Stop(f"A batch of {batch} examples in {parts} parts does not divide among {processes} processes: choose another "
                    "batch or accumulation.")
     return {"per_device_train_batch_size": batch // parts // processes, "gradient_accumulation_steps": parts, **mixed()}
 
 
+def together() -> bool:
+    """Whether this process is one of several that train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
+    """The arguments for one GPU in each process: where one process sees several, `Trainer` would give each of them a whole batch
+    (nn.DataParallel), and TRL would refuse."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
 def fitting(work: Path, batch: int, parts: int, train: Callable[[int], None]) -> None:
     """Call `train(parts)`, which takes a batch of `batch` examples in so many parts, one after the other.
 
     The first time that the GPU's memory does not suffice, it is called again with twice as many parts, from its last checkpoint,
-    and a warning says so; `work` remembers it for a resumed training. What is learned is the same but for rounding. Raises
-    torch.OutOfMemoryError if half a part is still too much, and Stop if a part cannot be halved.
+    and a warning says so; `work` remembers it for a resumed training, which may begin with more parts. What is learned is the
+    same but for rounding. Raises torch.OutOfMemoryError if half a part is still too much, and Stop if a part cannot be halved.
     """
     file = work / PARTS
-    remembered = (_read(file) or {}).get("parts") if file.is_file() else None
+    remembered = (_read(file) or {}).get("parts", 0) if file.is_file() else 0
     try:
-        return train(remembered or parts)
+        return train(max(remembered, parts))
     except torch.OutOfMemoryError:
-        if remembered:
+        if remembered >= parts:
             raise
     # outside the block above, in which the exception would keep the training's tensors alive
     gc.collect()
@@ -99,8 +115,15 @@ def fitting(work: Path, batch: int, parts: int, train: Callable[[int], None]) ->
 
 
 def askings(panel: Panel) -> list[dict]:
-    """How each member of a panel is asked, for `claim`: other prompts or token limits give other answers."""
-    return [asdict(member.asking) for member in (panel.target, *panel.references)]
+    """How each member of a panel is asked, for `claim`: other prompts, token limits or temperatures give other answers, how many
+    are given at a time makes no difference."""
+    return [asdict(replace(member.asking, batch_size=1)) | {"sampling": member.sampling and asdict(member.sampling)}
+            for member in (panel.target, *panel.references)]
+
+
+def claimed(settings) -> dict:
+    """The settings of a training for `claim`: all but those that save memory (SAVING)."""
+    return {name: value for name, value in asdict(settings).items() if name not in SAVING}
 
 
 def described(search: Search) -> dict:
@@ -142,7 +165,7 @@ class Seal(TrainerCallback):
     """Seals each checkpoint once it is complete: in one process, after all of several have written their part."""
 
     def on_save(self, args, state, control, **_):
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if together():
             torch.distributed.barrier()
         if state.is_world_process_zero:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
