@@ -10,7 +10,7 @@ SETTINGS = grpo.GRPOSettings(40, 4, 3, 1e-3, 0.0, 0.0, 0.0, 0, False, 20)
 
 def test_prompts_name_their_pictures_and_a_batch_has_them():
     pictures, search = load_pictures("testbed", 5, 0), search_of(edit=0.4)
-    prompts = grpo._prompts(len(pictures), search, SETTINGS, 0)
+    prompts = grpo.prompts(len(pictures), search, SETTINGS, 0)
     assert set(prompts.column_names) == {"prompt", "kind", "picture"} and len(prompts) == 120
     assert prompts["picture"][:7] == [0, 1, 2, 3, 4, 0, 1]
     assert len(set(prompts["kind"][:3])) == 1 and set(prompts["kind"]) == {"question", "edit"}

@@ -2,7 +2,6 @@
 tables of a run, at the size at which they are printed (`paper_style`)."""
 
 import textwrap
-from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -50,13 +49,6 @@ def save(figure: Figure, folder: Path, name: str, note: str) -> Figure:
             figure.text(0.99, 0.05 / figure.get_figheight(), note, ha="right", va="bottom", fontsize=SMALL, color="#555555")
     paper_style.save(figure, folder, name)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file, to show it in a notebook without saving it."""
-    with matplotlib.rc_context(STYLE), BytesIO() as file:
-        figure.savefig(file, metadata={"Software": None})
-        return file.getvalue()
 
 
 def bars(axis, x, estimates: list[stats.Estimate], whose: list[str], width: float = 0.75) -> None:

@@ -4,6 +4,7 @@ It imports neither torch nor SciPy, so that the figures are there in seconds.
 """
 
 import textwrap
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -54,6 +55,13 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         _settle(figure)
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file, to show it in a notebook without saving it."""
+    with matplotlib.rc_context(STYLE), BytesIO() as file:
+        figure.savefig(file, metadata={"Software": None})
+        return file.getvalue()
 
 
 def _settle(figure: Figure) -> None:
