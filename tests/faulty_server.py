@@ -114,6 +114,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.connection.close()
             case "cut off":
                 self.send(json.dumps(whole).encode()[:40], length=400)
+            case "an error cut off":
+                self.send({"error": {"message": "it is overheated"}}, 500, length=400)
+            case "an error, slow":
+                self.send(b"{", 500, length=400)
+                time.sleep(1.5)
             case "half of it":
                 self.send(json.dumps(whole).encode()[:40])
             case "two choices":

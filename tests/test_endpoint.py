@@ -28,8 +28,8 @@ from auditdm_lib.run.manifest import Stop
 
 PICTURE = Image.new("RGB", (9, 7), "red")
 ONCE = [500, 503, 429, 408, "told to wait", "slow", "reset", "cut off", "half of it", "two choices", "no choice", "empty", "null",
-        "an error in it", "a list", "deep", "huge", "compressed"]
-ALONE = [400, 500, "slow", "cut off", "two choices", "empty", "deep", "huge", "filtered"]
+        "an error in it", "a list", "deep", "huge", "compressed", "an error cut off", "an error, slow"]
+ALONE = [400, 500, "slow", "cut off", "two choices", "empty", "deep", "huge", "filtered", "an error cut off"]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def server(request, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ANSWERS", tmp_path / "answers.sqlite")
     for name, value in dict(FIRST_WAIT=0.01, PATIENCE=0.6).items():
         monkeypatch.setattr(endpoint, name, value)
-    slow = "fault" in request.fixturenames and request.getfixturevalue("fault") == "slow"
+    slow = "fault" in request.fixturenames and "slow" in str(request.getfixturevalue("fault"))
     monkeypatch.setattr(endpoints, "REPLYING", 1.0 if slow else 20.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     endpoints.client.cache_clear()

@@ -323,15 +323,19 @@ def _told_to_wait(headers: Any) -> float | None:
 
 def _sent(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, bool]:
     """Send a question once: the reply, and whether it ended. Raises Nonsense, Unanswered, or what openai raises."""
+    import openai
+
     began, data = time.monotonic(), b""
-    with endpoints.client(endpoint.url).chat.completions.with_streaming_response.create(**body) as response:
-        try:
+    try:
+        with endpoints.client(endpoint.url).chat.completions.with_streaming_response.create(**body) as response:
             for chunk in response.http_response.iter_raw():
                 data += chunk
                 if len(data) > LARGEST_REPLY or time.monotonic() - began > 2 * endpoints.REPLYING:
                     break
-        except Exception as error:  # of the transport, whose library openai changes at times
-            raise Nonsense(f"the reply broke off ({endpoints.reason(error)})") from error
+    except openai.OpenAIError:
+        raise
+    except Exception as error:  # of the transport, whose library openai changes at times; openai reads a reply to an error itself
+        raise Nonsense(f"the reply broke off ({endpoints.reason(error)})") from error
     if len(data) > LARGEST_REPLY:
         raise Nonsense(f"a reply of more than {LARGEST_REPLY:,} bytes")
     reply, ended = read(data)
