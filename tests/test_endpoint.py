@@ -448,9 +448,23 @@ def test_a_killed_process_loses_no_text(tmp_path):
 
 def test_a_damaged_store_is_named(tmp_path):
     (tmp_path / "a.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(OSError, match="delete this file"):
+    with pytest.raises(Stop, match="delete this file"):
         store.opened(tmp_path / "a.sqlite")
     opened = store.opened(tmp_path / "b.sqlite")
     opened.execute("DROP TABLE texts")
-    with pytest.raises(OSError, match="b.sqlite .no such table"):
+    with pytest.raises(Stop, match="b.sqlite .no such table"):
         store.keep(opened, b"k", "m", "x")
+
+
+def test_answers_that_cannot_be_kept_stop_the_stage_and_are_no_error_of_the_model(large, monkeypatch):
+    folder, _ = large
+    monkeypatch.setattr(vlm, "_generate", lambda vlm, images, *rest, **how: [(f"{image.size}", True) for image in images])
+    panel = Panel(vlm.load_members(folder, [])[0], [])
+    store.shared().execute("PRAGMA busy_timeout = 0")
+    other = store.opened(paths.ANSWERS)
+    other.execute("BEGIN IMMEDIATE")
+    for n in (1, 3):
+        with pytest.raises(Stop, match="^Answers cannot be kept in .* .database is locked.: make room or allow writing"):
+            judge(panel, [PICTURE] * n, ["how many red ?", "how many blue ?", "where ?"][:n], [None] * n)
+    other.execute("ROLLBACK")
+    assert judge(panel, [PICTURE], ["how many red ?"], [None])["errors"].tolist() == [0]

@@ -21,6 +21,7 @@ from auditdm_lib.models.endpoint import Endpoint
 from auditdm_lib.models.llm import LLM, same_meaning
 from auditdm_lib.models.vlm import VLM, replies
 from auditdm_lib.replies import short_answer
+from auditdm_lib.run.manifest import Stop
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
         try:
             given = replies(member, [images[i] for i in part], [questions[i] for i in part],
                             desc=f"{desc}: {name}" if desc and len(part) == n else None)
+        except Stop:  # that the answers cannot be kept is no fault of the member
+            raise
         except (RuntimeError, ValueError, OSError) as error:
             # the retry runs outside this block, in which the exception would keep the batch's memory alive
             if len(part) > 1:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from auditdm_lib import paths
+from auditdm_lib.run.manifest import Stop
 
 TABLE = "CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL) WITHOUT ROWID"
 AT_ONCE = 500  # keys in one query
@@ -37,7 +38,7 @@ def shared() -> sqlite3.Connection:
 
 
 def opened(file: Path) -> sqlite3.Connection:
-    """The store in a file, made if there is none; several threads and processes may use it. Raises OSError with one sentence."""
+    """The store in a file, made if there is none; several threads and processes may use it. Raises Stop."""
     with _said(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         # each text is committed by itself; the threads of a process wait for each other within sqlite
@@ -59,7 +60,7 @@ def kept(store: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, str]:
 
 
 def keep(store: sqlite3.Connection, key: bytes, model: str, text: str) -> None:
-    """Keep a text; the first of a key stays. Raises OSError with one sentence."""
+    """Keep a text; the first of a key stays. Raises Stop."""
     with _said(_file(store)):
         store.execute("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", (key, model, text))
 
@@ -73,8 +74,8 @@ def _said(file: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:  # no room, read-only, locked for a minute
-        raise OSError(f"Answers cannot be kept in {file} ({error}): make room or allow writing there, and run the same command "
-                      "again, which goes on from here.") from error
+        raise Stop(f"Answers cannot be kept in {file} ({error}): make room or allow writing there, and run the same command "
+                   "again, which goes on from here.") from error
     except sqlite3.DatabaseError as error:
-        raise OSError(f"The answers kept in {file} are damaged ({error}): delete this file, and the same command asks "
-                      "anew.") from error
+        raise Stop(f"The answers kept in {file} are damaged ({error}): delete this file, and the same command asks "
+                   "anew.") from error
