@@ -153,15 +153,23 @@ def test_a_server_that_is_away_for_a_while_stops_nothing(server, monkeypatch):
 def test_a_server_that_answers_nothing_stops_the_stage(server, right):
     texts = [f"question {i}" for i in range(2 * endpoint.IN_A_ROW)]
     server.faults = dict.fromkeys(texts, 400)
-    with pytest.raises(Stop, match="gave no answer to 30 questions in a row, lastly because of HTTP 400 it is overheated"):
+    with pytest.raises(Stop, match="gave no answer to 30 questions in a row, lastly because of HTTP 400 it is overheated: "
+                                   "look into its log, and whether the model takes such requests"):
         judge(panel_of(server), [PICTURE] * len(texts), texts, [None] * len(texts))
     assert len(server.asked) < endpoint.IN_A_ROW + 2 * endpoint.requests.at_once
 
 
-@pytest.mark.parametrize("status", [401, 402, 404])
-def test_a_server_that_refuses_every_question_stops_the_stage_at_once(server, status):
+@pytest.mark.parametrize(("status", "remedy"), [(401, "set the environment variable OPENAI_API_KEY"), (402, "see to the account"),
+                                                (404, "name a model that it has")])
+def test_a_server_that_refuses_every_question_stops_the_stage_at_once(server, status, remedy):
     server.faults = dict.fromkeys("abc", status)
-    with pytest.raises(Gone, match=f"refuses every question .HTTP {status}"):
+    with pytest.raises(Gone, match=f"refuses every question .HTTP {status} it is overheated.: {remedy}"):
+        said(loaded(server), list("abc"))
+
+
+def test_a_server_that_takes_no_more_questions_is_not_to_be_started_again(server):
+    server.faults = dict.fromkeys("abc", 429)
+    with pytest.raises(Gone, match="takes no more questions .HTTP 429 it is overheated.: set requests_per_minute, or lower"):
         said(loaded(server), list("abc"))
 
 

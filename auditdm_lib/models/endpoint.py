@@ -37,6 +37,12 @@ LONGEST_SIDE = 2048  # pixels to which a picture is reduced (our choice)
 LIMIT = "the limit of calls or of cost is reached"  # why a question was not asked
 AT_LIMIT = ("The limit of calls or of cost is reached, and here each question needs an answer: raise max_target_calls or "
             "max_cost and run the same command again; what was answered is kept.")
+REFUSED = {401: "set the environment variable OPENAI_API_KEY to a key that it takes and run the same command",
+           402: "see to the account there and run the same command",
+           404: "name a model that it has, or correct the address, and run the command again"}  # HTTP status -> the remedy
+TOO_MANY = "set requests_per_minute, or lower requests_at_once, or see to the account there, and run the same command"
+UNFIT = ("look into its log, and whether the model takes such requests (a picture, max_tokens, a temperature and a seed), and "
+         "run the same command")
 LIKE_A_TOKEN = re.compile(r"<[|/]*\w+[|/]*>|\[/?INST\]")
 
 
@@ -253,7 +259,8 @@ def _one(endpoint: Endpoint, over: threading.Event, key: bytes, image: Image.Ima
             requests.counts["unanswered"] += 1
             requests.in_a_row[endpoint.url] += 1
         if requests.in_a_row[endpoint.url] >= IN_A_ROW:
-            raise _gone(endpoint, f"gave no answer to {IN_A_ROW} questions in a row, lastly because of {error}") from error
+            raise _gone(endpoint, f"gave no answer to {IN_A_ROW} questions in a row, lastly because of {error}",
+                        UNFIT) from error
         return None, False, str(error)
     with requests.lock:
         requests.in_a_row[endpoint.url], requests.last_answer[endpoint.url] = 0, time.monotonic()
@@ -276,26 +283,28 @@ def _until_answered(endpoint: Endpoint, over: threading.Event, body: dict[str, A
             why, pause, alone, ends = str(error), wait, True, tries >= NONSENSE_TRIES
         except openai.APIStatusError as error:
             code = error.status_code
-            if code in (401, 402, 404):  # no key, no money, no such model
-                raise _gone(endpoint, f"refuses every question ({endpoints.reason(error)})") from error
+            if code in REFUSED:
+                raise _gone(endpoint, f"refuses every question ({endpoints.reason(error)})", REFUSED[code]) from error
             if code not in (408, 409, 429) and code < 500:
                 raise Unanswered(endpoints.reason(error)) from error
             why, pause, alone = endpoints.reason(error), _told_to_wait(error.response.headers) or wait, code != 429
+            gone = f"takes no more questions ({why})", TOO_MANY
             since = began if alone else max(began, requests.last_answer[endpoint.url])  # it answers others meanwhile
             ends = time.monotonic() + pause > since + PATIENCE
         except openai.APIConnectionError as error:
             why, pause, alone = endpoints.reason(error), wait, isinstance(error, openai.APITimeoutError)
+            gone = f"cannot be reached ({why})", "start it again and run the same command"
             ends = time.monotonic() + pause > began + PATIENCE
         if ends and alone:  # it may be this question's fault
             raise Unanswered(why)
         if ends:
-            raise _gone(endpoint, f"cannot be reached or takes no more questions ({why})")
+            raise _gone(endpoint, *gone)
         over.wait(pause * random.uniform(1, 1.25))  # so that not all come back at once, and none before it was told to
         wait = min(2 * wait, LONGEST_WAIT)
 
 
-def _gone(endpoint: Endpoint, what: str) -> Gone:
-    return Gone(f"The server at {endpoint.url} {what}: start it again and run the same command; what was answered is kept.")
+def _gone(endpoint: Endpoint, what: str, remedy: str) -> Gone:
+    return Gone(f"The server at {endpoint.url} {what}: {remedy}; what was answered is kept.")
 
 
 def _take_turn(over: threading.Event) -> None:
