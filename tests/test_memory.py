@@ -139,6 +139,28 @@ def test_two_processes_learn_as_one_does_and_one_of_them_writes(start, examples,
         tuned(start, examples, tmp_path / "none", **given)
 
 
+def test_processes_that_shard_a_model_or_lack_memory_are_stopped_with_the_remedy(start, tmp_path, monkeypatch):
+    job = dict(how=dict(batch_size=8, parts=2), placement={}, threads=torch.get_num_threads())
+    (tmp_path / rectify.JOB).write_text(json.dumps(job))
+    monkeypatch.setattr(rectify, "load_from_disk", lambda folder: [])
+
+    def full(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    monkeypatch.setattr(rectify, "train", full)
+    for environment, words in ({}, "8 examples in 2 parts: raise rectify_accumulation"), (
+            {"ACCELERATE_USE_FSDP": "true"}, "launch: FSDP divides the model's weights"):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            rectify.main(tmp_path)
+        kind, _, problem = (tmp_path / rectify.STOPPED).read_text().partition(": ")
+        assert kind == "Stop" and words in problem
+    known = params.declared_anywhere()
+    for launch in ("--config_file two.yaml", "--multi_gpu --use_fsdp", "--use-deepspeed"):
+        with pytest.raises(params.BadParameters, match="launch: FSDP, DeepSpeed"):
+            params.check(params.effective(dict(launch=launch), known), known, "profile")
+
+
 def test_a_process_that_sees_several_gpus_trains_with_the_batch_that_was_asked_for(start, examples, tmp_path, monkeypatch):
     real, rows = TrainingArguments._setup_devices.func, []
 

@@ -82,6 +82,18 @@ def test_its_source_is_part_of_the_stages_key(written):
     assert key("my_rewards:short_questions") != before
 
 
+def test_the_reward_that_runs_is_the_source_that_is_hashed(written, monkeypatch):
+    assert rewards.load_reward("my_rewards:short_questions")(rewards.TRIAL).tolist() == [1, 0, 0, 0, 1]
+    file = written / "my_rewards.py"
+    file.write_text(file.read_text().replace("0.5, 1.0", "0.5, 2.0"))  # in the same kernel, of the same length
+    assert rewards.load_reward("my_rewards:short_questions")(rewards.TRIAL).tolist() == [2, 0, 0, 0, 2]
+    root = written / "repository"
+    root.mkdir()
+    (root / "my_rewards.py").write_text(file.read_text().replace("0.5, 2.0", "0.5, 3.0"))  # another of that name comes first
+    monkeypatch.setattr(paths, "ROOT", root)
+    assert rewards.load_reward("my_rewards:short_questions")(rewards.TRIAL).tolist() == [3, 0, 0, 0, 3]
+
+
 def test_grpo_is_rewarded_by_it_and_is_another_training_when_it_changes(written, tmp_path, monkeypatch):
     monkeypatch.setattr(auditor, "judge", trainings.judge)
     _, history, asked = trainings.reinforce(tmp_path / "work", steps=2, reward="my_rewards:short_questions")

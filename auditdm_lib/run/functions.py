@@ -41,7 +41,7 @@ def fault(name: str) -> str | None:
 
 
 def digest(name: str) -> str | None:
-    """A hash of the module's source and of what of the library it imports; None if there is no such module."""
+    """A hash of the module's source and of what of the library it imports, but of no other modules; None if it is not there."""
     file = source_of(name) if NAME.fullmatch(name) else None
     if file is None:
         return None

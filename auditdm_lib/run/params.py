@@ -30,6 +30,7 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 LARGEST_PROFILE = 100_000  # bytes
 ASKED = {"target", "references", "auditor", "judge_model", "verifier"}  # that may be models behind servers
+SHARDED = re.compile(r"--(config|use).(file|fsdp|deepspeed|megatron)")  # arguments of accelerate launch
 TRAINED = {"01": "auditor", "04": "target"}  # by the stage that trains it, which takes its weights
 SPLITS = 3  # of the pictures, which share none: audit, probe, test
 RESERVED = {"reference", "ablation", "paper",
@@ -196,6 +197,9 @@ def together(values: dict[str, Any], known: dict[str, Parameter] | None = None) 
         faults.append("price_per_million: give two prices, of a million tokens sent to servers and of a million written by them.")
     elif values.get("max_cost") and not values.get("price_per_million"):
         faults.append("max_cost: without price_per_million nothing has a price: give both, or set max_cost to 0.")
+    if SHARDED.search(values.get("launch") or ""):
+        faults.append("launch: FSDP, DeepSpeed and Megatron leave no model that the kit could save, and a configuration file is "
+                      "no part of what a result depends on: give arguments such as \"--multi_gpu --num_processes 8\".")
     return [*faults, *_parts(values), *_about_pictures(values, known or {})]
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset, Features, Image, Value
+from accelerate import PartialState
+from datasets import Dataset, Features, Image, Value, load_from_disk
 from peft import PeftModel, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -37,6 +38,7 @@ from auditdm_lib.training.trainings import Seal, claim, fitting, last_checkpoint
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 HISTORY = ["step", "loss", "validation_loss"]
 JOB, EXAMPLES, STOPPED = "job.json", "examples", "stopped.txt"  # of a fine-tuning in several processes
+SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate
 LOGS, PER_CHECKPOINT = 20, 2  # rows of the history; rows after which a checkpoint is written and validated
 VALIDATED, MOST_VALIDATED = 0.1, 500  # share of the pictures that is kept from the training to stop early, and the most of them
 
@@ -130,7 +132,7 @@ def _launched(launch: str, examples: Dataset, folder: Path, how: dict) -> None:
                               encoding="utf-8")
     started = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(launch)]
     found = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run([*started, "-m", "auditdm_lib.training.launch", folder], capture_output=True, text=True,
+    done = subprocess.run([*started, "-m", __name__, folder], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": found})
     if (folder / STOPPED).is_file():
         kind, _, problem = (folder / STOPPED).read_text(encoding="utf-8").partition(": ")
@@ -228,3 +230,34 @@ def _save(vlm: VLM, out: Path, card: str) -> None:
     (partial / "README.md").write_text(card, encoding="utf-8", newline="\n")
     commit.discard(out)
     partial.rename(out)
+
+
+def main(folder: Path) -> None:
+    """One of several processes of a fine-tuning, which `accelerate launch` starts: `-m auditdm_lib.training.rectify FOLDER`.
+
+    It runs the job that `finetune` left in the folder, on its part of every batch; the first process alone writes checkpoints.
+    What stops it is written to STOPPED there, as one sentence.
+    """
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    try:
+        if sharding := [name for name in SHARDING if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
+            raise Stop(f"launch: {sharding[0]} divides the model's weights among the processes, whose checkpoints are no models: "
+                       "leave it out of launch and of accelerate's configuration file; LoRA and accumulation save memory.")
+        PartialState(cpu=not torch.cuda.is_available())  # before a model is loaded: it gives each process its GPU
+        torch.set_num_threads(job["threads"])
+        placement.place(**job["placement"])
+        train(examples=load_from_disk(folder / EXAMPLES), folder=folder, **job["how"])
+    except torch.OutOfMemoryError:
+        _stop(folder, Stop(f"The GPU's memory does not suffice for a process's part of {job['how']['batch_size']} examples in "
+                           f"{job['how']['parts']} parts: raise rectify_accumulation, or set gradient_checkpointing to true."))
+    except (Alarm, Stop) as problem:
+        _stop(folder, problem)
+
+
+def _stop(folder: Path, problem: Stop) -> None:
+    (folder / STOPPED).write_text(f"{type(problem).__name__}: {problem}", encoding="utf-8")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

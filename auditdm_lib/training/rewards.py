@@ -10,12 +10,14 @@ Such a function takes the table of a step's judged probes (COLUMNS, one row a pr
         words = probes["question"].fillna("").str.split().str.len()
         return probes["disagrees"] * np.where(words > 8, 0.5, 1.0)
 
-`reward: my_rewards:short_questions` in a profile puts it in the place of Equation 1.
+`reward: my_rewards:short_questions` in a profile puts it in the place of Equation 1. A result depends on the source of that file
+and on the library; what else the file imports is not looked at: after a change there, use --fresh and start a new kernel.
 """
 
-import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -58,13 +60,30 @@ def load_reward(name: str, no_consensus_reward: float = 0.0) -> Callable[[pd.Dat
     if str(paths.ROOT) not in sys.path:
         sys.path.append(str(paths.ROOT))
     try:
-        given = getattr(importlib.import_module(module), function)
+        given = getattr(_module(module), function)
         _checked(name, given, TRIAL)
     except Stop:
         raise
     except Exception as error:  # whatever a module of one's own raises
         raise Stop(f"reward: {name} raised {type(error).__name__} when it was tried: {error}") from error
     return lambda judged: _checked(name, given, judged[COLUMNS])
+
+
+def _module(name: str) -> ModuleType:
+    """The module as its source is now: an import would give the one that this process imported earlier, and might find another
+    file than the one that `functions.digest` hashes."""
+    file = functions.source_of(name)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, file))
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # while it runs, too, as dataclasses look themselves up there
+    try:
+        exec(compile(file.read_bytes(), file, "exec"), vars(module))  # not the loader, which may take an older bytecode
+    except BaseException:
+        sys.modules.pop(name)
+        if before is not None:
+            sys.modules[name] = before
+        raise
+    return module
 
 
 def _checked(name: str, given: Callable[[pd.DataFrame], np.ndarray], probes: pd.DataFrame) -> np.ndarray:
