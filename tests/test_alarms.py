@@ -243,3 +243,10 @@ def test_with_the_cascade_random_letters_are_stopped_too(testbed):
 
 def test_sensible_questions_to_the_real_panel_fire_no_alarm(testbed):
     assert ask_the(testbed, testbed[1].random_question) == (None, "")
+
+
+def test_one_question_that_was_asked_in_full_does_not_tell_that_the_references_disagree():
+    made = step_of(fresh(16), alternating(), ("red", "blue"), None) | dict(step=1)
+    Watch(patience=1).answers(pd.DataFrame(made | dict(in_full=[True] * 2 + [False] * 14)), 4)
+    with pytest.raises(Alarm, match="References disagree"):
+        Watch(patience=1).answers(pd.DataFrame(made | dict(in_full=[True] * 3 + [False] * 13)), 4)

@@ -120,4 +120,5 @@ def test_a_run_s_folder_gets_tables_and_figures_of_whole_families_only_and_the_s
 
 def test_two_references_of_one_name_are_told_apart_by_their_number():
     assert paper_runs.siblings(["a/m", "b/l"]) == {"reference_1": "m", "reference_2": "l"}
+    assert paper_runs.siblings(["openai:org/m@http://localhost:1/v1"]) == {"reference_1": "m"}
     assert paper_runs.siblings(["a/m", "b/m"]) == {"reference_1": "m 1", "reference_2": "m 2"}

@@ -13,6 +13,7 @@ from auditdm_lib import paths, stats
 from auditdm_lib.audit.probes import overall
 from auditdm_lib.evaluate import scores
 from auditdm_lib.results import paper_tables
+from auditdm_lib.results.data_card import model_name
 from auditdm_lib.results.measures import percent, with_interval
 from auditdm_lib.results.paper_figures import EDGE, FAMILIES, by_size, fig_radar, roles
 from auditdm_lib.results.paper_style import SMALL, how_sure, page, rows_of, save, styled
@@ -130,7 +131,7 @@ def fig2_family(items: pd.DataFrame, values: pd.DataFrame, family: str, note: st
 
 def siblings(references: list[str]) -> dict[str, str]:
     """What to call the references: {"reference_1": "gemma3-m"}, with their number where two have one name."""
-    names = [Path(path).name for path in references]
+    names = [Path(model_name(path)).name for path in references]
     return {f"reference_{i}": name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names, 1)}
 
 

@@ -178,7 +178,7 @@ def explained(error: BaseException, step: paths.Step, values: dict[str, Any], ta
         return Failed(f"{step.notebook} could not be run: {error}. {kept}")
     if not isinstance(error, papermill.PapermillExecutionError):
         raise error
-    if error.ename in {"Stop", "NotRun", "Damaged", "BadParameters", "Busy", "Changed"}:
+    if error.ename in {"Stop", "NotRun", "Damaged", "BadParameters", "Busy", "Changed", "Gone", "Broken"}:
         return Failed(error.evalue)
     lines = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:8])
     return Failed(f"{step.notebook} failed in code cell {error.exec_count}:\n{lines}\n"

@@ -16,6 +16,7 @@ from auditdm_lib.audit.probes import texts
 PATIENCE = 5  # consecutive steps before most alarms are raised
 NO_SIGNAL = 10  # the same for equal rewards within every group, which are common by chance
 NEARLY_ALL = 0.9
+FEWEST = 3  # questions asked in full, over the steps of an alarm, that tell that the references disagree (our choice)
 SOLVED = 0.95  # mean reward from which equal rewards are not a failure
 
 
@@ -54,7 +55,8 @@ class Watch:
                     "and, if nothing is drawn, the drawer")
         voted = [c is None for c, f, a in zip(agreed, judged["in_full"], answers, strict=True)
                  if f and sum(not abstains(x) for x in a) >= 2]
-        self._count("references disagree", _share(voted) >= NEARLY_ALL, self.patience, kind, step,
+        self._count("references disagree", _share(voted) >= NEARLY_ALL and len(voted) * self.patience >= FEWEST,
+                    self.patience, kind, step,
                     "the references disagree with each other on nearly every question",
                     "choose stronger references, set consensus_rule to majority, or set a judge_model")
         equal = group_size > 1 and bool((groups == groups[:, :1]).all())
