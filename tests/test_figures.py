@@ -229,7 +229,7 @@ def test_no_failures_are_drawn_as_none(run):
 def test_long_texts_and_mathematical_signs_are_drawn_as_they_are(run):
     made = run.artefacts
     odd = made.failures.assign(question="why $x^2$ \\frac{ " + "a very long word " * 20, target_answer="$" * 60)
-    assert figures.png(figures.fig_probes(odd, run.pictures)).startswith(b"\x89PNG")
+    assert paper_style.png(figures.fig_probes(odd, run.pictures)).startswith(b"\x89PNG")
 
 
 @pytest.mark.filterwarnings("error")
