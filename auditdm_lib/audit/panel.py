@@ -161,10 +161,11 @@ class Given:
 
 
 def ask_all(panel: Panel, images: list[Image.Image], questions: list[str], rows: list[int], drawn: list[bool],
-             desc: str | None) -> tuple[dict[str, Given], list[int]]:
+            desc: str | None, some: bool = False) -> tuple[dict[str, Given], list[int]]:
     """What each member gives to the questions in `rows`, and the rows on which every reference was asked.
 
-    A row that is not `drawn` is asked of a reference only while the answers so far leave open whether the target disagrees.
+    A row that is not `drawn` is asked of a reference only while the answers so far leave open whether the target disagrees. If
+    these are only `some` of the questions, a member may fail on all of them.
     """
     n, others, asked = len(questions), len(panel.references), {}
     for k, (name, member) in enumerate(named(panel).items()):
@@ -173,7 +174,7 @@ def ask_all(panel: Panel, images: list[Image.Image], questions: list[str], rows:
             votes = [given.answers for given in list(asked.values())[1:]]
             rows = [i for i in rows if drawn[i] or still_open(
                 asked["target"].answers[i], [vote[i] for vote in votes], others - k + 1, panel.rule)]
-        given = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc)
+        given = _ask(member, [images[i] for i in rows], [questions[i] for i in rows], name, desc, some)
         asked[name] = Given([None] * n, [False] * n, [False] * n, [False] * n, given.failure)
         for place, i in enumerate(rows):
             for field in ("answers", "unfinished", "failed", "limited"):
@@ -181,11 +182,12 @@ def ask_all(panel: Panel, images: list[Image.Image], questions: list[str], rows:
     return asked, rows
 
 
-def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str, desc: str | None) -> Given:
+def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str, desc: str | None, some: bool = False) -> Given:
     """What a member gives to these questions.
 
     A batch that raises an error is halved until the single questions at fault are found. Raises RuntimeError if all
-    questions, and at least two, are at fault. Of a server each question fails by itself (`endpoint.ask`).
+    questions, and at least two, are at fault, unless they are only `some` of those to ask. Of a server each question
+    fails by itself (`endpoint.ask`).
     """
     if isinstance(member, Endpoint):
         return _asked_of_server(member, images, questions, desc and f"{desc}: {name}")
@@ -208,10 +210,15 @@ def _ask(member: VLM, images: list[Image.Image], questions: list[str], name: str
         for i, reply, ended in zip(part, given["reply"], given["ended"], strict=True):
             texts[i], cut[i] = short_answer(reply, questions[i]) if ended else None, not ended
     reason = first and f"{type(first).__name__}: {first}".splitlines()[0]
-    if failed == n > 1:
-        raise RuntimeError(f"The {name} ({member.name}) raised an error on every one of {n} questions ({reason}): it is broken, "
-                           "so check that it can answer a single question, or use another model.") from first
+    if failed == n > 1 and not some:
+        raise failing(member, name, n, reason) from first
     return Given(texts, cut, [a is None and not u for a, u in zip(texts, cut, strict=True)], [False] * n, reason)
+
+
+def failing(member: VLM, name: str, n: int, reason: str) -> RuntimeError:
+    """What is raised of a member that failed on all of n questions."""
+    return RuntimeError(f"The {name} ({member.name}) raised an error on every one of {n} questions ({reason}): it is broken, "
+                        "so check that it can answer a single question, or use another model.")
 
 
 def _asked_of_server(member: Endpoint, images: list[Image.Image], questions: list[str], desc: str | None) -> Given:
