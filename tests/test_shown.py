@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from auditdm_lib import paths, shown
-from auditdm_lib.results import figures, tables
+from auditdm_lib.results import figures, paper_style, tables
 from auditdm_lib.run import params
 from auditdm_lib.taxonomy import names, report
 
@@ -90,7 +90,7 @@ def test_every_figure_with_texts_of_models_can_be_drawn(texts):
                    figures.fig4_failure_shares(items.assign(correct=True))):
         with figures.matplotlib.rc_context(figures.STYLE):
             figure.savefig(io.BytesIO(), format="pdf")
-        figures.png(figure)
+        paper_style.png(figure)
 
 
 # Markdown
