@@ -100,6 +100,7 @@ def test_shares_are_never_rounded_to_none_or_all():
 def test_figure_1_says_strong_weak_and_what_to_train_on(run):
     brief = report_text.in_brief(run.artefacts)
     assert list(brief) == ["Strong at", "Weak at", "To train on"] and "18 of 20 fresh probes" in brief["Weak at"][0]
+    assert brief["To train on"][0].endswith("so that little else is lost.")  # one sentence: what was compared is in the report
     assert list(report_text.in_brief(synthetic.unverified(run))) == ["Differs from the references on", "To train on"]
 
 

@@ -259,10 +259,11 @@ def in_brief(run: Artefacts) -> dict[str, list[str]]:
     if len(sure_ones) > 5:
         weak.append(f"and {len(sure_ones) - 5} more {'confirmed ' if run.confirmation is not None else ''}types")
     intro, lines = training(run)
+    first, stop, _ = intro.partition(". ")  # the figure has room for a sentence
     heading = "Weak at" if run.verified else "Differs from the references on"
     known = {"Strong at": [f"{row.skill} ({row.right} of {row.items} held-out items right)" for row in strong(run)[:4]]}
-    return (known if run.verified else {}) | {heading: weak, "To train on": [intro, *[line.partition(", such as")[0]
-                                                                                     for line in lines[:3]]]}
+    learn = [first + stop.strip(), *[line.partition(", such as")[0] for line in lines[:3]]]
+    return (known if run.verified else {}) | {heading: weak, "To train on": learn}
 
 
 def models_of(parameters: dict) -> dict[str, str]:
