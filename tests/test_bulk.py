@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import pickle
 import random
 import subprocess
 import sys
@@ -95,8 +94,7 @@ def by_workers(monkeypatch):
         made = [bulk.Asker(**how, parts=parts) for _ in range(workers)]
         placement.place(**placed)
         askers.extend(made)
-        found = [pickle.loads(made[k % workers]({"id": [k]})["given"][0]) for k in range(len(parts))]
-        return bulk.sound(found)
+        return [bulk.unpacked(made[k % workers]({"id": [k]})["given"][0]) for k in range(len(parts))]
 
     monkeypatch.setattr(bulk, "_by_ray", by_turns)
 
@@ -152,6 +150,14 @@ def test_a_part_that_fails_whole_is_missing_and_only_a_member_that_always_fails_
     bad.update(questions)
     with pytest.raises(RuntimeError, match=r"^The target \(.*\) raised an error on every one of 12 questions \(Runtime"):
         by_workers(one, images, questions)
+
+
+@pytest.mark.parametrize("kind", [manifest.Stop, manifest.Damaged, ValueError, FileNotFoundError])
+def test_what_a_worker_hands_over_is_plain_text_and_comes_back_as_it_was(kind):
+    given = {"target": panel.Given(["ja \ud800 é", None], [False, True], [False] * 2, [False] * 2, "OSError: no")}, [0]
+    assert bulk.unpacked(bulk.packed(given)) == given
+    with pytest.raises(next(k for k in bulk.SAID if issubclass(kind, k)), match="^No room é.$"):
+        bulk.unpacked(bulk.packed(kind("No room é.")))
 
 
 def test_what_stops_a_worker_is_said_in_its_own_sentence(by_workers, asked, monkeypatch):

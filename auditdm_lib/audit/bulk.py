@@ -5,12 +5,12 @@ asks whole batches of them. A process that dies is started again, and asks its b
 """
 
 import importlib.util
+import json
 import logging
 import math
 import os
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from types import ModuleType
 
@@ -95,7 +95,7 @@ class Asker:
         import ray
 
         given = [self.problem or self.answers(*part) for part in ray.get([self.parts[k] for k in batch["id"]])]
-        return {"part": batch["id"], "given": [pickle.dumps(one) for one in given]}
+        return {"part": batch["id"], "given": [packed(one) for one in given]}
 
     def answers(self, images: list[Image.Image], questions: list[str], drawn: list[bool]) -> tuple | Exception:
         """What `panel.ask_all` returns for a part, or what stopped it."""
@@ -145,15 +145,24 @@ def _by_ray(how: dict, parts: list[tuple], workers: int) -> list[tuple[dict[str,
     asked = ray.data.range(len(parts), override_num_blocks=len(parts)).map_batches(
         Asker, batch_size=1, compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=1, num_gpus=_share(workers, _gpus()),
         fn_constructor_kwargs=how | {"parts": [ray.put(part) for part in parts]})
-    return sound([pickle.loads(row["given"]) for row in sorted(asked.take_all(), key=lambda row: row["part"])])
+    return [unpacked(row["given"]) for row in sorted(asked.take_all(), key=lambda row: row["part"])]
 
 
-def sound(found: list[tuple | Exception]) -> list[tuple]:
-    """What the processes answered. Raises what stopped one of them."""
-    for one in found:
-        if isinstance(one, Exception):
-            raise one
-    return found
+def packed(given: tuple[dict[str, Given], list[int]] | Exception) -> str:
+    """What a process answered to a part, or what stopped it, as JSON."""
+    if isinstance(given, Exception):
+        kind = next(kind for kind in SAID if isinstance(given, kind))
+        return json.dumps({"problem": kind.__name__, "text": str(given)})
+    asked, in_full = given
+    return json.dumps({"asked": {name: asdict(one) for name, one in asked.items()}, "in_full": in_full})
+
+
+def unpacked(text: str) -> tuple[dict[str, Given], list[int]]:
+    """What a process `packed`. Raises what stopped it: an exception of SAID."""
+    made = json.loads(text)
+    if "problem" in made:
+        raise {kind.__name__: kind for kind in SAID}[made["problem"]](made["text"])
+    return {name: Given(**one) for name, one in made["asked"].items()}, made["in_full"]
 
 
 def _begun(workers: int) -> ModuleType:
