@@ -272,3 +272,10 @@ def test_probes_show_one_failure_of_each_type_first(run):
     figure = figures.fig_probes(made.failures, run.pictures, columns=3, rows=1)
     shown = [axis.get_title().replace("\n", " ") for axis in figure.axes]
     assert shown == [made.failures[made.failures["category"] == i]["question"].iloc[0] for i in range(3)]
+
+
+def test_a_layout_is_settled_before_it_is_written_so_that_its_last_digit_cannot_differ(run, tmp_path):
+    figure = figures.fig_categories(run.artefacts.categories)
+    figures.save(figure, tmp_path, "settled", "note")
+    steps = np.array([axes.get_position(original=True).bounds for axes in figure.axes]) * 1e6
+    assert np.abs(steps - steps.round()).max() < 1e-6
