@@ -243,7 +243,7 @@ def against_control(run: Artefacts) -> str:
     score, gain = ((measures.gap_score, measures.gap_gain) if inside else (measures.suite_average, measures.average_gain))
     mine, other = (score(run.items, model).value for model in ("rectified", "control"))
     less = gain(run, "rectified", "control")
-    did = "better than" if less.low > 0 else "worse than" if less.high < 0 else "about as well as"
+    did = "better than" if less.low > 0 else "worse than" if less.high < 0 else "neither clearly better nor clearly worse than"
     return (f" Fine-tuned so, the target does {did} after as many questions that no audit selected (the control): {mine:.1f} % "
             f"against {other:.1f} % {'inside the planted gaps' if inside else 'on the suites'}, a difference of "
             f"{less.value:+.1f} points ({less.low:+.1f} to {less.high:+.1f})" + (
