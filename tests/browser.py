@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from base64 import b64decode
 from contextlib import contextmanager
+from threading import Thread
+from urllib.request import urlopen
 
 import websocket  # comes with jupyter_server
 
@@ -58,8 +60,7 @@ def opened(folder):
                           text=True) as browser:
         try:
             port = next(found[1] for line in browser.stderr if (found := re.search(r"listening on ws://[^:]+:(\d+)/", line)))
-            from urllib.request import urlopen
-
+            Thread(target=browser.stderr.read, daemon=True).start()  # a full pipe would hold the browser up
             with urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
                 pages = json.loads(reply.read())
             yield Tab(next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"))
