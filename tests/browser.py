@@ -21,7 +21,7 @@ class Tab:
     """One tab. `call` sends a command of the protocol and gives its result."""
 
     def __init__(self, address: str):
-        self.socket, self.sent = websocket.create_connection(address, timeout=60), 0
+        self.socket, self.sent = websocket.create_connection(address, timeout=300), 0
 
     def call(self, method: str, **more) -> dict:
         self.sent += 1

@@ -24,7 +24,7 @@ def test_pictures_are_shown_whatever_backend_the_shell_names(tmp_path):
     toy_tree.write_notebook(root / "notebooks/00_first.ipynb", 'stage = start("00_first", globals())', work, DRAWN,
                             "finish(stage)", parameters=parameters)
     done = subprocess.run([sys.executable, "-m", "auditdm_lib.run", "run", "params/toy.yaml", "--only", "00"], cwd=root,
-                          env=toy_tree.environment(root) | {"MPLBACKEND": "Agg"}, capture_output=True, text=True, timeout=120)
+                          env=toy_tree.environment(root) | {"MPLBACKEND": "Agg"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert pictures_in(json.loads((root / "runs/toy/executed/00_first.ipynb").read_text())) == 1
 
@@ -35,5 +35,5 @@ def test_the_lab_starts_kernels_with_the_same_settings(monkeypatch, ours):
     for name, value in executor.settings_for_kernels().items() if ours else ():
         monkeypatch.setenv(name, value)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(DRAWN)])
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     assert pictures_in(notebook) == ours

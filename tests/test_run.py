@@ -159,9 +159,10 @@ def test_a_flipped_byte_is_noticed_named_and_mended_by_the_printed_command(tree,
 
 def test_four_faults_give_one_message_and_exit_code_2_before_anything_runs(tree):
     (tree / "params/bad.yaml").write_text("run: bad\nstep: 3\nrate: 1e-5\nseed: -4\nmodel: models/two\n")
-    began = time.monotonic()
+    before = os.times()
     done = auditdm(tree, "run", "params/bad.yaml")
-    assert time.monotonic() - began < 4
+    spent = os.times()
+    assert spent.children_user + spent.children_system - before.children_user - before.children_system < 4  # of the processor
     assert done.returncode == 2 and "params/bad.yaml: 4 faults" in done.stderr
     for words in ("step: unknown parameter; the nearest valid name is `steps`", "write 1.0e-5",
                   "seed: -4 is out of range [0, 1000]", "model: there is no model folder models/two"):
@@ -209,7 +210,7 @@ def test_after_a_kill_in_any_stage_the_same_bytes_come_out_and_no_finished_stage
                                env=environment(tree), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tree / ("figures" if stage == "02_third" else "runs/toy")
     name = "toy" if stage == "02_third" else stage
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not any(path.is_file() for path in folder.glob(f".{name}.tmp/*")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
@@ -279,17 +280,17 @@ def test_no_decision_is_taken_by_a_process_number(tree, held):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_kernel_clears_up_and_says_that_finished_stages_are_kept(tree, number):
-    edit(tree, "01_second", lambda nb: nb["cells"][-1].update(source="import time\ntime.sleep(60)\nfinish(stage)"))
+    edit(tree, "01_second", lambda nb: nb["cells"][-1].update(source="import time\ntime.sleep(900)\nfinish(stage)"))
     process = subprocess.Popen([sys.executable, "-m", "auditdm_lib.run", *RUN], cwd=tree, env=environment(tree),
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # a job in the background ignores some
-    note, deadline = tree / "runs/toy/.01_second.holder.json", time.monotonic() + 60
+    note, deadline = tree / "runs/toy/.01_second.holder.json", time.monotonic() + 300
     while not any((tree / "runs/toy").glob(".01_second.tmp/*")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     kernel = json.loads(note.read_text())["process"]
     process.send_signal(number)
-    _, printed = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert "Finished stages are kept" in printed and "Traceback" not in printed
     assert not psutil.pid_exists(kernel) and not (tree / "runs/toy/.01_second.tmp").exists()

@@ -31,7 +31,7 @@ def tree(tmp_path):
 def python(tree, source):
     """Run a script against the toy tree's library."""
     return subprocess.run([sys.executable, "-c", source], cwd=tree, env=environment(tree), check=False,
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=300)
 
 
 def test_a_stage_prints_its_parameters_with_their_meaning_and_seeds_everything(tree):

@@ -78,4 +78,4 @@ def environment(root: Path) -> dict[str, str]:
 def auditdm(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`auditdm WORDS` in the toy tree; the result has returncode, stdout and stderr."""
     return subprocess.run([sys.executable, "-m", "auditdm_lib.run", *words], cwd=root, env=environment(root),
-                          check=False, capture_output=True, text=True, timeout=120)
+                          check=False, capture_output=True, text=True, timeout=300)
