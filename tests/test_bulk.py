@@ -194,7 +194,7 @@ def test_gpus_are_divided_evenly_among_the_workers_or_nothing_begins(gpus, worke
 
 def test_workers_without_ray_are_refused_before_work_starts(monkeypatch):
     monkeypatch.setattr(bulk.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(manifest.Stop, match=r"^workers needs the package ray.*: pip install 'ray\[data\]', or set it to 0\.$"):
+    with pytest.raises(manifest.Stop, match=r"^workers needs the package ray.*: pip install -e \.\[ray\], or set it to 0\.$"):
         bulk.spread(2, [])
     assert bulk.spread(0, []) is None
 

@@ -40,7 +40,7 @@ def spread(workers: int, members: list[str]) -> Callable | None:
         raise Stop("workers is for models that are loaded, and one of the members is behind a server, which requests_at_once "
                    "asks in parallel: set workers to 0.")
     if workers and importlib.util.find_spec("ray") is None:
-        raise Stop("workers needs the package ray, which is not installed: pip install 'ray[data]', or set it to 0.")
+        raise Stop("workers needs the package ray, which is not installed: pip install -e .[ray], or set it to 0.")
     if workers:
         _share(workers, _gpus())
     return partial(asked_by, workers) if workers else None
