@@ -1,8 +1,10 @@
 """What saves memory changes nothing else: numbers, parts of a batch, activations computed twice, and where a model lies."""
 
+import contextlib
 import functools
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -140,21 +142,22 @@ def test_two_processes_learn_as_one_does_and_one_of_them_writes(start, examples,
 
 
 def test_processes_that_shard_a_model_or_lack_memory_are_stopped_with_the_remedy(start, tmp_path, monkeypatch):
-    job = dict(how=dict(batch_size=8, parts=2), placement={}, threads=torch.get_num_threads())
-    (tmp_path / rectify.JOB).write_text(json.dumps(job))
     monkeypatch.setattr(rectify, "load_from_disk", lambda folder: [])
 
     def full(**_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(rectify, "train", full)
-    for environment, words in ({}, "8 examples in 2 parts: raise rectify_accumulation"), (
-            {"ACCELERATE_USE_FSDP": "true"}, "launch: FSDP divides the model's weights"):
+    for parts, environment, stop, words in (2, {}, "OutOfMemoryError", "8 examples in 2 parts: raise rectify_accumulation"), (
+            8, {}, "Stop", "8 examples in 8 parts: raise rectify_accumulation"), (
+            2, {"ACCELERATE_USE_FSDP": "true"}, "Stop", "launch: FSDP divides the model's weights"):
+        job = dict(how=dict(batch_size=8, parts=parts), placement={}, threads=torch.get_num_threads())
+        (tmp_path / rectify.JOB).write_text(json.dumps(job))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit):
             rectify.main(tmp_path)
         kind, _, problem = (tmp_path / rectify.STOPPED).read_text().partition(": ")
-        assert kind == "Stop" and words in problem
+        assert kind == stop and words in problem
     known = params.declared_anywhere()
     for launch in ("--config_file two.yaml", "--multi_gpu --use_fsdp", "--use-deepspeed"):
         with pytest.raises(params.BadParameters, match="launch: FSDP, DeepSpeed"):
@@ -226,7 +229,20 @@ def test_what_is_sampled_does_not_depend_on_what_a_batch_drew_before_the_memory_
         assert drawn(4, 8, model) == drawn(4, 4, torch.nn.Linear(1, 1))
 
 
-def test_a_fine_tuning_that_does_not_fit_goes_on_in_halves_and_remembers_it(start, examples, tmp_path, monkeypatch):
+@pytest.fixture
+def launched_here(monkeypatch):
+    """A process that `accelerate launch` would start runs in this one."""
+    def run(command, **_):
+        with pytest.MonkeyPatch.context() as own, contextlib.suppress(SystemExit):
+            own.setattr(torch, "set_num_threads", lambda threads: None)
+            rectify.main(command[-1])
+        return SimpleNamespace(returncode=0, stderr="")
+    monkeypatch.setattr(rectify, "subprocess", SimpleNamespace(run=run))
+
+
+@pytest.mark.parametrize("launch", ["", "--num_processes 1"])
+def test_a_fine_tuning_that_does_not_fit_goes_on_in_halves_and_remembers_it(launch, start, examples, tmp_path, monkeypatch,
+                                                                            launched_here):
     real, seen = rectify.collate, []
 
     def collate(vlm, rows, **how):
@@ -237,15 +253,17 @@ def test_a_fine_tuning_that_does_not_fit_goes_on_in_halves_and_remembers_it(star
     halves = tuned(start, examples, tmp_path / "halves", accumulation=2)
     monkeypatch.setattr(rectify, "collate", collate)
     with pytest.warns(UserWarning, match="12 examples at a time: work goes on with half as many; set the accumulation to 2"):
-        assert torch.equal(tuned(start, examples, tmp_path / "model", work=tmp_path / "work"), halves)
-    tuned(start, examples, tmp_path / "same", work=tmp_path / "work", accumulation=2, checkpointing=True)  # is no other training
+        assert torch.equal(tuned(start, examples, tmp_path / "model", work=tmp_path / "work", launch=launch), halves)
+    tuned(start, examples, tmp_path / "same", work=tmp_path / "work", accumulation=2, checkpointing=True,  # is no other training
+          launch=launch)
     assert json.loads((tmp_path / "work" / PARTS).read_text()) == {"parts": 2} and seen.count(12) == 1
     fitting(tmp_path / "work", 12, 4, seen.append)
     fitting(tmp_path / "work", 12, 1, seen.append)
     assert seen[-2:] == [4, 2]
-    with pytest.raises(Stop, match="3 examples at a time, which cannot be halved: set gradient_checkpointing"):
+    with pytest.raises(Stop, match="3 examples at a time, which cannot be halved|12 examples in 4 parts") as caught:
         monkeypatch.setattr(rectify, "collate", lambda *_, **__: collate(None, range(7)))
-        tuned(start, examples, tmp_path / "small", accumulation=4)
+        tuned(start, examples, tmp_path / "small", accumulation=4, launch=launch)
+    assert "set gradient_checkpointing to true" in str(caught.value)
     assert not (tmp_path / "small").exists()
 
 

@@ -38,6 +38,7 @@ from auditdm_lib.training.trainings import Seal, claim, fitting, last_checkpoint
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 HISTORY = ["step", "loss", "validation_loss"]
 JOB, EXAMPLES, STOPPED = "job.json", "examples", "stopped.txt"  # of a fine-tuning in several processes
+STOPS = {kind.__name__: kind for kind in (Stop, Alarm, torch.OutOfMemoryError)}  # what stops them, by the name in STOPPED
 SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate
 LOGS, PER_CHECKPOINT = 20, 2  # rows of the history; rows after which a checkpoint is written and validated
 VALIDATED, MOST_VALIDATED = 0.1, 500  # share of the pictures that is kept from the training to stop early, and the most of them
@@ -87,10 +88,8 @@ def finetune(path: str | Path, examples: Dataset, out: Path, steps: int, batch_s
             how = dict(path=str(path), steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
                        asked=asked, patience=patience, checkpointing=checkpointing)
             try:
-                if launch:
-                    _launched(launch, examples, folder, how | {"parts": accumulation})
-                else:
-                    fitting(folder, batch_size, accumulation, functools.partial(train, examples, folder, **how))
+                fitting(folder, batch_size, accumulation, functools.partial(_launched, launch, examples, folder, how) if launch
+                        else functools.partial(train, examples, folder, **how))
             except Alarm as problem:
                 commit.discard(folder)  # its checkpoints are of no use: with another learning rate it begins anew
                 folder.mkdir()
@@ -123,20 +122,20 @@ def split_by_picture(examples: Dataset, seed: int) -> tuple[list[int], list[int]
     return [i for i in rows if pictures[i] not in kept], [i for i in rows if pictures[i] in kept]
 
 
-def _launched(launch: str, examples: Dataset, folder: Path, how: dict) -> None:
+def _launched(launch: str, examples: Dataset, folder: Path, how: dict, parts: int) -> None:
     """`train` in several processes. Raises what stopped it, or Stop if they could not be started or broke off."""
     shutil.rmtree(folder / EXAMPLES, ignore_errors=True)
     examples.save_to_disk(folder / EXAMPLES)
     (folder / STOPPED).unlink(missing_ok=True)
-    (folder / JOB).write_text(json.dumps(dict(how=how, placement=placement.current(), threads=torch.get_num_threads())),
-                              encoding="utf-8")
+    (folder / JOB).write_text(json.dumps(dict(how=how | {"parts": parts}, placement=placement.current(),
+                                              threads=torch.get_num_threads())), encoding="utf-8")
     started = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(launch)]
     found = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run([*started, "-m", __name__, folder], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": found})
     if (folder / STOPPED).is_file():
         kind, _, problem = (folder / STOPPED).read_text(encoding="utf-8").partition(": ")
-        raise (Alarm if kind == "Alarm" else Stop)(problem)
+        raise STOPS[kind](problem)
     if done.returncode:
         raise Stop(f"The processes of the fine-tuning broke off (accelerate launch {launch}): correct the parameter launch, or "
                    f"look at what they said at their end:\n{done.stderr[-2000:]}")
@@ -248,13 +247,16 @@ def main(folder: Path) -> None:
         placement.place(**job["placement"])
         train(examples=load_from_disk(folder / EXAMPLES), folder=folder, **job["how"])
     except torch.OutOfMemoryError:
-        _stop(folder, Stop(f"The GPU's memory does not suffice for a process's part of {job['how']['batch_size']} examples in "
-                           f"{job['how']['parts']} parts: raise rectify_accumulation, or set gradient_checkpointing to true."))
+        batch, parts = job["how"]["batch_size"], job["how"]["parts"]
+        halved = batch % (2 * parts * PartialState().num_processes) == 0  # then what started these tries it with half as many
+        _stop(folder, (torch.OutOfMemoryError if halved else Stop)(
+            f"The GPU's memory does not suffice for a process's part of {batch} examples in {parts} parts: raise "
+            "rectify_accumulation, or set gradient_checkpointing to true."))
     except (Alarm, Stop) as problem:
         _stop(folder, problem)
 
 
-def _stop(folder: Path, problem: Stop) -> None:
+def _stop(folder: Path, problem: Exception) -> None:
     (folder / STOPPED).write_text(f"{type(problem).__name__}: {problem}", encoding="utf-8")
     sys.exit(1)
 
