@@ -20,6 +20,7 @@ class Server:
 
     def __init__(self, answer=str.upper, port=0, seconds=0.0):
         self.answer, self.seconds, self.faults, self.key = answer, seconds, {}, None
+        self.tokens = lambda content, said: (10, 2)  # of what it is sent, a text or parts, and of what it says
         self.asked, self.answered, self.bodies, self.times, self.sides = Counter(), Counter(), [], [], set()
         self.at_once, self.now, self.dies_after, self.lock = 0, 0, None, threading.Lock()
         self._serve(port)
@@ -88,16 +89,17 @@ class Handler(BaseHTTPRequestHandler):
             owner.sides.add(Image.open(io.BytesIO(data)).size)
         time.sleep(owner.seconds)
         try:
-            self.reply(text, fault)
+            self.reply(text, fault, content)
         except (BrokenPipeError, ConnectionResetError):  # the client waits no longer
             pass
         with owner.lock:
             owner.now -= 1
 
-    def reply(self, text, fault):
+    def reply(self, text, fault, content):
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": self.owner.answer(text)}}
+        sent, written = self.owner.tokens(content, choice["message"]["content"])
         whole = {"id": "1", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice],
-                 "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}}
+                 "usage": {"prompt_tokens": sent, "completion_tokens": written, "total_tokens": sent + written}}
         empty = {**choice, "message": {"role": "assistant", "content": ""}}
         match fault:
             case None:

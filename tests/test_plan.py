@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_models
 import torch
@@ -37,9 +38,10 @@ from auditdm_lib.audit.auditor import Search
 from auditdm_lib.audit.diffusion import Drawing, draw_pictures
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
-from auditdm_lib.models import asking
+from auditdm_lib.models import asking, endpoint
 from auditdm_lib.models.vlm import encode, load_members, load_vlm, prompt
-from auditdm_lib.run import demand, devices, hub, inventory, params, plan, sizes
+from auditdm_lib.results import first_look
+from auditdm_lib.run import charges, demand, devices, hub, inventory, params, plan, sizes, work
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.taxonomy import fresh
 from auditdm_lib.training import grpo, replay
@@ -275,10 +277,10 @@ def test_memory_grows_with_each_size(part):
 # Work
 
 def test_constants_are_those_of_the_stages():
-    assert demand.FRESH == 2 + fresh.TRIES
-    assert demand.LIMITS["paligemma"] == asking.PALIGEMMA.max_new_tokens and demand.CHAT_LIMIT == asking.CHAT.max_new_tokens
-    assert asking.PALIGEMMA.prompt == demand.WAYS["paligemma"] + "{question}"
-    assert asking.CHAT.prompt == "{question}" + demand.CHAT_WAY
+    assert (demand.TRIES, demand.GROUP) == (fresh.TRIES, first_look.GROUP) and charges.LONGEST_SIDE == endpoint.LONGEST_SIDE
+    assert work.LIMITS["paligemma"] == asking.PALIGEMMA.max_new_tokens and work.CHAT_LIMIT == asking.CHAT.max_new_tokens
+    assert asking.PALIGEMMA.prompt == work.WAYS["paligemma"] + "{question}"
+    assert asking.CHAT.prompt == "{question}" + work.CHAT_WAY
 
 
 def test_questions_for_the_ceiling_are_as_many_as_the_testbed_has():
@@ -289,24 +291,24 @@ def test_questions_for_the_ceiling_are_as_many_as_the_testbed_has():
 
 def stages_of(declared, **values):
     values = effective(declared, "fast-paligemma2-3b", **values)
-    return demand.stages(demand.panel(values, inventory.models(values), GPU))
+    return demand.stages(work.panel(values, inventory.models(values), GPU))
 
 
 def test_target_calls_are_the_budget(declared):
     stages = stages_of(declared, gallery=7, imitation_rounds=2, imitation_pictures=100, grpo_steps=10, group_size=4,
                        groups_per_step=3, plain_steps=5, probes_per_auditor=1000, best_of_n=8, edit_share=0.0,
                        regeneration_share=0.0, fresh_probes=20, items_per_suite=50)
-    assert stages["00"].target_calls == 7
+    assert stages["00"].target_calls == 7 + 7 * 8  # and a group of questions about each picture
     assert stages["01"].target_calls == 48 + 100 + (10 + 5) * 12
     assert stages["02"].target_calls == 48 + 4 * 1000 + 1000  # random, prompt-only, trained, plain, best of 8
-    assert stages["03"].target_calls == 5 * 20
+    assert stages["03"].target_calls == 20 * (2 + 3 * (1 / 3 + 2 / 3 / 2))  # half of the templates go on to the other two
     assert stages["05"].target_calls == 3 * 100  # itself and two tuned ones, on two sets of questions
     assert stages["01"].calls == 3 * stages["01"].target_calls  # three members
 
 
 def test_a_judge_compares_every_two_answers_in_both_orders(declared):
     judged = stages_of(declared, gallery=10, judge_model="google/gemma-3-4b-it")["00"]
-    assert judged.calls == 10 * 3 + 10 * 3 * 2 and judged.target_calls == 10
+    assert judged.calls == 90 * 3 + 90 * 3 and judged.target_calls == 90  # three pairs, of which half differ
     assert judged.operations > stages_of(declared, gallery=10)["00"].operations
 
 
@@ -324,6 +326,45 @@ def test_drawn_pictures_follow_the_shares(declared):
     assert stages_of(declared, regeneration_share=0.0, edit_share=0.0)["02"].drawn == 0
 
 
+def test_workers_hold_members_of_their_own_and_divide_the_time_where_each_has_a_device(declared):
+    def probing(places, workers):
+        card = devices.gpu("NVIDIA H200", 141 * 10 ** 9, places)
+        values = effective(declared, "fast-paligemma2-3b", workers=workers, member_offload="none")
+        return demand.stages(work.panel(values, inventory.models(values), card))["02"], card
+    (alone, card), (two, _), (four, cards) = probing(1, 0), probing(1, 2), probing(2, 4)
+    members = alone.memory["members"]
+    assert two.memory["members of the workers"] == four.memory["members of the workers"] == 2 * members  # on each GPU
+    assert two.moments["answers of the target"] == 2 * alone.moments["answers of the target"]
+    assert two.seconds(card) == pytest.approx(alone.seconds(card)) and two.calls == alone.calls
+    writing = alone.seconds(card) - 2 * (alone.seconds(card) - four.seconds(cards))  # which this process does alone
+    assert 0 < writing < alone.seconds(card) and alone.operations == four.operations
+
+
+def test_processes_of_a_launch_each_hold_the_target_and_a_part_of_the_batch(declared):
+    def tuning(places, launch):
+        card = devices.gpu("NVIDIA H200", 141 * 10 ** 9, places)
+        values = effective(declared, "fast-paligemma2-3b", launch=launch, rectify_batch=16, rectify_accumulation=1)
+        return demand.stages(work.panel(values, inventory.models(values), card))["04"]
+    alone, four = tuning(4, ""), tuning(4, "--multi_gpu")  # accelerate begins one for each GPU
+    assert tuning(1, "--num_processes=4").memory["target in training"] == 4 * alone.memory["target in training"]
+    assert four.memory == alone.memory and four.operations == pytest.approx(alone.operations)
+    step = "a step of rectification"
+    assert 0.2 * alone.moments[step] < four.moments[step] < 0.5 * alone.moments[step]
+    assert four.seconds(GPU) < 0.5 * alone.seconds(GPU)
+    assert tuning(4, "--multi_gpu --num_processes 2").moments[step] > four.moments[step]
+
+
+def test_items_of_benchmarks_are_counted_for_every_model_where_their_number_is_known(declared, tmp_path):
+    plain = stages_of(declared)["05"]
+    two = stages_of(declared, benchmarks=["vqav2_val_lite", "pope"], benchmark_items=50)["05"]
+    assert two.target_calls == plain.target_calls + 3 * 100 and two.calls == plain.calls + (3 + 2) * 100
+    assert stages_of(declared, benchmarks=["pope"])["05"].unknown == ["all items of pope (benchmark_items)"]
+    pd.DataFrame({"question": ["a", "b", "c"]}).to_parquet(tmp_path / "items.parquet")
+    for most, asked in ((0, 3), (2, 2), (9, 3)):
+        found = stages_of(declared, benchmarks=[str(tmp_path)], benchmark_items=most)["05"]
+        assert found.calls == plain.calls + 5 * asked and found.operations > plain.operations
+
+
 def test_arithmetic_of_training_is_three_forward_passes_or_two_with_lora():
     shape = sizes.read_shape(inventory.known()["google/gemma-3-4b-it"]["config"])
     shape = replace(shape, v_layers=0, vision_parameters=0, patches=0)
@@ -339,8 +380,8 @@ def test_drawing_takes_about_what_the_testbeds_pipelines_take(kind, declared):
     from torch.utils.flop_counter import FlopCounterMode
 
     values = effective(declared)
-    planned, n = demand.Stage("02"), 8
-    demand._draw(planned, demand.panel(values, inventory.models(values), devices.Device("", 1.0, 1.0, 1, 4)),
+    planned, n = work.Stage("02"), 8
+    work.draw(planned, work.panel(values, inventory.models(values), devices.Device("", 1.0, 1.0, 1, 4)),
                  {"regeneration": 0, "edit": 0} | {kind: n})
     drawing = Drawing("diffusion", values["image_model"], values["edit_model"])
     pictures, names = [Image.new("RGB", (48, 48), (9 * i, 90, 90)) for i in range(n)], [str(i) for i in range(n)]
@@ -382,6 +423,8 @@ def test_a_gpu_is_known_by_its_name(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert devices.this_device(1) == devices.gpu("NVIDIA A100-SXM4-80GB", 81920 * 2 ** 20)
+    program.write_text("#!/bin/sh\nprintf 'NVIDIA L4, 24000\\nNVIDIA L4, 24000\\n'\n")
+    assert devices.this_device(1) == devices.gpu("NVIDIA L4", 24000 * 2 ** 20, 2)
     program.write_text("#!/bin/sh\nexit 9\n")
     assert devices.this_device(1).number == 4  # a card that does not answer: this processor
 
@@ -521,7 +564,7 @@ def test_the_command_prints_what_it_writes(tmp_path):
     shown = CliRunner().invoke(command, [str(paths.PARAMS / "paligemma2-3b.yaml"), "--out", str(out), "--set", "gallery=11"],
                                catch_exceptions=False)
     made = json.loads(out.read_text())
-    assert made["stages"][0]["target_calls"] == 11
+    assert made["stages"][0]["target_calls"] == 11 + 8 * 11
     for model in made["models"]:
         assert model["name"] in shown.output
     assert "FLUX.1 [dev] Non-Commercial" in shown.output  # square brackets are no markup

@@ -1,6 +1,7 @@
 """What a device can do: arithmetic, memory and its bandwidth, of this machine and of GPUs by name."""
 
 import importlib.util
+import math
 import shutil
 import subprocess
 import time
@@ -23,7 +24,9 @@ SIDE = 512  # of the matrices that are multiplied to measure a processor: some m
 class Device:
     """A device: operations and bytes a second that it reaches (None: unknown), memory in bytes, and bytes of a number.
 
-    `number` is None where weights keep the numbers of the checkpoint, as on a GPU; on a processor they become float32.
+    `number` is None where weights keep the numbers of the checkpoint, as on a GPU; on a processor they become float32. A device
+    of `count` parts is as fast as all of them. `places` are the GPUs, or the groups of the processor's cores, on which several
+    processes work without sharing one.
     """
 
     name: str
@@ -32,12 +35,21 @@ class Device:
     memory: int
     number: int | None
     count: int = 1
+    places: int = 1
 
     def seconds(self, operations: float, moved: float = 0.0, layers: float = 0.0) -> float | None:
         """Time for so many operations, for moving so many bytes or for passing so many layers, whichever takes longest."""
         if self.operations is None:
             return None
         return max(operations / self.operations, moved / self.bandwidth, layers * LAYER) / self.count
+
+    def faster(self, processes: int) -> int:
+        """How many times as fast so many processes are as one; a device whose parts share all work is no faster."""
+        return 1 if self.count > 1 else max(1, min(processes, self.places))
+
+    def beside(self, processes: int) -> int:
+        """How many of so many processes share a memory: those of one GPU, or all on a processor."""
+        return max(1, processes if self.number else math.ceil(processes / self.places))
 
 
 def unfit(values: dict[str, Any], gpu: bool) -> list[str]:
@@ -73,7 +85,7 @@ def check_fit(values: dict[str, Any]) -> None:
 def h100s(count: int = 8) -> Device:
     """Several H100 of 80 GB, as if the work divided evenly among them. The paper used eight."""
     peak, bandwidth = GPUS["H100"]
-    return Device(f"{count} x H100", peak * GPU_SHARE, bandwidth, 80 * 10 ** 9, None, count)
+    return Device(f"{count} x H100", peak * GPU_SHARE, bandwidth, 80 * 10 ** 9, None, count, count)
 
 
 def this_device(threads: int) -> Device:
@@ -81,23 +93,24 @@ def this_device(threads: int) -> Device:
     return gpu(*found) if (found := nvidia()) else processor(threads)
 
 
-def nvidia() -> tuple[str, int] | None:
-    """Name and memory in bytes of the first NVIDIA GPU, by nvidia-smi; None without one."""
+def nvidia() -> tuple[str, int, int] | None:
+    """Name and memory in bytes of the first NVIDIA GPU, by nvidia-smi, and how many there are; None without one."""
     if shutil.which("nvidia-smi") is None:
         return None
-    asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits", "--id=0"]
+    asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, timeout=2, check=True).stdout
-        name, megabytes = answer.strip().rsplit(",", 1)
-        return name.strip(), int(megabytes) * 2 ** 20
+        first, *others = answer.strip().splitlines()
+        name, megabytes = first.rsplit(",", 1)
+        return name.strip(), int(megabytes) * 2 ** 20, 1 + len(others)
     except (OSError, ValueError, subprocess.SubprocessError):  # no driver, or a card that does not answer
         return None
 
 
-def gpu(name: str, memory: int) -> Device:
-    """A GPU by its name; its rates are None if the table has none for it."""
+def gpu(name: str, memory: int, places: int = 1) -> Device:
+    """A GPU by its name, one of so many alike; its rates are None if the table has none for it."""
     peak, bandwidth = next((rates for part, rates in GPUS.items() if part in name), (None, None))
-    return Device(name, peak and peak * GPU_SHARE, bandwidth, memory, None)
+    return Device(name, peak and peak * GPU_SHARE, bandwidth, memory, None, places=places)
 
 
 def processor(threads: int) -> Device:
@@ -111,9 +124,10 @@ def processor(threads: int) -> Device:
     with threadpool_limits(1):
         product = min(_timed(lambda: square @ square) for _ in range(4))
     copy = min(_timed(lambda: np.copyto(target, source)) for _ in range(4))
-    cores = min(threads, psutil.cpu_count() or 1)
+    there = psutil.cpu_count() or 1
+    cores = min(threads, there)
     return Device("this processor", 2 * SIDE ** 3 / product * CPU_SHARE * cores, 2 * source.nbytes / copy,
-                  psutil.virtual_memory().total, 4)
+                  psutil.virtual_memory().total, 4, places=there // cores)
 
 
 def _timed(work) -> float:

@@ -98,6 +98,8 @@ def _vision(role: str, name: str) -> Model:
     where, folder = _place(name)
     row = known().get(name, {})
     config = _json(folder / "config.json") if folder else row.get("config", {})
+    if where == "server":  # only what a picture becomes is of use
+        return Model(role, name, where, None, None, None, _served(name))
     shape = sizes.read_shape(config, folder) if config else None
     parameters = shape.parameters if shape else None
     if parameters is None and config and folder:
@@ -106,6 +108,15 @@ def _vision(role: str, name: str) -> Model:
         parameters = parameters and parameters[0]
     return Model(role, name, where, parameters, row.get("licence"), row.get("gated"), shape,
                  stored=shape.stored if shape else 2, family=config.get("model_type", ""))
+
+
+def _served(name: str) -> Shape | None:
+    """The shape of a model behind a server, where the server's name for it is known here: a folder, in the cache or by its id."""
+    if not (matched := endpoints.NAME.fullmatch(name)):
+        return None
+    _, folder = _place(matched["model"])
+    config = _json(folder / "config.json") if folder else known().get(matched["model"], {}).get("config", {})
+    return sizes.read_shape(config) if config else None
 
 
 def _pipeline(role: str, name: str) -> Model:

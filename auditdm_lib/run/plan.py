@@ -1,6 +1,6 @@
 """`auditdm plan`: what a profile takes and what is missing here, before anything runs and without network.
 
-Models' sizes, memory, arithmetic and hours are computed (`sizes`, `demand`, `devices`), never measured on the models.
+Models' sizes, memory, arithmetic and hours are computed (`sizes`, `work`, `demand`, `devices`), never measured on the models.
 """
 
 import json
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from auditdm_lib import paths
-from auditdm_lib.run import demand, devices, inventory, params
-from auditdm_lib.run.demand import Stage
+from auditdm_lib.run import charges, demand, devices, inventory, params, work
 from auditdm_lib.run.devices import Device
 from auditdm_lib.run.inventory import Model
 from auditdm_lib.run.manifest import Stop
+from auditdm_lib.run.work import Stage
 
 GB = 1e9
 LESS = {"answers": "lower answer_batch", "texts": "lower text_batch", "rollouts": "lower group_size or groups_per_step",
@@ -22,35 +22,39 @@ LESS = {"answers": "lower answer_batch", "texts": "lower text_batch", "rollouts"
         "step": "raise auditor_accumulation, or set gradient_checkpointing to true",
         "drawing": "lower drawing_batch, or set drawing_offload to model"}
 NOTES = (
-    "Counts are upper bounds: every question is well-formed and asked of every member. What `benchmarks` asks is not counted; "
-    "each of `workers` holds a copy of the members, and each process of `launch` one of the model that it trains.",
+    "Counts take every question as well-formed, asked of every member and not kept from before, and half of what is only asked "
+    "after certain answers. What a server is asked costs by an estimate of its tokens (auditdm_lib/run/charges.py).",
     f"Hours: {devices.GPU_SHARE:.0%} of a GPU's peak is reached (our choice). One device does everything; eight H100 share the "
-    "work evenly, each with all models.",
+    "work evenly, each with all models. Processes of `workers` or `launch` each hold their models, and divide the time where "
+    "each has a GPU, or cores, of its own.",
     "Memory: tensors of weights, gradients, AdamW's moments, activations, caches; not the framework's own (about 0.5 GB on a "
     "GPU).",
 )
 
 
 def make_plan(values: dict[str, Any], declared: dict[str, params.Parameter], device: Device) -> dict[str, Any]:
-    """The plan of these effective parameters as plain data: device, models, stages, total, missing, notes.
+    """The plan of these effective parameters as plain data: device, models, stages, total, servers, limits, missing, notes.
 
     Bytes, seconds and floating-point operations; None where nothing here says a number. Raises BadParameters for faults of the
     parameters that are not about something missing.
     """
     found = inventory.models(values)
     lacks = inventory.missing(values, declared, found)
-    panel, many = demand.panel(values, found, device), devices.h100s()
-    here, there = demand.stages(panel), demand.stages(demand.panel(values, found, many))
+    panel, many = work.panel(values, found, device), devices.h100s()
+    here, there = demand.stages(panel), demand.stages(work.panel(values, found, many))
     rows = []
     for step in paths.CHAIN:
         pair = [stages.get(step.notebook[:2], Stage(step.notebook[:2])) for stages in (here, there)]
         own = 0.0 if pair[0].calls else step.seconds(values)  # stages without models: as measured
-        rows.append(_row(step.notebook, *pair, device, many, own, step.megabytes))
+        rows.append(_row(step.notebook, *pair, device, many, own, step.megabytes)
+                    | {"servers": charges.by_stage(pair[0].requests, values["price_per_million"])})
     models = [_about(model, panel.weights(model)) for model in found]
     total = _total(rows, found, values)
     return {"run": values["run"], "device": _of_device(device), "models": models, "stages": rows, "total": total,
-            "missing": [*lacks, *devices.unfit(values, device.number is None), *_too_large(rows, device), *_too_full(total)],
-            "notes": list(NOTES)}
+            "servers": charges.by_server([one for stage in here.values() for one in stage.requests], values["price_per_million"]),
+            "limits": charges.limits({row["stage"]: row["servers"] for row in rows}, values), "notes": list(NOTES),
+            "missing": [*lacks, *charges.unfit(values), *devices.unfit(values, device.number is None), *_too_large(rows, device),
+                        *_too_full(total)]}
 
 
 def _row(name: str, stage: Stage, elsewhere: Stage, device: Device, many: Device, own: float, megabytes: int) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def _console():
 
 
 def tables(plan: dict[str, Any]) -> list:
-    """The models, the stages, and the memory of the stages, as rich tables."""
+    """The models, the stages, the memory of the stages, and what is asked of servers if anything is, as rich tables."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -172,7 +176,13 @@ def tables(plan: dict[str, Any]) -> list:
     for row in (row for row in plan["stages"] if row["memory"]):
         parts = [", ".join(f"{name} {_bytes(size)}" for name, size in row[part].items()) for part in ("memory", "moments")]
         memory.add_row(row["stage"], *parts)
-    return [models, stages, memory]
+    servers = Table(title="Models behind servers, all stages", box=box.SIMPLE)
+    for column in ("model", "role", "requests", "tokens sent", "tokens written", "cost"):
+        servers.add_column(column, justify="left" if column in ("model", "role") else "right")
+    for row in plan["servers"]:
+        servers.add_row(escape(row["model"]), row["role"], f"{row['requests']:,}", _count(row["tokens_sent"]),
+                        _count(row["tokens_written"]), charges.money(row["cost"]))
+    return [models, stages, memory, *[servers] * bool(plan["servers"])]
 
 
 def said(plan: dict[str, Any]) -> list[str]:
@@ -181,7 +191,7 @@ def said(plan: dict[str, Any]) -> list[str]:
     lines = [f"Missing here ({len(lacks)}):" if lacks else "Nothing is missing here.", *(f"  - {text}" for text in lacks)]
     if plan["total"]["unknown"]:
         lines.append(f"Unknown sizes, which the figures leave out (>): {', '.join(plan['total']['unknown'])}.")
-    return [*lines, *plan["notes"]]
+    return [*lines, *plan["limits"], *plan["notes"]]
 
 
 def _bytes(size: float | None) -> str:
