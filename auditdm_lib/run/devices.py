@@ -53,19 +53,22 @@ class Device:
 
 
 def unfit(values: dict[str, Any], gpu: bool) -> list[str]:
-    """What of a placement this machine or a combination of its parameters rules out, each in one sentence with the remedy.
+    """What of a placement or of `vllm_server` this machine or a combination of parameters rules out, each in one sentence with
+    the remedy.
 
     `gpu`: whether torch can use an NVIDIA GPU. A parameter that is absent is at its default.
     """
     quantisation, attention = values.get("quantisation", ""), values.get("attention", "auto")
-    kinds, faults = {"quantisation": quantisation, "attention": attention}, []
-    for name, value, package in (("quantisation", quantisation, "bitsandbytes"),
-                                 ("attention", attention * (attention == "flash_attention_2"), "flash_attn")):
+    server, faults = values.get("vllm_server", ""), []
+    for name, value, package, install in (
+            ("quantisation", quantisation, "bitsandbytes", "bitsandbytes"),
+            ("attention", attention * (attention == "flash_attention_2"), "flash_attn", "flash_attn"),
+            ("vllm_server", server, "vllm", "-e .[vllm]")):  # for NCCL, by which weights are sent to the server
         if value and not gpu:
             faults.append(f"{name}: {value} works on NVIDIA GPUs only, and there is none here: set {name} to "
                           f"{'auto' if name == 'attention' else repr('')}.")
         elif value and importlib.util.find_spec(package) is None:
-            faults.append(f"{name}: {kinds[name]} needs a package that is not installed: pip install {package}.")
+            faults.append(f"{name}: {value} needs a package that is not installed: pip install {install}.")
     if attention == "flash_attention_2" and values.get("dtype") == "float32":
         faults.append("dtype: flash_attention_2 does not compute in float32: set dtype to bfloat16 or attention to sdpa.")
     if values.get("dtype") == "float16" and not gpu:

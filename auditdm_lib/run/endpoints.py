@@ -38,15 +38,25 @@ def fault(name: str) -> str | None:
     if matched and ("@" in (url := matched["url"]) or "?" in url or "#" in url):  # the whole name may hold a key: not repeated
         return ("an address of a server holds a user, a key or a query: leave them out, and put the key into the environment "
                 "variable OPENAI_API_KEY.")
-    try:
-        host = urlsplit(matched["url"]).hostname and urlsplit(matched["url"]).port != 0 if matched else None
-    except ValueError:  # a port that is no number, half an IPv6 address
-        host = None
-    if not host:
+    if not (matched and _has_host(matched["url"])):
         return f"{name!r} does not name a model behind a server: write {FORM}, with the model as the server calls it."
     if importlib.util.find_spec("openai") is None:
         return f"{name}: the package openai is not installed; install it with `pip install -e .[endpoints]`."
     return None
+
+
+def address_fault(url: str) -> str | None:
+    """What is wrong with a server's plain address, or None. The address is not repeated, since it may hold a key."""
+    if re.fullmatch(r"https?://[^\s/@?#]+", url) and _has_host(url):
+        return None
+    return "it is not the address of a server: write http://host:port, without a user, a path or a query."
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        return False
 
 
 @functools.lru_cache

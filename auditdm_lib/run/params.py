@@ -1,8 +1,8 @@
 """Parameters: declared once in each notebook's `parameters` cell, checked before anything is loaded.
 
 A declaration is an annotated literal with a comment, e.g. `steps: int = 40  # [1, 10000] GRPO updates`.
-The comment may open with a range `[lo, hi]`, choices `{a|b}`, `<model>`, `<models>`, `<pipeline>`, `<pictures>`, `<file>` or
-`<function>`; the rest is the parameter's help text.
+The comment may open with a range `[lo, hi]`, choices `{a|b}`, `<model>`, `<models>`, `<pipeline>`, `<pictures>`, `<file>`,
+`<function>` or `<server>`; the rest is the parameter's help text.
 """
 
 import ast
@@ -37,7 +37,7 @@ RESERVED = {"reference", "ablation", "paper",
             "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
-                     r"|<(?P<kind>models?|pipeline|pictures|file|function)>)? *(?P<help>.*)")
+                     r"|<(?P<kind>models?|pipeline|pictures|file|function|server)>)? *(?P<help>.*)")
 
 
 class BadParameters(Stop, ValueError):
@@ -314,6 +314,8 @@ def _fault(value: Any, parameter: Parameter) -> str | None:
         return f"there is no file {value}; give one relative to the repository, or leave the line out."
     if rule["kind"] == "function" and value != parameter.default:
         return functions.fault(value)
+    if rule["kind"] == "server" and value:
+        return endpoints.address_fault(value)
     return picture_fault(value) if rule["kind"] == "pictures" and value else None
 
 

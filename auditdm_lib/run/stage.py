@@ -67,7 +67,9 @@ def stage_key(step: paths.Step, values: dict[str, Any], known: dict[str, params.
     """
     inputs = reach.supplied(values)
     for name, parameter in known.items():
-        if parameter.rule["kind"] and (parameter.rule["kind"] != "pipeline" or name in params.used_pipelines(values)):
+        if parameter.rule["kind"] == "server":
+            values = values | {name: "a server" if values[name] else ""}  # the same one may have another address tomorrow
+        elif parameter.rule["kind"] and (parameter.rule["kind"] != "pipeline" or name in params.used_pipelines(values)):
             items = values[name] if isinstance(values[name], list) else [values[name]]
             for item in items:
                 if item and f"{name}: {item}" not in inputs:

@@ -41,6 +41,7 @@ from auditdm_lib.training.examples import lora
 from auditdm_lib.training.history import summary
 from auditdm_lib.training.replay import ReplayingTrainer, replayed
 from auditdm_lib.training.rewards import EQUATION_1, load_reward
+from auditdm_lib.training.rollouts import answering, by_server
 from auditdm_lib.training.trainings import (
     Seal,
     askings,
@@ -70,7 +71,8 @@ class GRPOSettings:
     states none of the three; plain GRPO sets them to 0. `reward` names what is rewarded (`rewards.load_reward`). `lora_rank` 0
     trains all weights but the vision tower. Every `save_every` steps a checkpoint is written, from which training can be resumed,
     and the auditor is kept. To save memory a step is taken in `accumulation` equal parts, and with `checkpointing` activations
-    are computed again in the backward pass.
+    are computed again in the backward pass. `vllm_server` is the address of a server that writes the rollouts (see `rollouts`);
+    with "" transformers does.
     """
 
     steps: int
@@ -87,6 +89,7 @@ class GRPOSettings:
     accumulation: int = 1
     checkpointing: bool = False
     reward: str = EQUATION_1
+    vllm_server: str = ""
 
     def __post_init__(self):
         if self.cascade and (self.no_consensus_reward or self.reward != EQUATION_1):
@@ -102,10 +105,11 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
     `replay_weight` is above 0. Everything is stored below `work`; a call that finds an unfinished training there resumes it and
     ends in the same weights. The auditor of every `save_every` steps is kept as work/step_000100 and so on. Raises Changed if
     `work` holds another training, and Alarm if the training degenerates (see `alarms`); in the phase "plain" only if numbers
-    are not finite, since a collapse of the policy is a result of that baseline.
+    are not finite, since a collapse of the policy is a result of that baseline. With a `vllm_server` no two trainings are alike.
     """
     claim(work, __name__, [start, *members(panel), *pipelines_of(search)], dict(
-        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search), settings=claimed(settings),
+        rule=panel.rule, asked=askings(panel), pictures=identity(pictures), search=described(search),
+        settings=claimed(settings) | {"vllm_server": bool(settings.vllm_server)},  # another address is no other training
         reward=functions.digest(settings.reward), seed=seed, found=[row["answer"] for row in found]))
     watch = phase != "plain"
     if steps_of(last_checkpoint(work / "training")) < settings.steps:
@@ -133,14 +137,16 @@ def _train(start: Path, panel: Panel, pictures: Pictures, search: Search, settin
     for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
         rewarder.check(_step_table(asked, step))
     trainer = ReplayingTrainer(
-        auditor.model, rewarder.rewards, arguments(training, search, settings, seed), processing_class=auditor.processor,
+        auditor.model, rewarder.rewards, arguments(training, search, settings, seed, **by_server(settings.vllm_server, auditor)),
+        processing_class=auditor.processor,
         train_dataset=prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
         callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
     trainer.data_collator = partial(_with_pictures, pictures)
     if settings.replay_weight and found:
         trainer.replay_weight = settings.replay_weight
         trainer.replay = replayed(auditor, found, settings.steps, seed, settings.replayed, settings.accumulation)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with answering(settings.vllm_server, trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _step_table(asked: Path, step: int) -> pd.DataFrame:
@@ -221,8 +227,8 @@ class _Keep(TrainerCallback):
         save_whole(self.start, checkpoint, self.lora_rank, self.work / f"step_{state.global_step:06d}")
 
 
-def arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) -> GRPOConfig:
-    """What TRL's trainer is told; its checkpoints lie in `folder`."""
+def arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int, **more) -> GRPOConfig:
+    """What TRL's trainer is told, with `more`; its checkpoints lie in `folder`."""
     used = [search.tokens[kind] for kind, share in search.shares.items() if share]
     return on_one_gpu(GRPOConfig(
         output_dir=folder, max_steps=settings.steps, num_generations=settings.group_size, max_completion_length=max(used),
@@ -231,7 +237,7 @@ def arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int) -
         lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 1 / 3},
         warmup_steps=max(1, settings.steps // 10), seed=seed, use_cpu=not torch.cuda.is_available(), report_to="none",
         logging_steps=1, save_strategy="steps", save_steps=settings.save_every, save_total_limit=2, shuffle_dataset=False,
-        dataloader_pin_memory=False))
+        dataloader_pin_memory=False, **more))
 
 
 def prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
