@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+import vllm_server
 
 from auditdm_lib import paths
 from auditdm_lib.audit import bulk, panel
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import load_pictures
-from auditdm_lib.models import placement, store, vlm
+from auditdm_lib.models import endpoint, placement, store, vlm
 from auditdm_lib.models.vlm import load_members
 from auditdm_lib.run import manifest
 from auditdm_lib.testbed.checkpoint import CHECKPOINTS
@@ -114,6 +115,21 @@ def asked():
 def panel_of(batch=2):
     members = load_members(CHECKPOINTS / "target", [CHECKPOINTS / "gemma3-l-flawed"], answer_batch=batch)
     return Panel(members[0], members[1:])
+
+
+def test_questions_that_servers_of_the_same_models_are_asked_at_once_give_the_rows_of_the_loop(asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "ANSWERS", tmp_path / "answers.sqlite")
+    images, questions = asked
+    loop, folders = panel_of(), [CHECKPOINTS / "target", CHECKPOINTS / "gemma3-l-flawed"]
+    monkeypatch.setattr(endpoint, "requests", endpoint.Requests(at_once=6))
+    with vllm_server.serving(folders[0]) as one, vllm_server.serving(folders[1]) as two:
+        told = [(member.asking.prompt, member.asking.max_new_tokens) for member in (loop.target, *loop.references)]
+        target, reference = load_members(f"openai:served@{one.url}/v1", [f"openai:served@{two.url}/v1"],
+                                         *map(list, zip(*told, strict=True)))
+        served = judge(Panel(target, [reference]), images, questions, [None] * 12)
+        assert len(one.posted("/v1/chat/completions")) == len(two.posted("/v1/chat/completions")) == 12
+    pd.testing.assert_frame_equal(judge(loop, images, questions, [None] * 12), served)
+    assert served["target_answer"].nunique() > 3
 
 
 def test_workers_load_and_keep_as_the_loop_does(by_workers, asked, monkeypatch, tmp_path):

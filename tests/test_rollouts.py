@@ -21,7 +21,7 @@ from auditdm_lib.training.trainings import last_checkpoint
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(auditor, "judge", small.judge)
-    with vllm_server.serving(small.START, monkeypatch) as made:
+    with vllm_server.for_rollouts(small.START, monkeypatch) as made:
         yield made
 
 
@@ -62,7 +62,7 @@ def test_a_server_that_ends_in_mid_training_stops_it_and_another_one_goes_on(ser
         small.reinforce(tmp_path, steps=4, vllm_server=server.url)
     assert closed and closed[0].vllm_generation.vllm_client.communicator is None  # its port is free
     monkeypatch.setattr(vllm_server.Server, "write", real)
-    with vllm_server.serving(small.START, monkeypatch) as other:
+    with vllm_server.for_rollouts(small.START, monkeypatch) as other:
         small.reinforce(tmp_path, steps=4, vllm_server=other.url)  # another address is no other training
         assert len(other.posted("/inference/v1/generate")) == 2 * 2
     with pytest.raises(Stop, match="changed since"):

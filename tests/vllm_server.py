@@ -1,4 +1,4 @@
-"""A stand-in for `vllm serve` on a processor: the part of its HTTP interface that TRL 1.16 uses, by a model of transformers.
+"""A stand-in for `vllm serve` on a processor: what of its HTTP interface TRL 1.16 and the kit use, by a model of transformers.
 
 The paths and the fields of requests and replies are vLLM's own (0.22 to 0.31: vllm/entrypoints/serve, TRL's vllm_client.py).
 Only NCCL, which needs GPUs, is replaced: the weights are handed over within the process, by name, once the server is told.
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from trl.generation import vllm_client, vllm_generation
 
-from auditdm_lib.models.vlm import load_vlm
+from auditdm_lib.models.vlm import load_vlm, replies
 
 
 class Server(ThreadingHTTPServer):
@@ -71,6 +71,15 @@ class Server(ThreadingHTTPServer):
         return {"request_id": body["request_id"], "choices": choices}
 
 
+    def chat(self, body):
+        """The most probable reply to a picture and a text, which the model is told as it is."""
+        picture, text = body["messages"][0]["content"]
+        image = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition(",")[2])))
+        (said, ended), = replies(self.vlm, [image], [text["text"]], body["max_tokens"], bare=True).itertuples(index=False)
+        choice = {"index": 0, "finish_reason": "stop" if ended else "length", "message": {"role": "assistant", "content": said}}
+        return {"object": "chat.completion", "usage": {"prompt_tokens": 9, "completion_tokens": 3}, "choices": [choice]}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -102,22 +111,30 @@ class Handler(BaseHTTPRequestHandler):
                 self.send({"features": {"mm_placeholders": {"image": [{"offset": 0, "length": 1}] * len(pictures)},
                                         "kwargs_data": {"image": pictures}}})
             else:
-                self.send(server.write(body) if self.path == "/inference/v1/generate" else {"success": True})
+                work = {"/inference/v1/generate": server.write, "/v1/chat/completions": server.chat}.get(self.path)
+                self.send(work(body) if work else {"success": True})
 
 
 @contextlib.contextmanager
-def serving(path, patch):
-    """A server of the model at `path`, and TRL as if vLLM were installed here; NCCL hands weights to that server."""
+def serving(path):
+    """A server of the model at `path`."""
     server = Server(path)
-    nccl = SimpleNamespace(trainer_send_weights=lambda iterator, trainer_args: server.receive(iterator))
-    for module in (vllm_client, vllm_generation):
-        patch.setattr(module, "is_vllm_available", lambda *_: True)
-    patch.setattr(vllm_client, "NCCLWeightTransferEngine", nccl, raising=False)
-    patch.setattr(vllm_client, "NCCLTrainerSendWeightsArgs", lambda **_: None, raising=False)
-    patch.setattr(vllm_client.VLLMClient, "init_communicator", lambda client, device: setattr(
-        client, "communicator", SimpleNamespace(group=SimpleNamespace(store=server, socket=server))))
     try:
         yield server
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextlib.contextmanager
+def for_rollouts(path, patch):
+    """A server of the model at `path`, and TRL as if vLLM were installed here; NCCL hands weights to that server."""
+    with serving(path) as server:
+        nccl = SimpleNamespace(trainer_send_weights=lambda iterator, trainer_args: server.receive(iterator))
+        for module in (vllm_client, vllm_generation):
+            patch.setattr(module, "is_vllm_available", lambda *_: True)
+        patch.setattr(vllm_client, "NCCLWeightTransferEngine", nccl, raising=False)
+        patch.setattr(vllm_client, "NCCLTrainerSendWeightsArgs", lambda **_: None, raising=False)
+        patch.setattr(vllm_client.VLLMClient, "init_communicator", lambda client, device: setattr(
+            client, "communicator", SimpleNamespace(group=SimpleNamespace(store=server, socket=server))))
+        yield server

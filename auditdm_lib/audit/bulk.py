@@ -2,6 +2,11 @@
 
 The answers are those of the plain loop (`panel.ask_all`): the questions are put in its order and its batches, and each process
 asks whole batches of them. A process that dies is started again, and asks its batches anew.
+
+Ray's own vLLM processor (`ray.data.llm`) is not behind this: vLLM's roundings are not those of transformers, so that its rows
+would not be the loop's, and nobody would see which of the two gave an answer. Where vLLM is to answer, `vllm serve MODEL` and
+name the member `openai:MODEL@http://host:port/v1`: the same engine, which is sent `requests_at_once` questions at a time, and
+whose answers are kept under a name of their own.
 """
 
 import importlib.util
