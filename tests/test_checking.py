@@ -93,7 +93,8 @@ def test_the_exact_drawer_is_not_doubted():
 def test_a_verifier_rejects_by_no_and_anything_else_is_unsure(monkeypatch):
     said = ["Yes.", "no", "It is a dog.", None]
     asked = []
-    monkeypatch.setattr(checking, "answer", lambda vlm, images, texts, desc=None: asked.extend(texts) or said)
+    monkeypatch.setattr(checking, "replies", lambda vlm, images, texts, desc=None, partly=False: asked.extend(texts) or
+                        pd.DataFrame(dict(reply=said, ended=[text is not None for text in said])))
     photographs = Pictures(list("abcde"), [BLANK.copy() for _ in range(5)])
     drawn = Pictures(photographs.names, [BLANK.copy() for _ in range(4)] + photographs.images[4:])
     kinds, texts = ["edit", "regeneration", "edit", "edit", "question"], ["make {text} red", "a dog", "x", "y", None]

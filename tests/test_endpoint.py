@@ -15,9 +15,10 @@ from PIL import Image
 from scripted import replies_by
 
 from auditdm_lib import paths
-from auditdm_lib.audit import probes
-from auditdm_lib.audit.auditor import empty_proposals
-from auditdm_lib.audit.panel import Panel, judge
+from auditdm_lib.audit import checking, probes
+from auditdm_lib.audit.auditor import Search, empty_proposals, propose
+from auditdm_lib.audit.diffusion import Drawing
+from auditdm_lib.audit.panel import Panel, agreement, judge
 from auditdm_lib.audit.pictures import Pictures
 from auditdm_lib.evaluate import benchmarks
 from auditdm_lib.models import endpoint, llm, store, vlm
@@ -264,8 +265,8 @@ def test_a_judge_behind_a_server_is_asked_in_both_orders(server):
     server.answer = lambda text: "yes" if text.index("oak") < text.index("tree") else "no"
     assert llm.same_meaning(judge_model, [("what?", "oak", "tree")]) == [False]
     server.answer, server.faults = str.upper, {llm.judge_prompt(judge_model, "what?", "x", "y"): 400}
-    with pytest.raises(Gone, match="here each needs one"):
-        llm.same_meaning(judge_model, [("what?", "x", "y")])
+    why, same = llm.same_meaning(judge_model, [("what?", "x", "y"), ("what?", "red", "Red")])
+    assert why == "HTTP 400 it is overheated" and same is True
 
 
 # Limits
@@ -308,6 +309,79 @@ def test_a_limit_of_cost_counts_the_tokens(server):
     given = said(loaded(server), [f"question {i}" for i in range(9)])
     assert given["error"].isna().tolist() == [True] * 5 + [False] * 4 and counts["calls"] == 5
     assert endpoint.requests.cost == pytest.approx(1.0)
+
+
+PRICE = dict(at_once=1, max_cost=1.0, price_per_million=[10_000.0, 50_000.0])  # 0.2 a question: five are asked
+
+
+def by_judge(server, monkeypatch, n):
+    """`n` questions of two references that say A and of a target that says B, which a judge behind a server compares."""
+    monkeypatch.setattr("auditdm_lib.audit.panel.replies", replies_by(
+        lambda member, images, asked: [f"{'b' if member.name == 'target' else 'a'} {text}" for text in asked]))
+    server.answer = lambda text: "no"
+    target, other = (SimpleNamespace(name=name, asking=CHAT) for name in ("target", "other"))
+    panel, table = Panel(target, [other, other], llm=llm.load_llm(server.name)), empty_proposals(["question"] * n)
+    table["question"] = texts = [f"question {'i' * i}" for i in range(n)]
+    pictures = Pictures([f"p{i}" for i in range(n)], [PICTURE] * n)
+    return panel, texts, lambda: probes.make_probes(panel, pictures, "trained", table, 0, pictures.names, pictures.names)
+
+
+def test_a_judge_that_reaches_the_limit_ends_with_what_was_found(server, monkeypatch, capsys):
+    panel, texts, made = by_judge(server, monkeypatch, 6)
+    endpoint.limit(**PRICE)
+    first = made()  # each pair of answers takes two questions
+    assert first["disagrees"].tolist() == [True] * 2 + [False] * 4 and server.asked.total() == 5
+    assert first["invalid_reason"].tolist() == [None] * 2 + [probes.NOT_ASKED] * 4 and len(probes.attempts(first)) == 2
+    assert "limit of calls or of cost is reached" in capsys.readouterr().out
+    endpoint.limit(**PRICE)
+    again = made()  # goes on from there
+    assert again["disagrees"].sum() == 5 and server.asked.total() == 10
+    endpoint.limit(**PRICE | {"max_cost": 0.2}, stop=True)
+    with pytest.raises(Gone, match="raise max_target_calls or max_cost"):
+        made()
+
+
+def test_what_a_judge_s_server_does_not_answer_is_neither_a_failure_nor_an_attempt(server, monkeypatch):
+    panel, texts, made = by_judge(server, monkeypatch, 3)
+    server.faults = {llm.judge_prompt(panel.llm, texts[1], f"a {texts[1]}", f"b {texts[1]}"): 400}
+    found = made()
+    assert found["disagrees"].tolist() == [True, False, True] and found["consensus"].isna().tolist() == [False, True, False]
+    assert found["invalid_reason"].tolist() == [None, "target not judged", None] and len(probes.attempts(found)) == 2
+    assert agreement(panel.target, "target", [PICTURE] * 3, texts, [f"a {text}" for text in texts], panel.llm).isna(
+        )["answer"].tolist() == [False, True, False]
+    server.faults.clear()
+    assert made()["disagrees"].all()
+
+
+def test_an_auditor_that_reaches_the_limit_or_a_fault_writes_no_attempts(server, right, capsys):
+    pictures = Pictures([f"p{i}" for i in range(8)], [PICTURE.rotate(i) for i in range(8)])
+    search, panel = Search({"question": "ask"}, {"question": 24}, {"question": 1.0}, 0.7), Panel(Right(), [Right()] * 2)
+    server.faults, writer = {"ask": [400]}, loaded(server)
+    endpoint.limit(**PRICE)
+    table, drawn = propose(writer, pictures, ["question"] * 8, search, 0)
+    assert table["question"].notna().tolist() == [False] + [True] * 5 + [False] * 2  # the one that failed cost nothing
+    made = probes.make_probes(panel, drawn, "prompt_only", table, 0, pictures.names, pictures.names)
+    assert made["invalid_reason"].tolist() == [probes.UNWRITTEN] + [None] * 5 + [probes.NOT_ASKED] * 2
+    assert len(probes.attempts(made)) == 5 and "limit of calls or of cost" in capsys.readouterr().out
+
+
+def test_a_verifier_that_reaches_the_limit_or_a_fault_says_nothing_of_a_picture(server, right):
+    verifier, texts = loaded(server), [f"thing {i}" for i in range(8)]
+    server.answer = lambda text: "no" if "thing 2" in text else "yes"
+    server.faults = {checking.VERIFY_PROMPTS["edit"].replace("{text}", "thing 1"): 400}
+    seen = Pictures([f"p{i}" for i in range(8)], [PICTURE] * 8)
+    drawn = Pictures(seen.names, [PICTURE.rotate(i) for i in range(8)])
+    endpoint.limit(**PRICE)
+    check = checking.checked(Drawing("diffusion"), seen, drawn, ["edit"] * 8, texts, verifier)
+    assert check.verdicts == ["yes", None, "no", "yes", "yes", "yes", None, None]
+    assert check.reasons == [None, probes.UNVERIFIED, checking.REFUSED] + [None] * 3 + [probes.NOT_ASKED] * 2
+    table = empty_proposals(["edit"] * 8)
+    table["edit"], table["question"] = texts, texts
+    made = probes.make_probes(Panel(Right(), [Right()] * 2), check.pictures, "trained", table, 0, seen.names, seen.names,
+                              check.reasons, check.verdicts)
+    assert made["invalid_reason"].tolist() == [None, f"picture: {probes.UNVERIFIED}", f"picture: {checking.REFUSED}"] + [
+        None] * 3 + [probes.NOT_ASKED] * 2
+    assert len(probes.attempts(made)) == 5 and made["picture_reason"].notna().sum() == 2
 
 
 # Names

@@ -134,7 +134,8 @@ def _write_texts(auditor: VLM, pictures: Pictures, table: pd.DataFrame, rows: np
     images, bar = [pictures.images[i] for i in rows], desc and f"{desc}: {column}s"
     sampled = sample(auditor, images, search.prompts[kind], search.temperature, seed, search.tokens[kind], search.batch, desc=bar)
     table.loc[rows, column] = sampled["text"].to_numpy(object)
-    table.loc[rows, "invalid_reason"] = [malformed(text, ended) for text, ended in sampled.itertuples(index=False)]
+    table.loc[rows, "invalid_reason"] = [
+        malformed(*row) for row in sampled[["text", "ended", "error"]].itertuples(index=False)]
 
 
 def judge_proposed(panel: Panel, drawn: Pictures, proposed: pd.DataFrame, **how) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.diffusion import Drawing
 from auditdm_lib.audit.panel import Panel, judge
 from auditdm_lib.audit.pictures import Pictures, stored
-from auditdm_lib.audit.probes import COUNTED
+from auditdm_lib.audit.probes import COUNTED, NOT_ASKED, UNVERIFIED
 from auditdm_lib.models.vlm import VLM
 from auditdm_lib.stats import clustered_proportion, mcnemar_p, tally
 
@@ -39,7 +39,8 @@ def versions(panel: Panel, pictures: Pictures, arms: list[tuple[Pictures, pd.Dat
       other seed  a pipeline's picture of the same text by another seed; of disagreements whose picture passed the check
       re-encoded  the drawn picture as JPEG and back; of the same
       exact       the same text drawn by `exact` (see `counterfactuals.exact`), where a pipeline drew the probe's picture
-    New pictures are stored in `folder` (`image`; null, with the reason in picture_reason, where none came). target_right and
+    New pictures are stored in `folder` (`image`; null, with the reason in picture_reason, where none came). What a server's error
+    or a limit kept from being checked is left out, and so is the answer to what it kept from being judged. target_right and
     references_right compare an answer with the truth or, where nothing is known about the picture, with the consensus;
     they are null where there is neither or no answer. consensus_right is null without a truth.
     """
@@ -53,10 +54,12 @@ def versions(panel: Panel, pictures: Pictures, arms: list[tuple[Pictures, pd.Dat
     table = pd.concat(rows, ignore_index=True)
     asked = np.flatnonzero((table["version"] != DRAWN) & table["image"].notna())
     judged = judge(panel, [images[i] for i in asked], table.loc[asked, "question"].tolist(), [None] * len(asked), desc="pairs")
+    judged.loc[judged["target_missing"].notna(), "target_answer"] = None
     for column in ANSWERS:
         table[column] = table[column].astype(object)
         table.loc[asked, column] = pd.Series(judged[column].tolist(), index=asked, dtype=object)
-    return _compared(table)
+    unchecked = table["picture_reason"].isin([NOT_ASKED, UNVERIFIED])
+    return _compared(table[~unchecked].reset_index(drop=True))
 
 
 def _versions_of(pictures: Pictures, drawn: Pictures, probes: pd.DataFrame, search: Search, exact: Drawing | None, folder: Path,

@@ -76,8 +76,9 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
       in_full            every member was asked, whatever the others answered (with `cascade`: a random sample of the rows)
       errors             number of members that raised an error on this row
       unfinished         number of members whose reply did not end within its limit on this row
-      target_missing     why an asked target has no answer: "error", "unfinished", or None; "not asked" where a limit of calls or
-                         of cost (`endpoint.limit`) kept some member from being asked
+      target_missing     why an asked target has no answer: "error", "unfinished", or None; "not judged" where a judge behind a
+                         server gave no verdict; "not asked" where a limit of calls or of cost (`endpoint.limit`) kept some
+                         member or the judge from being asked
 
     With `cascade` a reference is asked only while the earlier answers leave open whether the target disagrees. This gives the
     same `disagrees` as asking all references, with fewer calls. The rows whose consensus is then known are a biased sample, so
@@ -105,8 +106,9 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
                     if asked[name].failure is not None]:
         warnings.warn(f"{sum(errors)} answers are missing because a model raised an error; the first was raised by the "
                       f"{failures[0]}", stacklevel=2)
-    same = same_by(panel.llm, {i: (questions[i], [target.answers[i], *votes[i]]) for i in rows})
-    agreed = {i: consensus(votes[i], panel.rule, same(i)) for i in rows}
+    same, unjudged = same_by(panel.llm, {i: (questions[i], [target.answers[i], *votes[i]]) for i in rows})
+    limited = [any(given.limited[i] for given in asked.values()) or unjudged.get(i) == endpoint.LIMIT for i in range(n)]
+    agreed = {i: consensus(votes[i], panel.rule, same(i)) for i in rows if i not in unjudged}
     return pd.DataFrame(dict(
         target_answer=pd.Series(target.answers, dtype=object), reference_answers=pd.Series(votes, dtype=object),
         consensus=pd.Series([agreed.get(i) for i in range(n)], dtype=object),
@@ -114,22 +116,23 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
         in_full=pd.Series([d and r is None for d, r in zip(drawn, invalid, strict=True)], dtype=bool),
         errors=pd.Series(errors, dtype=int),
         unfinished=pd.Series([sum(given.unfinished[i] for given in asked.values()) for i in range(n)], dtype=int),
-        target_missing=pd.Series(["not asked" if any(given.limited[i] for given in asked.values()) else
-                                  "unfinished" if target.unfinished[i] else "error" if target.failed[i] else None
+        target_missing=pd.Series(["not asked" if limited[i] else "unfinished" if target.unfinished[i] else
+                                  "error" if target.failed[i] else "not judged" if i in unjudged else None
                                   for i in range(n)], dtype=object)))
 
 
 def agreement(member: VLM, name: str, images: list[Image.Image], questions: list[str], agreed: list[str],
               llm: LLM | None = None) -> pd.DataFrame:
-    """A member's short answer to question i about image i (None: an error or unfinished), and whether it is `agreed[i]` by the
-    judge D: answer, agrees."""
+    """A member's short answer to question i about image i (None: an error, unfinished or not judged), and whether it is
+    `agreed[i]` by the judge D: answer, agrees."""
     given = _ask(member, images, questions, name, name)
     if given.failure:
         warnings.warn(f"{sum(given.failed)} answers of the {name} are missing because it raised an error: {given.failure}",
                       stacklevel=2)
-    same = same_by(llm, {i: (q, [given.answers[i], agreed[i]]) for i, q in enumerate(questions)})
-    agrees = [a is not None and not disagrees(a, agreed[i], same(i)) for i, a in enumerate(given.answers)]
-    return pd.DataFrame(dict(answer=pd.Series(given.answers, dtype=object), agrees=pd.Series(agrees, dtype=bool)))
+    same, unjudged = same_by(llm, {i: (q, [given.answers[i], agreed[i]]) for i, q in enumerate(questions)})
+    answers = [None if i in unjudged else a for i, a in enumerate(given.answers)]
+    agrees = [a is not None and not disagrees(a, agreed[i], same(i)) for i, a in enumerate(answers)]
+    return pd.DataFrame(dict(answer=pd.Series(answers, dtype=object), agrees=pd.Series(agrees, dtype=bool)))
 
 
 def answers_of(panel: Panel, images: list[Image.Image], questions: list[str], wanted: np.ndarray,
@@ -232,16 +235,25 @@ def _asked_of_server(member: Endpoint, images: list[Image.Image], questions: lis
                   given.loc[failed, "error"].iloc[0] if failed.any() else None)
 
 
-def same_by(llm: LLM | None, rows: dict[int, tuple[str, list[str | None]]]) -> Callable[[int], Callable[[str, str], bool]]:
-    """The judge D for each row of `rows` {row: (question, answers)}; an LLM judges all pairs of different answers in one call."""
+def same_by(llm: LLM | Endpoint | None, rows: dict[int, tuple[str, list[str | None]]],
+            ) -> tuple[Callable[[int], Callable[[str, str], bool]], dict[int, str]]:
+    """The judge D for each row of `rows` {row: (question, answers)}; an LLM judges all pairs of different answers in one call.
+
+    Also the rows that a judge behind a server left without a verdict, with why (`endpoint.ask`): nothing can be said of these.
+    """
     if llm is None:
-        return lambda i: same_answer
-    asked = {}
-    for question, answers in rows.values():
+        return lambda i: same_answer, {}
+    asked, pairs = {}, []
+    for i, (question, answers) in rows.items():
         # one spelling for each normalised answer, independent of the order of the references
         spelled = {normalise(a): a for a in sorted((a for a in answers if not abstains(a)), reverse=True)}
         for a, b in combinations(sorted(spelled), 2):
             asked.setdefault((question, a, b), (question, spelled[a], spelled[b]))
+            pairs.append((i, (question, a, b)))
     verdicts = dict(zip(asked, same_meaning(llm, list(asked.values())), strict=True))
-    # a pair without a verdict contains an abstention, which equals no other answer
-    return lambda i: lambda a, b: same_answer(a, b) or verdicts.get((rows[i][0], *sorted((normalise(a), normalise(b)))), False)
+    missing = {i: verdicts[pair] for i, pair in pairs if isinstance(verdicts[pair], str)}
+
+    def same(i: int) -> Callable[[str, str], bool]:
+        # a pair that was not asked contains an abstention, which equals no other answer
+        return lambda a, b: same_answer(a, b) or verdicts.get((rows[i][0], *sorted((normalise(a), normalise(b)))), False)
+    return same, missing

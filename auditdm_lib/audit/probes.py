@@ -8,16 +8,23 @@ import pandas as pd
 from auditdm_lib.answers import same_answer
 from auditdm_lib.audit.panel import Panel, judge, try_out
 from auditdm_lib.audit.pictures import Pictures
+from auditdm_lib.models.endpoint import LIMIT
 from auditdm_lib.stats import clustered_proportion, tally
 
 COUNTED = ("unfinished", "empty")  # values of invalid_reason that depend on the text alone
-NOT_ASKED = "target not asked"  # and one where a limit of calls or of cost kept a member from being asked
+NOT_ASKED = "target not asked"  # and one where a limit of calls or of cost kept a model from being asked
+UNWRITTEN = "the auditor's server gave no text"
+UNVERIFIED = "the verifier's server gave no answer"
+BY_SERVERS = (NOT_ASKED, UNWRITTEN, f"picture: {UNVERIFIED}", "target not judged")  # what a server kept from being an attempt
 PICTURE_COUNTS = ("drawn", "picture_rejected", "rejected_disagrees", "verifier_unsure", "accepted_consensus_right",
                   "accepted_consensus_known")
 
 
-def malformed(text: str, ended: bool) -> str | None:
-    """Why a text is invalid: it reached the token limit before its end token, or it is empty. None for a valid text."""
+def malformed(text: str | None, ended: bool, error: str | None = None) -> str | None:
+    """Why a text is invalid: it reached the token limit before its end token, it is empty, or a server gave none because of an
+    `error`. None for a valid text."""
+    if error:
+        return NOT_ASKED if error == LIMIT else UNWRITTEN
     return COUNTED[0] if not ended else None if text.strip() else COUNTED[1]
 
 
@@ -49,8 +56,10 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
         edit=proposed["edit"], question=proposed["question"].fillna("").str.strip()))
     invalid = texts(proposed["invalid_reason"])
     probes = probes.join(judge(panel, drawn.images, probes["question"].tolist(), invalid, desc=auditor))
-    missing = _beyond(texts(probes.pop("target_missing")), invalid)
     unlike = picture_reasons or [None] * len(drawn)
+    missing = ["not asked" if NOT_ASKED in (r, p) else m
+               for m, r, p in zip(texts(probes.pop("target_missing")), invalid, unlike, strict=True)]
+    missing, unlike = _beyond(missing, invalid), [None if p == NOT_ASKED else p for p in unlike]
     invalid = [(m == "not asked" and NOT_ASKED) or r or (p and f"picture: {p}") or (m and f"target {m}")
                for r, p, m in zip(invalid, unlike, missing, strict=True)]
     known = drawn.truth
@@ -92,12 +101,12 @@ def grading(probes: pd.DataFrame, pictures: Pictures, target: str | Path) -> pd.
 
 def search_ceiling(panel: Panel, pictures: Pictures, n: int) -> float | None:
     """Share of the first `n` pictures with at least one question that is a verified failure. Asks every possible question; None
-    if a limit kept one from being asked."""
+    if one was not asked or not judged, because of a limit or of a judge's server."""
     truth = pictures.truth
     pairs = [(i, q) for i in range(min(n, len(pictures))) for q in truth.all_questions(i)]
     judged = judge(panel, [pictures.images[i] for i, _ in pairs], [q for _, q in pairs], [None] * len(pairs),
                    cascade=panel.llm is None, full_share=0, desc="ceiling")
-    if judged["target_missing"].eq("not asked").any():
+    if judged["target_missing"].isin(["not asked", "not judged"]).any():
         return None
     failed = {i for (i, q), a, d in zip(pairs, judged["target_answer"], judged["disagrees"], strict=True)
               if d and (right := truth.right_answer(i, q)) is not None and not same_answer(a, right)}
@@ -187,8 +196,8 @@ def all_verified(probes: pd.DataFrame) -> bool:
 
 def attempts(probes: pd.DataFrame) -> pd.DataFrame:
     """The probes that count as attempts: each one that was put to the panel or is malformed, but of the questions of a best-of-n
-    arm about a picture only the first that disagrees, or else the first."""
-    probes = probes[probes["invalid_reason"].ne(NOT_ASKED)]
+    arm about a picture only the first that disagrees, or else the first. None is what a server kept from being one."""
+    probes = probes[~probes["invalid_reason"].isin(BY_SERVERS)]
     best = probes["auditor"].str.startswith("best_of_")
     chosen = probes[best].sort_values("disagrees", ascending=False, kind="stable").drop_duplicates(["auditor", "source_image"])
     return pd.concat([probes[~best], chosen]).sort_index()

@@ -55,20 +55,28 @@ def load_llm(path: str | Path) -> LLM | Endpoint:
     return LLM(str(path), load_weights(path, AutoModelForCausalLM, kind), tokenizer)
 
 
-def same_meaning(llm: LLM | Endpoint, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool]:
+def same_meaning(llm: LLM | Endpoint, triples: list[tuple[str, str, str]], batch_size: int = 64) -> list[bool | str]:
     """Whether the two answers of each (question, answer, answer) mean the same to `llm`.
 
     They do if the log-odds of "yes" against "no" as the next token, averaged over both orders of the answers, are above 0; so
     the verdict does not depend on the order. A judge behind a server says yes or no: answers mean the same if it says yes more
-    often than no. What a rule decides (`answers`: equal when normalised, or two numbers) is not asked. Raises Gone if a server
-    leaves a question unanswered.
+    often than no. What a rule decides (`answers`: equal when normalised, or two numbers) is not asked. Where a server leaves a
+    question unanswered there is, in the place of the verdict, why (`endpoint.ask`). Raises Gone if the server is gone.
     """
-    asked = {(q, *pair) for q, a, b in triples if not same_answer(a, b) and not certainly_different(a, b)
-             for pair in ((a, b), (b, a))}
+    asked = [(q, *pair) for q, a, b in triples if not same_answer(a, b) and not certainly_different(a, b)
+             for pair in ((a, b), (b, a))]
     texts = {key: judge_prompt(llm, *key) for key in asked}
-    distinct = sorted(set(texts.values()), key=lambda t: (len(t), t))  # by length, for less padding
-    odds = _said(llm, distinct) if isinstance(llm, Endpoint) else _log_odds(llm, distinct, batch_size)
-    return [same_answer(a, b) or (q, a, b) in asked and odds[texts[q, a, b]] + odds[texts[q, b, a]] > 0 for q, a, b in triples]
+    if isinstance(llm, Endpoint):  # in order, so that a limit leaves out the last ones
+        odds = _said(llm, list(dict.fromkeys(texts.values())))
+    else:
+        odds = _log_odds(llm, sorted(set(texts.values()), key=lambda t: (len(t), t)), batch_size)  # by length, for less padding
+
+    def verdict(q: str, a: str, b: str) -> bool | str:
+        if (q, a, b) not in texts:
+            return same_answer(a, b)
+        both = [odds[texts[q, *pair]] for pair in ((a, b), (b, a))]
+        return next((one for one in both if isinstance(one, str)), None) or sum(both) > 0
+    return [verdict(*triple) for triple in triples]
 
 
 def judge_prompt(llm: LLM | Endpoint, question: str, first: str, second: str) -> str:
@@ -98,11 +106,12 @@ def _word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     return sides
 
 
-def _said(judge: Endpoint, texts: list[str]) -> dict[str, int]:
-    """1 for each text whose reply begins with yes, -1 for no, 0 for any other."""
-    given = endpoint.whole(endpoint.ask(judge, None, texts, JUDGE_TOKENS), judge.name)
-    words = [re.match(r"\W*(yes|no)\b", without_thought(reply), re.IGNORECASE) for reply in given["reply"]]
-    return {text: {"yes": 1, "no": -1}[word[1].lower()] if word else 0 for text, word in zip(texts, words, strict=True)}
+def _said(judge: Endpoint, texts: list[str]) -> dict[str, int | str]:
+    """1 for each text whose reply begins with yes, -1 for no, 0 for any other, and why there is none where there is none."""
+    given = endpoint.ask(judge, None, texts, JUDGE_TOKENS)
+    words = [re.match(r"\W*(yes|no)\b", without_thought(reply or ""), re.IGNORECASE) for reply in given["reply"]]
+    return {text: error or ({"yes": 1, "no": -1}[word[1].lower()] if word else 0)
+            for text, word, error in zip(texts, words, given["error"], strict=True)}
 
 
 @torch.inference_mode()

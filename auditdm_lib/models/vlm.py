@@ -220,13 +220,13 @@ def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str]
     One row for each: reply (as it is, but for `replies.clean`), ended (whether it reached an end token). The numbers default to
     those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once, kept ones not at all. Rows are left-padded, so a
     reply does not depend on its batch. Raises ValueError if the two lists differ in length, Gone if a server leaves a question
-    unanswered, unless `partly` takes None for its reply.
+    unanswered, unless `partly` takes None for its reply; `error` then says why (`endpoint.ask`).
     """
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
     if isinstance(vlm, Endpoint):
         given = endpoint.replies(vlm, images, questions, max_new_tokens, desc, bare)
-        return given[["reply", "ended"]] if partly else endpoint.whole(given, vlm.name)
+        return given if partly else endpoint.whole(given, vlm.name)
     tokens, batch_size = max_new_tokens or vlm.asking.max_new_tokens, batch_size or vlm.asking.batch_size
     pairs = list(zip(fingerprints(images), questions, strict=True))
     distinct = dict(zip(pairs, images, strict=True))  # (fingerprint, question) -> image
@@ -255,7 +255,8 @@ def _keys(vlm: VLM, pairs: Iterable[tuple[bytes, str]], tokens: int, bare: bool)
 def sample(auditor: VLM | Endpoint, images: list[Image.Image], instruction: str, temperature: float, seed: int,
            max_new_tokens: int, batch_size: int = 128, desc: str | None = "questions",
            begun: Sequence[str] | None = None) -> pd.DataFrame:
-    """One sampled text per image: text, ended (whether it reached an end token within `max_new_tokens`).
+    """One sampled text per image: text, ended (whether it reached an end token within `max_new_tokens`), error (None, or why a
+    server gave no text).
 
     Where `begun` gives the first words of text i, the model goes on from them, and they are part of the text. Raises ValueError
     for that of a model behind a server, which begins its own turn.
@@ -274,7 +275,7 @@ def sample(auditor: VLM | Endpoint, images: list[Image.Image], instruction: str,
         return [(f"{start}{' ' * bool(start and more[:1].isalnum())}{more}", ended)
                 for (_, start), (more, ended) in zip(batch, said, strict=True)]
     rows = in_batches(auditor.model, list(zip(images, begun, strict=True)), batch_size, write, desc)
-    return pd.DataFrame(rows, columns=["text", "ended"])
+    return pd.DataFrame(rows, columns=["text", "ended"]).assign(error=None)
 
 
 def _drawing(sampling: Sampling, batch: list[tuple[bytes, str]], max_new_tokens: int) -> OneNumberAToken:

@@ -71,9 +71,10 @@ class Writer:
     batch: int = 128
 
     def questions(self, images: list, seed: int, begun: list[str] | None = None, desc: str | None = None) -> list[str | None]:
-        """A question about each image, which begins as `begun` says; None where it is malformed."""
+        """A question about each image, which begins as `begun` says; None where it is malformed or a server gave none."""
         said = sample(self.auditor, images, self.prompt, self.temperature, seed, self.max_new_tokens, self.batch, desc, begun)
-        return [None if malformed(text, ended) else text.strip() for text, ended in said.itertuples(index=False)]
+        rows = said[["text", "ended", "error"]].itertuples(index=False)
+        return [None if malformed(*row) else row.text.strip() for row in rows]
 
 
 def ask_fresh(panel: Panel, pictures: Pictures, clustered: pd.DataFrame, belongs: Belongs, writer: Writer,
@@ -112,8 +113,8 @@ def _put(panel: Panel, pictures: Pictures, asked: pd.DataFrame, belongs: Belongs
     answers = [[b if a is None else a for a, b in zip(*pair, strict=True)] for pair in zip(known, new, strict=True)]
     truth = [pictures.truth.right_answer(i, q) if pictures.truth else None for i, q in zip(asked["row"], questions, strict=True)]
     voted = [[*a, t] if len(panel.references) == 1 else a for a, t in zip(answers, truth, strict=True)]  # a second vote
-    same = same_by(panel.llm, {i: (questions[i], votes) for i, votes in enumerate(voted)})
-    judged = [odd_one(votes, same(i)) for i, votes in enumerate(voted)]
+    same, unjudged = same_by(panel.llm, {i: (questions[i], votes) for i, votes in enumerate(voted)})
+    judged = [odd_one([None] * len(votes) if i in unjudged else votes, same(i)) for i, votes in enumerate(voted)]
     agreed = [answer for answer, _ in judged]
     category, rows = np.full(len(asked), -1), [i for i, answer in enumerate(agreed) if answer is not None]
     if rows:
@@ -236,14 +237,16 @@ def add_controls(panel: Panel, pictures: Pictures, probes: pd.DataFrame, control
     for question in controls:
         asked = [row for row in rows if row not in told]
         given = _members(panel, pictures, asked, [question] * len(asked), target=False)
-        same = same_by(panel.llm, {row: (question, a[1:]) for row, a in zip(asked, given, strict=True)})
-        agreed = {row: consensus(a[1:], "unanimity", same(row)) for row, a in zip(asked, given, strict=True)}
+        same, unjudged = same_by(panel.llm, {row: (question, a[1:]) for row, a in zip(asked, given, strict=True)})
+        agreed = {row: consensus(a[1:], "unanimity", same(row)) for row, a in zip(asked, given, strict=True)
+                  if row not in unjudged}
         told |= {row: (question, answer) for row, answer in agreed.items() if answer is not None}
     rows = [row for row in rows if row in told]
     given = _members(panel, pictures, rows, [told[row][0] for row in rows], target=True)
-    same = same_by(panel.llm, {row: (told[row][0], [a[0], told[row][1]]) for row, a in zip(rows, given, strict=True)})
+    same, unjudged = same_by(panel.llm, {row: (told[row][0], [a[0], told[row][1]]) for row, a in zip(rows, given, strict=True)})
     for row, (answer, *_) in zip(rows, given, strict=True):
-        told[row] = (*told[row], answer, answer is not None and same(row)(answer, told[row][1]))
+        told[row] = (None,) * 4 if row in unjudged else (
+            *told[row], answer, answer is not None and same(row)(answer, told[row][1]))
     parts = [told.get(row, (None,) * 4) for row in probes["row"].where(probes["category"] >= 0)]
     columns = ("control_question", "control_agreed", "control_target_answer", "saw")
     return probes.assign(**{name: _objects(part[k] for part in parts) for k, name in enumerate(columns)})
