@@ -7,7 +7,7 @@ import re
 import pytest
 
 from auditdm_lib import paths
-from auditdm_lib.run import params
+from auditdm_lib.run import manifest, params, stage
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PROFILES = sorted(paths.PARAMS.glob("*.yaml"))
@@ -44,8 +44,35 @@ def test_a_stage_declares_run_seed_and_threads_and_names_itself(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_reads_every_parameter_that_it_declares(notebook):
     source = "\n".join(cell["source"] for cell in params.code_cells(notebook) if "parameters" not in cell["tags"])
-    names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)} | {"run", "seed", "threads"}
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)} | {"run", "seed", "threads"}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "setup"}
+    names |= set(params.SETUP) if "load_panel(setup" in source and "_as(vars(setup)" in source else set()
     assert params.declared(notebook).keys() - names == set()
+
+
+def test_the_models_and_how_they_are_asked_are_declared_in_the_first_notebook_alone():
+    assert set(params.own(CHAIN[0])) > set(params.SETUP)
+    assert [name for notebook in CHAIN[1:] for name in params.own(notebook) if name in params.SETUP] == []
+    assert all(set(params.declared(notebook)) > set(params.SETUP) for notebook in CHAIN[:6])
+
+
+def test_a_notebook_takes_the_setup_of_its_run_unless_it_is_given_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    for folder, target in (("00_start", "other/one"), ("02_probes", "other/two")):
+        made = paths.result("mine", folder)
+        made.mkdir(parents=True)
+        had = {"parameters": {"target": target, "answer_batch": 7, "seed": 5}, "inputs": {}}
+        manifest.write(made, {"stage": folder, "key": had}, {"wall_seconds": 1})
+    known = params.declared(CHAIN[3])
+    defaults = params.effective({}, known)
+    for notebook, run, target in ((1, "mine", "other/one"), (3, "mine", "other/two"), (3, "new", defaults["target"])):
+        taken = stage.taken(paths.CHAIN[notebook], params.effective({"run": run}, params.own(CHAIN[notebook])))
+        assert taken["target"] == target and taken["seed"] == 0 and taken["references"] == defaults["references"]
+        assert taken["answer_batch"] == (7 if run == "mine" else defaults["answer_batch"])
+    assert stage.taken(paths.CHAIN[3], defaults | {"run": "mine", "target": "my/own"})["target"] == "my/own"
+    with pytest.raises(KeyError, match="seed"):
+        stage.taken(paths.CHAIN[3], {"run": "mine", "threads": 1})
 
 
 def test_a_name_has_one_type_default_and_comment_in_all_notebooks():

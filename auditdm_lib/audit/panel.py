@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,8 @@ from auditdm_lib.audit.consensus import check_rule, consensus, disagrees, still_
 from auditdm_lib.audit.soundness import answering, check_answers
 from auditdm_lib.models import endpoint
 from auditdm_lib.models.endpoint import Endpoint
-from auditdm_lib.models.llm import LLM, same_meaning
-from auditdm_lib.models.vlm import VLM, replies
+from auditdm_lib.models.llm import LLM, load_llm, same_meaning
+from auditdm_lib.models.vlm import VLM, load_members, replies
 from auditdm_lib.replies import short_answer
 from auditdm_lib.run.manifest import Stop
 
@@ -40,6 +41,14 @@ class Panel:
 
     def __post_init__(self):
         check_rule(self.rule)  # so that a typo is reported before any model is run
+
+
+def load_panel(setup: SimpleNamespace, seed: int, ask: Callable | None = None) -> Panel:
+    """The panel of a notebook's setup (`Stage.setup`), its models loaded; `seed` is that of answers that are sampled."""
+    llm = load_llm(setup.judge_model) if setup.judge_model else None
+    target, *references = load_members(setup.target, setup.references, setup.answer_prompts, setup.answer_tokens,
+                                       setup.answer_batch, setup.answer_temperature, seed)
+    return Panel(target, references, setup.consensus_rule, llm, ask)
 
 
 def members(panel: Panel) -> list[str]:

@@ -114,6 +114,12 @@ def limit(at_once: int = 8, per_minute: int = 0, max_target_calls: int = 0, max_
     return requests.counts
 
 
+def limit_as(parameters: dict[str, Any], stop: bool = False) -> Counter:
+    """`limit` by the parameters of a notebook."""
+    return limit(*(parameters[name] for name in ("requests_at_once", "requests_per_minute", "max_target_calls", "max_cost",
+                                                 "price_per_million")), stop)
+
+
 def load_endpoint(name: str, asked: dict | None = None) -> Endpoint:
     """A model behind a server; `asked` replaces fields of its `Asking`. Raises ValueError if it cannot be asked now."""
     model, url = endpoints.parts(name)

@@ -31,6 +31,9 @@ IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".t
 LARGEST_PROFILE = 100_000  # bytes
 ASKED = {"target", "references", "auditor", "judge_model", "verifier"}  # that may be models behind servers
 SHARDED = re.compile(r"--(config|use).(file|fsdp|deepspeed|megatron)")  # arguments of accelerate launch
+SETUP = ("target", "references", "answer_prompts", "answer_tokens", "answer_batch", "answer_temperature", "consensus_rule",
+         "judge_model", "dtype", "attention", "device_map", "quantisation", "member_offload", "requests_at_once",
+         "requests_per_minute", "max_target_calls", "max_cost", "price_per_million")  # the first notebook's, for all
 TRAINED = {"01": "auditor", "04": "target"}  # by the stage that trains it, which takes its weights
 SPLITS = 3  # of the pictures, which share none: audit, probe, test
 RESERVED = {"reference", "ablation", "paper",
@@ -67,10 +70,20 @@ def code_cells(notebook: Path) -> list[dict]:
 
 
 def declared(notebook: Path) -> dict[str, Parameter]:
-    """The parameters that a notebook declares, by name. Raises ValueError where its cell breaks the grammar.
+    """The parameters that a notebook takes, by name: those of its cell, and where it reads `stage.setup` also SETUP, which the
+    first notebook of the chain declares. Raises ValueError where a cell breaks the grammar.
 
     papermill's own inspection stumbles over `#` and `=` in values and comments, so the cell is parsed here.
     """
+    found, first = own(notebook), paths.NOTEBOOKS / f"{paths.CHAIN[0].notebook}.ipynb"
+    if not any("stage.setup" in cell["source"] for cell in code_cells(notebook)):
+        return found
+    shared = own(first)
+    return found | {name: shared[name] for name in SETUP}
+
+
+def own(notebook: Path) -> dict[str, Parameter]:
+    """The parameters that a notebook's own cell declares, by name."""
     cells = [cell["source"] for cell in code_cells(notebook) if "parameters" in cell["tags"]]
     if len(cells) != 1:
         raise ValueError(f"{notebook.name} has {len(cells)} cells tagged `parameters`; it needs exactly one.")

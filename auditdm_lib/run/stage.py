@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from auditdm_lib import paths
@@ -27,6 +28,11 @@ class Stage:
     ran_before: int  # cells that had run in this notebook when the stage was opened
     prompts: dict[str, str] = field(default_factory=dict)  # name -> text, for the manifest
     requests: dict[str, int] = field(default_factory=dict)  # what was asked of servers, for the timing block of the manifest
+
+    @property
+    def setup(self) -> SimpleNamespace:
+        """The parameters that say which models are asked and how (`params.SETUP`), declared once, in the first notebook."""
+        return SimpleNamespace(**{name: self.parameters[name] for name in params.SETUP})
 
     def read(self, folder: str, *names: str) -> Path:
         """A finished lower stage's folder, the sha256 of its files checked, or only those of `names` (files or subfolders).
@@ -101,14 +107,27 @@ def input_hash(name: str, kind: str) -> str | None:
     return None if kind == "pictures" else hub.revision(name)
 
 
+def taken(step: paths.Step, names: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a stage: those in `names`, and what is missing there of `params.SETUP` as the finished stages of the run
+    have it, the nearest first, or at its default."""
+    known = params.declared(paths.NOTEBOOKS / f"{step.notebook}.ipynb")
+    setup = {name: known[name].default for name in params.SETUP if name in known}
+    if setup and isinstance(names["run"], str) and not params.run_fault(names["run"]):
+        for folder in (paths.CHAIN[0].folder, *step.reads):
+            if folder != step.folder and _finished(names["run"], folder):
+                had = manifest.load(paths.result(names["run"], folder))["key"]["parameters"]
+                setup |= {name: had[name] for name in setup if name in had}
+    return {name: setup[name] if name in setup and name not in names else names[name] for name in known}
+
+
 def start(notebook: str, names: dict[str, Any]) -> Stage:
     """Open a stage: check its parameters, take its lock, seed everything, make the folder to write into.
 
-    `names` is the notebook's `globals()`, after its parameters cell. Raises BadParameters with all faults, NotRun or Damaged
-    where a lower stage is missing or altered, and Busy where another process is at work on the stage.
+    `names` is the notebook's `globals()`, after its parameters cell (see `taken`). Raises BadParameters with all faults, NotRun
+    or Damaged where a lower stage is missing or altered, and Busy where another process is at work on the stage.
     """
     step, known = paths.step(notebook), params.declared(paths.NOTEBOOKS / f"{notebook}.ipynb")
-    values = {name: names[name] for name in known}
+    values = taken(step, names)
     params.check(values | _undeclared(names), known, notebook)
     params.check_servers(values, known, notebook)
     try:
