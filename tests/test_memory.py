@@ -21,7 +21,7 @@ from auditdm_lib.models import batches, placement
 from auditdm_lib.models.vlm import answer, load_vlm, replies
 from auditdm_lib.run import devices, executor, params
 from auditdm_lib.run.manifest import Stop
-from auditdm_lib.training import imitation, rectify
+from auditdm_lib.training import imitation, launched, rectify
 from auditdm_lib.training.trainings import PARTS, fitting, last_checkpoint, memory
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
@@ -144,19 +144,19 @@ def test_two_processes_learn_as_one_does_and_one_of_them_writes(start, examples,
 def test_processes_that_shard_a_model_or_lack_memory_are_stopped_with_the_remedy(start, tmp_path, monkeypatch):
     monkeypatch.setattr(rectify, "load_from_disk", lambda folder: [])
 
-    def full(**_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(rectify, "train", full)
     for parts, environment, stop, words in (2, {}, "OutOfMemoryError", "8 examples in 2 parts: raise rectify_accumulation"), (
             8, {}, "Stop", "8 examples in 8 parts: raise rectify_accumulation"), (
             2, {"ACCELERATE_USE_FSDP": "true"}, "Stop", "launch: FSDP divides the model's weights"):
-        job = dict(how=dict(batch_size=8, parts=parts), placement={}, threads=torch.get_num_threads())
-        (tmp_path / rectify.JOB).write_text(json.dumps(job))
+        job = dict(job={}, batch=8, parts=parts, placement={}, threads=torch.get_num_threads())
+        (tmp_path / launched.JOB).write_text(json.dumps(job))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit):
             rectify.main(tmp_path)
-        kind, _, problem = (tmp_path / rectify.STOPPED).read_text().partition(": ")
+        kind, _, problem = (tmp_path / launched.STOPPED).read_text().partition(": ")
         assert kind == stop and words in problem
     known = params.declared_anywhere()
     for launch in ("--config_file two.yaml", "--multi_gpu --use_fsdp", "--use-deepspeed"):
@@ -237,7 +237,7 @@ def launched_here(monkeypatch):
             own.setattr(torch, "set_num_threads", lambda threads: None)
             rectify.main(command[-1])
         return SimpleNamespace(returncode=0, stderr="")
-    monkeypatch.setattr(rectify, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(launched, "subprocess", SimpleNamespace(run=run))
 
 
 @pytest.mark.parametrize("launch", ["", "--num_processes 1"])

@@ -25,6 +25,7 @@ from PIL import Image
 from auditdm_lib.audit.panel import Given, Panel, ask_all, failing, named
 from auditdm_lib.models import placement
 from auditdm_lib.models.asking import Asking, Sampling, fingerprints
+from auditdm_lib.models.llm import load_llm
 from auditdm_lib.models.vlm import VLM, identity, load_vlm
 from auditdm_lib.run.endpoints import is_endpoint
 from auditdm_lib.run.manifest import Stop
@@ -82,6 +83,23 @@ class Member:
         return replace(vlm, sampling=self.sampling, identity=identity(self.name, vlm.model) if self.kept else None)
 
 
+def packed_panel(panel: Panel) -> dict:
+    """What loads a panel again in another process (`unpacked_panel`), as JSON holds it; its members and its judge are loaded
+    models."""
+    return dict(members=[asdict(one) for one in _members(panel)], rule=panel.rule, judge=panel.llm and panel.llm.name)
+
+
+def unpacked_panel(members: list[dict], rule: str, judge: str | None) -> Panel:
+    """The panel of `packed_panel`, loaded."""
+    target, *references = [Member(**one | dict(asking=Asking(**one["asking"]), sampling=one["sampling"] and Sampling(
+        **one["sampling"]))).load() for one in members]
+    return Panel(target, references, rule, judge and load_llm(judge))
+
+
+def _members(panel: Panel) -> list[Member]:
+    return [Member(one.name, one.asking, one.sampling, one.identity is not None) for one in (panel.target, *panel.references)]
+
+
 class Asker:
     """A process's members, and how it answers parts of the questions. What stops it, in a sentence, stands for its answers."""
 
@@ -117,7 +135,7 @@ def asked_by(workers: int, panel: Panel, images: list[Image.Image], questions: l
     for i, picture in zip(rows, fingerprints([images[i] for i in rows]), strict=True):
         first.setdefault((picture, questions[i], drawn[i]), []).append(i)
     alike = {same[0]: same for same in sorted(first.values(), key=lambda same: len(questions[same[0]]))}
-    members = [Member(one.name, one.asking, one.sampling, one.identity is not None) for one in (panel.target, *panel.references)]
+    members = _members(panel)
     size = math.lcm(*(member.asking.batch_size for member in members))  # whole batches of every member
     size *= max(1, len(alike) // (size * workers * PARTS))
     parts = [list(alike)[i:i + size] for i in range(0, len(alike), size)]

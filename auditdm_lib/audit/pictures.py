@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -37,12 +38,14 @@ GENERIC_QUESTIONS = (  # asked by the random arm where the truth of the pictures
 class Pictures:
     """A list of RGB pictures with names, and an object that knows the truth about them (None if it is unknown).
 
-    A picture that comes again has the same name and is the same object.
+    A picture that comes again has the same name and is the same object. `again` are the arguments of `load_again`, which loads
+    them in another process (None for pictures that `load_pictures` did not load).
     """
 
     names: list[str]
     images: list[Image.Image]
     truth: Truth | None = None
+    again: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,7 +53,8 @@ class Pictures:
     def take(self, rows: Sequence[int]) -> "Pictures":
         """Some of the pictures, in the order of `rows`."""
         truth = self.truth.take(rows) if self.truth else None
-        return Pictures([self.names[i] for i in rows], [self.images[i] for i in rows], truth)
+        again = self.again and self.again | {"rows": [self.again["rows"][i] for i in rows]}
+        return Pictures([self.names[i] for i in rows], [self.images[i] for i in rows], truth, again)
 
     def random_question(self, i: int, rng: random.Random) -> str:
         """A random question about picture i: an answerable one where the truth is known, else a generic one."""
@@ -71,20 +75,26 @@ def load_pictures(source: str, n: int, seed: int, split: str = "audit", damaged:
     printed with the reason; with `damaged` "refuse", pictures that cannot be read are an error. Raises FileNotFoundError or
     ValueError with the remedy.
     """
+    again = dict(source=source, n=n, seed=seed, split=split, damaged=damaged, rows=list(range(n)))
     if source in SUPPLIERS["pictures"]:
-        return Pictures(*supplier("pictures", source).supply_pictures(n, split, seed))
+        return Pictures(*supplier("pictures", source).supply_pictures(n, split, seed), again)
     found = source_of(source)
     chosen = _in_split(found, n, seed, split)
     if damaged == "refuse" and (faults := [(why, what) for why, what in found.left_out if why not in LEFT_ASIDE]):
         raise ValueError("\n".join([f"{found.label} holds pictures that cannot be read: mend or remove them, or set "
                                     "damaged_pictures to skip.", *left_out_lines(faults, named=10)]))
-    again = -(-n // len(chosen))
+    times = -(-n // len(chosen))
     print(f"{found.label}: {len(chosen)} different picture{'s' * (len(chosen) > 1)} of the split {split!r}"
-          + (f", too few for {n}, so each comes up to {again} times" if again > 1 else ""))
+          + (f", too few for {n}, so each comes up to {times} times" if times > 1 else ""))
     print(*left_out_lines(found.left_out), sep="\n", end="\n" if found.left_out else "")
     rows = [chosen[i % len(chosen)] for i in range(n)]
     truth = KnownAnswers([asked for *_, asked in rows]) if found.asked else None
-    return Pictures([name for name, *_ in rows], [picture for _, picture, _ in rows], truth)
+    return Pictures([name for name, *_ in rows], [picture for _, picture, _ in rows], truth, again)
+
+
+def load_again(rows: list[int], **how) -> Pictures:
+    """The pictures that were taken as `rows` of what `load_pictures` loaded with the arguments `how` (`Pictures.again`)."""
+    return load_pictures(**how).take(rows)
 
 
 def _in_split(source: Source, n: int, seed: int, split: str) -> list[tuple[str, Image.Image, list]]:

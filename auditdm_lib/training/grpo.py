@@ -8,14 +8,16 @@ the success of the policy further, while the replay of earlier hits in each step
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 from trl import GRPOConfig
@@ -30,16 +32,19 @@ from auditdm_lib.audit.auditor import (
     judge_proposed,
     stream,
 )
+from auditdm_lib.audit.bulk import packed_panel, unpacked_panel
+from auditdm_lib.audit.diffusion import Drawing
 from auditdm_lib.audit.panel import Panel, members
-from auditdm_lib.audit.pictures import Pictures, identity
+from auditdm_lib.audit.pictures import Pictures, identity, load_again
 from auditdm_lib.audit.probes import malformed
 from auditdm_lib.models.vlm import VLM
 from auditdm_lib.run import functions
 from auditdm_lib.run.manifest import Stop
+from auditdm_lib.training import launched
 from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import lora
 from auditdm_lib.training.history import summary
-from auditdm_lib.training.replay import ReplayingTrainer, replayed
+from auditdm_lib.training.replay import ReplayingTrainer, load_found, replayed, save_found
 from auditdm_lib.training.rewards import EQUATION_1, load_reward
 from auditdm_lib.training.rollouts import answering, by_server
 from auditdm_lib.training.trainings import (
@@ -55,9 +60,11 @@ from auditdm_lib.training.trainings import (
     memory,
     on_one_gpu,
     pipelines_of,
+    rank,
     save_table,
     save_whole,
     steps_of,
+    together,
 )
 
 
@@ -72,7 +79,9 @@ class GRPOSettings:
     trains all weights but the vision tower. Every `save_every` steps a checkpoint is written, from which training can be resumed,
     and the auditor is kept. To save memory a step is taken in `accumulation` equal parts, and with `checkpointing` activations
     are computed again in the backward pass. `vllm_server` is the address of a server that writes the rollouts (see `rollouts`);
-    with "" transformers does.
+    with "" transformers does. `launch` are arguments of `accelerate launch`, with which it runs in several processes. From the
+    same completions they learn what one process does but for rounding (1e-4 of what is learned at most), but each samples its
+    completions with random numbers of its own.
     """
 
     steps: int
@@ -90,6 +99,7 @@ class GRPOSettings:
     checkpointing: bool = False
     reward: str = EQUATION_1
     vllm_server: str = ""
+    launch: str = ""
 
     def __post_init__(self):
         if self.cascade and (self.no_consensus_reward or self.reward != EQUATION_1):
@@ -113,8 +123,15 @@ def grpo(start: Path, panel: Panel, pictures: Pictures, search: Search, settings
         reward=functions.digest(settings.reward), seed=seed, found=[row["answer"] for row in found]))
     watch = phase != "plain"
     if steps_of(last_checkpoint(work / "training")) < settings.steps:
-        fitting(work, settings.group_size * settings.groups, settings.accumulation, lambda parts: _train(
-            start, panel, pictures, search, replace(settings, accumulation=parts), found, seed, work, watch))
+        def train(parts: int) -> None:
+            _train(start, panel, pictures, search, replace(settings, accumulation=parts), found, seed, work, watch)
+
+        def launch(parts: int) -> None:
+            save_found(found, work / "found")
+            launched.launch(settings.launch, __name__, work, settings.group_size * settings.groups, parts, dict(
+                start=str(start), panel=packed_panel(panel), pictures=pictures.again, known=identity(pictures),
+                search=asdict(search), settings=asdict(replace(settings, accumulation=parts)), seed=seed, watch=watch))
+        fitting(work, settings.group_size * settings.groups, settings.accumulation, launch if settings.launch else train)
     tables = [_step_table(work / "asked", step) for step in range(1, settings.steps + 1)]
     history = _history(tables, work / "training").assign(phase=phase)
     return work / f"step_{settings.steps:06d}", history, pd.concat(tables, ignore_index=True)
@@ -129,7 +146,7 @@ def _train(start: Path, panel: Panel, pictures: Pictures, search: Search, settin
     asked.mkdir(parents=True, exist_ok=True)
     for file in asked.glob("*.parquet"):
         if int(file.stem) > done:
-            file.unlink()  # a step after the checkpoint: it is repeated, with the same result
+            file.unlink(missing_ok=True)  # a step after the checkpoint: it is repeated, with the same result
     set_seed(seed)
     auditor = load_for_training(start, checkpoint, settings.lora_rank)
     reward = load_reward(settings.reward, settings.no_consensus_reward)
@@ -160,7 +177,11 @@ def _step_table(asked: Path, step: int) -> pd.DataFrame:
 
 @dataclass
 class Rewarder:
-    """Rewards GRPO's completions and stores the judged probes of each step in `folder`, one file per step."""
+    """Rewards GRPO's completions and stores the judged probes of each step in `folder`, one file per step.
+
+    Each of several processes completes and judges the probes of its own completions, with a random stream of its own; then every
+    one has them all, and the first one stores them.
+    """
 
     reward: Callable[[pd.DataFrame], np.ndarray]
     auditor: VLM
@@ -176,23 +197,32 @@ class Rewarder:
                 **_) -> list[float]:
         """The rewards of completions. For captions and edit commands, the policy first adds a question about the new picture,
         or the group takes one existing question."""
-        step, seen = trainer_state.global_step + 1, self.pictures.take(picture)
-        each, size = range(0, len(kind), self.settings.group_size), self.settings.group_size
-        given = existing_questions(seen.take(each), kind[::size], self.search, stream(self.seed, "grpo", step))
-        table = ask_existing(empty_proposals(kind), [question for question in given for _ in range(size)])
+        step = trainer_state.global_step + 1
+        table = self._proposed(kind, picture, step)
         for i, (completion, ids) in enumerate(zip(completions, completion_ids, strict=True)):
             text = completion[0]["content"].strip()
             table.loc[i, TEXT_COLUMN.get(kind[i], "question")] = text
             table.loc[i, "invalid_reason"] = malformed(text, self._ended(ids, self.search.tokens[kind[i]]))
+        seen, own = self.pictures.take(picture), [rank()] if rank() else []
         # `complete` reseeds torch; GRPO's own random stream must not be affected
         with torch.random.fork_rng(), _cached(self.auditor.model):
-            table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step))
-        judged = judge_proposed(self.panel, drawn, table, cascade=self.settings.cascade, seed=f"{self.seed}/{step}")
-        rewards = self.reward(judged).tolist()
-        judged = judged.assign(picture=seen.names, step=step, reward=rewards)
-        save_table(judged, self.folder / f"{step:06d}.parquet")
+            table, drawn = complete(self.auditor, seen, table, self.search, stream(self.seed, "grpo", step, *own))
+        judged = judge_proposed(self.panel, drawn, table, cascade=self.settings.cascade,
+                                seed="/".join(map(str, [self.seed, step, *own]))).assign(picture=seen.names)
+        judged = pd.concat(_of_all([judged]), ignore_index=True)
+        judged = judged.assign(step=step, reward=self.reward(judged).tolist())
+        if not rank():
+            save_table(judged, self.folder / f"{step:06d}.parquet")
         self.check(judged)
-        return rewards
+        return judged["reward"].tolist()[rank() * len(kind):(rank() + 1) * len(kind)]
+
+    def _proposed(self, kind: list[str], picture: list[int], step: int) -> pd.DataFrame:
+        """This process's probes, without the auditor's texts. A group, all of one existing question, may lie in two."""
+        kinds, pictures, size = _of_all(kind), _of_all(picture), self.settings.group_size
+        given = existing_questions(self.pictures.take(pictures[::size]), kinds[::size], self.search,
+                                   stream(self.seed, "grpo", step))
+        given = [question for question in given for _ in range(size)][rank() * len(kind):(rank() + 1) * len(kind)]
+        return ask_existing(empty_proposals(kind), given)
 
     def check(self, judged: pd.DataFrame) -> None:
         """Raise Alarm if the judged probes of a step show that the training has degenerated."""
@@ -216,15 +246,21 @@ def _cached(model: PreTrainedModel) -> Iterator[None]:
         model.train()
 
 
+def _of_all(rows: list) -> list:
+    """The rows of all processes that train together, in order."""
+    return gather_object(rows) if together() else rows
+
+
 class _Keep(TrainerCallback):
-    """Saves the auditor of each checkpoint as a separate model folder."""
+    """Saves the auditor of each checkpoint as a separate model folder, in the first process."""
 
     def __init__(self, start: Path, work: Path, lora_rank: int):
         self.start, self.work, self.lora_rank = start, work, lora_rank
 
     def on_save(self, args, state, control, **_):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        save_whole(self.start, checkpoint, self.lora_rank, self.work / f"step_{state.global_step:06d}")
+        if state.is_world_process_zero:
+            save_whole(self.start, checkpoint, self.lora_rank, self.work / f"step_{state.global_step:06d}")
 
 
 def arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int, **more) -> GRPOConfig:
@@ -237,7 +273,7 @@ def arguments(folder: Path, search: Search, settings: GRPOSettings, seed: int, *
         lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 1 / 3},
         warmup_steps=max(1, settings.steps // 10), seed=seed, use_cpu=not torch.cuda.is_available(), report_to="none",
         logging_steps=1, save_strategy="steps", save_steps=settings.save_every, save_total_limit=2, shuffle_dataset=False,
-        dataloader_pin_memory=False, **more))
+        dataloader_pin_memory=False, ddp_broadcast_buffers=False, **more))  # one without a piece to replay has a pass less
 
 
 def prompts(n: int, search: Search, settings: GRPOSettings, seed: int) -> Dataset:
@@ -262,3 +298,23 @@ def _history(tables: list[pd.DataFrame], training: Path) -> pd.DataFrame:
         policy = {name: logged[step].get(name) for name in ("reward_std", "frac_reward_zero_std", "entropy", "kl")}
         rows.append(dict(step=step) | policy | summary(table, topics, calls))
     return pd.DataFrame(rows)
+
+
+def main(folder: Path) -> None:
+    """One of several processes of a training (`launched`): `-m auditdm_lib.training.grpo FOLDER`."""
+    launched.work(folder, partial(_launched, folder), "auditor_accumulation")
+
+
+def _launched(work: Path, start: str, panel: dict, pictures: dict, known: list[str], search: dict, settings: dict, seed: int,
+              watch: bool) -> None:
+    settings = GRPOSettings(**settings)
+    memory(settings.group_size * settings.groups, settings.accumulation)  # before anything is loaded
+    loaded = load_again(**pictures)
+    if identity(loaded) != known:
+        raise Stop("pictures: they are not what they were when the stage began; run it again.")
+    search = Search(**search | {"drawing": Drawing(**search["drawing"])})
+    _train(start, unpacked_panel(**panel), loaded, search, settings, load_found(work / "found"), seed, work, watch)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

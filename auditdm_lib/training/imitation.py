@@ -8,7 +8,8 @@ together; here this idea is part of the auditor's training.
 
 import functools
 import shutil
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,11 @@ from auditdm_lib.audit.counterfactuals import draw
 from auditdm_lib.audit.panel import Panel, members
 from auditdm_lib.audit.pictures import Pictures, identity
 from auditdm_lib.models.vlm import load_vlm
+from auditdm_lib.training import launched
 from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import collate, lora
 from auditdm_lib.training.history import summary
-from auditdm_lib.training.replay import draw_found
+from auditdm_lib.training.replay import draw_found, load_found, save_found
 from auditdm_lib.training.topics import topics_of
 from auditdm_lib.training.trainings import (
     Seal,
@@ -48,6 +50,7 @@ from auditdm_lib.training.trainings import (
     memory,
     on_one_gpu,
     pipelines_of,
+    rank,
     save_auditor,
     save_table,
     whole,
@@ -62,7 +65,9 @@ class ImitationSettings:
     examples, which are taken in `accumulation` equal parts.
 
     `lora_rank` 0 trains all weights but the vision tower. A checkpoint to resume from is written every `save_every` steps. With
-    `checkpointing` activations are computed again in the backward pass, which saves memory.
+    `checkpointing` activations are computed again in the backward pass, which saves memory. `launch` are arguments of
+    `accelerate launch`, with which the steps (not the search between them) run in several processes, as if in one but for
+    rounding (1e-4 of what is learned at most).
     """
 
     rounds: int
@@ -74,6 +79,7 @@ class ImitationSettings:
     batch: int = 64
     accumulation: int = 1
     checkpointing: bool = False
+    launch: str = ""
 
 
 def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search, settings: ImitationSettings, seed: int,
@@ -101,8 +107,7 @@ def self_imitation(start: Path, panel: Panel, pictures: Pictures, search: Search
         tables.append(judged)
         found += hits(judged, seen, search)
         if found and not whole(folder / "auditor"):
-            fitting(folder / "training", settings.batch, settings.accumulation, functools.partial(
-                imitate, start, found, folder / "auditor", settings, part_seed, folder / "training"))
+            _imitate(start, found, folder / "auditor", settings, part_seed, folder / "training")
         start = folder / "auditor" if found else start
     return Path(start), found, pd.DataFrame(history), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -139,10 +144,23 @@ def hits(judged: pd.DataFrame, pictures: Pictures, search: Search) -> list[dict]
     return rows
 
 
-def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettings, seed: int, work: Path, parts: int) -> None:
+def _imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettings, seed: int, work: Path) -> None:
+    """`imitate` here or in several processes, from its last checkpoint in `work`, which is deleted once it is done."""
+    def launch(parts: int) -> None:
+        last_checkpoint(work)  # deletes incomplete ones before there are several processes
+        save_found(found, work / "found")
+        launched.launch(settings.launch, __name__, work, settings.batch, parts, dict(
+            start=str(start), out=str(out), settings=asdict(settings), seed=seed, parts=parts))
+    fitting(work, settings.batch, settings.accumulation, launch if settings.launch else functools.partial(
+        imitate, start, found, out, settings, seed, work))
+    shutil.rmtree(work)
+
+
+def imitate(start: str | Path, found: list[dict], out: Path, settings: ImitationSettings, seed: int, work: Path,
+            parts: int) -> None:
     """Train on the hits `found` by maximum likelihood, rare topics nearly as often as common ones. Saves the auditor to `out`.
 
-    A batch is taken in `parts` equal parts.
+    A batch is taken in `parts` equal parts. Of several processes the first one saves.
     """
     steps, lora_rank, batch = settings.steps, settings.lora_rank, settings.batch
     checkpoint = last_checkpoint(work)
@@ -163,9 +181,8 @@ def imitate(start: Path, found: list[dict], out: Path, settings: ImitationSettin
                       processing_class=auditor.processor,  # stored in the checkpoints, so that they load as models
                       train_dataset=[found[i] for i in order])
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trained = model.merge_and_unload() if lora_rank else model
-    save_auditor(trained, auditor, out)
-    shutil.rmtree(work)
+    if not rank():
+        save_auditor(model.merge_and_unload() if lora_rank else model, auditor, out)
 
 
 def by_length(order: np.ndarray, lengths: list[int], batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -180,3 +197,16 @@ def by_length(order: np.ndarray, lengths: list[int], batch: int, rng: np.random.
         part = part[np.argsort(np.take(lengths, part), kind="stable")].reshape(-1, batch)
         batches.append(rng.permutation(part))
     return np.concatenate(batches).reshape(-1)
+
+
+def main(folder: Path) -> None:
+    """One of several processes of a round's training (`launched`): `-m auditdm_lib.training.imitation FOLDER`."""
+    launched.work(folder, functools.partial(_launched, folder), "auditor_accumulation")
+
+
+def _launched(work: Path, start: str, out: str, settings: dict, seed: int, parts: int) -> None:
+    imitate(start, load_found(work / "found"), Path(out), ImitationSettings(**settings), seed, work, parts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -7,10 +7,7 @@ lowest loss on these. A fine-tuning that was killed is resumed from its last che
 import contextlib
 import functools
 import json
-import os
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,17 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
 from datasets import Dataset, Features, Image, Value, load_from_disk
 from peft import PeftModel, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from auditdm_lib import paths
-from auditdm_lib.models import placement
 from auditdm_lib.models.asking import save_asking
 from auditdm_lib.models.vlm import VLM, load_vlm, put
 from auditdm_lib.run import commit, manifest
 from auditdm_lib.run.manifest import Stop
+from auditdm_lib.training import launched
 from auditdm_lib.training.alarms import Alarm, Finite
 from auditdm_lib.training.cards import model_card
 from auditdm_lib.training.examples import collate, lora
@@ -37,9 +32,7 @@ from auditdm_lib.training.trainings import Seal, claim, fitting, last_checkpoint
 
 EXAMPLE = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
 HISTORY = ["step", "loss", "validation_loss"]
-JOB, EXAMPLES, STOPPED = "job.json", "examples", "stopped.txt"  # of a fine-tuning in several processes
-STOPS = {kind.__name__: kind for kind in (Stop, Alarm, torch.OutOfMemoryError)}  # what stops them, by the name in STOPPED
-SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate
+EXAMPLES = "examples"  # for a fine-tuning in several processes
 LOGS, PER_CHECKPOINT = 20, 2  # rows of the history; rows after which a checkpoint is written and validated
 VALIDATED, MOST_VALIDATED = 0.1, 500  # share of the pictures that is kept from the training to stop early, and the most of them
 
@@ -123,22 +116,10 @@ def split_by_picture(examples: Dataset, seed: int) -> tuple[list[int], list[int]
 
 
 def _launched(launch: str, examples: Dataset, folder: Path, how: dict, parts: int) -> None:
-    """`train` in several processes. Raises what stopped it, or Stop if they could not be started or broke off."""
+    """`train` in several processes."""
     shutil.rmtree(folder / EXAMPLES, ignore_errors=True)
     examples.save_to_disk(folder / EXAMPLES)
-    (folder / STOPPED).unlink(missing_ok=True)
-    (folder / JOB).write_text(json.dumps(dict(how=how | {"parts": parts}, placement=placement.current(),
-                                              threads=torch.get_num_threads())), encoding="utf-8")
-    started = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(launch)]
-    found = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run([*started, "-m", __name__, folder], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": found})
-    if (folder / STOPPED).is_file():
-        kind, _, problem = (folder / STOPPED).read_text(encoding="utf-8").partition(": ")
-        raise STOPS[kind](problem)
-    if done.returncode:
-        raise Stop(f"The processes of the fine-tuning broke off (accelerate launch {launch}): correct the parameter launch, or "
-                   f"look at what they said at their end:\n{done.stderr[-2000:]}")
+    launched.launch(launch, __name__, folder, how["batch_size"], parts, how | {"parts": parts})
 
 
 def train(examples: Dataset, folder: Path, parts: int, *, path: str | Path, steps: int, batch_size: int, learning_rate: float,
@@ -232,33 +213,8 @@ def _save(vlm: VLM, out: Path, card: str) -> None:
 
 
 def main(folder: Path) -> None:
-    """One of several processes of a fine-tuning, which `accelerate launch` starts: `-m auditdm_lib.training.rectify FOLDER`.
-
-    It runs the job that `finetune` left in the folder, on its part of every batch; the first process alone writes checkpoints.
-    What stops it is written to STOPPED there, as one sentence.
-    """
-    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    try:
-        if sharding := [name for name in SHARDING if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
-            raise Stop(f"launch: {sharding[0]} divides the model's weights among the processes, whose checkpoints are no models: "
-                       "leave it out of launch and of accelerate's configuration file; LoRA and accumulation save memory.")
-        PartialState(cpu=not torch.cuda.is_available())  # before a model is loaded: it gives each process its GPU
-        torch.set_num_threads(job["threads"])
-        placement.place(**job["placement"])
-        train(examples=load_from_disk(folder / EXAMPLES), folder=folder, **job["how"])
-    except torch.OutOfMemoryError:
-        batch, parts = job["how"]["batch_size"], job["how"]["parts"]
-        halved = batch % (2 * parts * PartialState().num_processes) == 0  # then what started these tries it with half as many
-        _stop(folder, (torch.OutOfMemoryError if halved else Stop)(
-            f"The GPU's memory does not suffice for a process's part of {batch} examples in {parts} parts: raise "
-            "rectify_accumulation, or set gradient_checkpointing to true."))
-    except (Alarm, Stop) as problem:
-        _stop(folder, problem)
-
-
-def _stop(folder: Path, problem: Exception) -> None:
-    (folder / STOPPED).write_text(f"{type(problem).__name__}: {problem}", encoding="utf-8")
-    sys.exit(1)
+    """One of several processes of a fine-tuning (`launched`): `-m auditdm_lib.training.rectify FOLDER`."""
+    launched.work(folder, lambda **how: train(load_from_disk(folder / EXAMPLES), folder, **how), "rectify_accumulation")
 
 
 if __name__ == "__main__":

@@ -68,16 +68,25 @@ def claim(work: Path, module: str, models: list[str | Path], arguments: dict) ->
 def memory(batch: int, parts: int) -> dict:
     """What `TrainingArguments` takes to compute in the numbers of the placement, and to take a batch of `batch` examples in
     `parts` equal parts, one after the other, of which each process has its share. Raises Stop if it does not divide so."""
-    processes = torch.distributed.get_world_size() if together() else 1  # a cluster may set WORLD_SIZE for one process, too
-    if batch % (parts * processes):
-        raise Stop(f"A batch of {batch} examples in {parts} parts does not divide among {processes} processes: choose another "
+    if batch % (parts * processes()):
+        raise Stop(f"A batch of {batch} examples in {parts} parts does not divide among {processes()} processes: choose another "
                    "batch or accumulation.")
-    return {"per_device_train_batch_size": batch // parts // processes, "gradient_accumulation_steps": parts, **mixed()}
+    return {"per_device_train_batch_size": batch // parts // processes(), "gradient_accumulation_steps": parts, **mixed()}
 
 
 def together() -> bool:
     """Whether this process is one of several that train together."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def processes() -> int:
+    """How many processes train together; a cluster may set WORLD_SIZE for one that trains alone."""
+    return torch.distributed.get_world_size() if together() else 1
+
+
+def rank() -> int:
+    """The number of this process among those that train together, 0 for the first or only one."""
+    return torch.distributed.get_rank() if together() else 0
 
 
 def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:

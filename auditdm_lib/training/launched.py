@@ -1,0 +1,75 @@
+"""Training in several processes by `accelerate launch`.
+
+The notebook's process leaves a job in the training's folder (JOB). Each process that it starts runs the job on its part of every
+batch; the first one alone writes checkpoints, models and tables. What stops them is written to STOPPED there, as one sentence.
+Where members are asked in a training each process loads them, beside the notebook's own on a single GPU: with `member_offload`
+"model" these wait in the main memory.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from auditdm_lib import paths
+from auditdm_lib.models import placement
+from auditdm_lib.run.manifest import Stop
+from auditdm_lib.training.alarms import Alarm
+
+JOB, STOPPED = "job.json", "stopped.txt"
+STOPS = {kind.__name__: kind for kind in (Stop, Alarm, torch.OutOfMemoryError)}  # what stops them, by the name in STOPPED
+SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate
+
+
+def launch(arguments: str, module: str, folder: Path, batch: int, parts: int, job: dict) -> None:
+    """Run `module` (its dotted name) on a job in the processes of `accelerate launch` with these arguments.
+
+    A batch of `batch` examples is taken in `parts` parts, of which each process has its share. Raises what stopped one of them,
+    of STOPS, and Stop if they could not be started or broke off.
+    """
+    (folder / STOPPED).unlink(missing_ok=True)
+    (folder / JOB).write_text(json.dumps(dict(job=job, batch=batch, parts=parts, placement=placement.current(),
+                                               threads=torch.get_num_threads())), encoding="utf-8")
+    started = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(arguments)]
+    found = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run([*started, "-m", module, folder], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": found})
+    if (folder / STOPPED).is_file():
+        kind, _, problem = (folder / STOPPED).read_text(encoding="utf-8").partition(": ")
+        raise STOPS[kind](problem)
+    if done.returncode:
+        raise Stop(f"The processes of the training broke off (accelerate launch {arguments}): correct the parameter launch, or "
+                   f"look at what they said at their end:\n{done.stderr[-2000:]}")
+
+
+def work(folder: Path, run: Callable[..., None], accumulation: str) -> None:
+    """What each process does: `run(**job)` with the job in the folder. `accumulation` is the parameter that saves memory."""
+    made = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    try:
+        if sharding := [name for name in SHARDING if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
+            raise Stop(f"launch: {sharding[0]} divides the model's weights among the processes, whose checkpoints are no models: "
+                       "leave it out of launch and of accelerate's configuration file; LoRA and accumulation save memory.")
+        PartialState(cpu=not torch.cuda.is_available())  # before a model is loaded: it gives each process its GPU
+        torch.set_num_threads(made["threads"])
+        placement.place(**made["placement"])
+        run(**made["job"])
+    except torch.OutOfMemoryError:
+        batch, parts = made["batch"], made["parts"]
+        halved = batch % (2 * parts * PartialState().num_processes) == 0  # then what started these tries it with half as many
+        _stop(folder, (torch.OutOfMemoryError if halved else Stop)(
+            f"The GPU's memory does not suffice for a process's part of {batch} examples in {parts} parts: raise "
+            f"{accumulation}, or set gradient_checkpointing to true."))
+    except (Alarm, Stop) as problem:
+        _stop(folder, problem)
+
+
+def _stop(folder: Path, problem: Exception) -> None:
+    kind = next(kind for kind in STOPS.values() if isinstance(problem, kind))
+    (folder / STOPPED).write_text(f"{kind.__name__}: {problem}", encoding="utf-8")
+    sys.exit(1)
