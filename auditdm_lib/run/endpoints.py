@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -43,6 +44,15 @@ def fault(name: str) -> str | None:
     if importlib.util.find_spec("openai") is None:
         return f"{name}: the package openai is not installed; install it with `pip install -e .[endpoints]`."
     return None
+
+
+def launch_fault(notebook: str, values: dict[str, Any]) -> str | None:
+    """Why a stage cannot train in several processes with the models that these values name, or None."""
+    asked = [values.get("target", ""), *values.get("references", []), values.get("judge_model", "")]
+    if notebook[:2] != "01" or not values.get("launch") or not any(map(is_endpoint, asked)):
+        return None
+    return ("launch: each process of the auditor's training would ask the model behind a server by itself, past max_target_calls "
+            "and max_cost: set launch to \"\".")
 
 
 def address_fault(url: str) -> str | None:

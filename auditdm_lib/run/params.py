@@ -230,7 +230,7 @@ def _parts(values: dict[str, Any]) -> list[str]:
 
 def check_servers(values: dict[str, Any], known: dict[str, Parameter], notebook: str) -> None:
     """Raise BadParameters if a stage trains a model behind a server, or if a server that it asks is not there."""
-    faults = [training_fault(notebook, values), _launch_fault(notebook, values)]
+    faults = [training_fault(notebook, values), endpoints.launch_fault(notebook, values)]
     for name in sorted(ASKED & values.keys() & known.keys()):
         items = values[name] if isinstance(values[name], list) else [values[name]]
         faults += [f"{name}: {found}" for item in items if endpoints.is_endpoint(item) and (found := endpoints.unavailable(item))]
@@ -246,15 +246,6 @@ def training_fault(notebook: str, values: dict[str, Any]) -> str | None:
     alone = "--to 03 ends before it" if role == "target" else "--only 02 asks an untrained one behind a server"
     return (f"{role}: stage {notebook[:2]} trains it, which {values[role]} behind a server does not allow: give a model's folder "
             f"or a hub id ({alone}).")
-
-
-def _launch_fault(notebook: str, values: dict[str, Any]) -> str | None:
-    """Why a stage cannot train in several processes with these values, or None."""
-    asked = [values.get("target"), *values.get("references", []), values.get("judge_model")]
-    if notebook[:2] != "01" or not values.get("launch") or not any(map(endpoints.is_endpoint, filter(None, asked))):
-        return None
-    return ("launch: each process of the auditor's training would ask the model behind a server by itself, past max_target_calls "
-            "and max_cost: set launch to \"\".")
 
 
 def _about_pictures(values: dict[str, Any], known: dict[str, Parameter]) -> list[str]:
