@@ -4,10 +4,11 @@ import ast
 import json
 import re
 
+import papermill
 import pytest
 
 from auditdm_lib import paths
-from auditdm_lib.run import manifest, params, stage
+from auditdm_lib.run import executor, manifest, params, stage
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PROFILES = sorted(paths.PARAMS.glob("*.yaml"))
@@ -73,6 +74,19 @@ def test_a_notebook_takes_the_setup_of_its_run_unless_it_is_given_one(tmp_path, 
     assert stage.taken(paths.CHAIN[3], defaults | {"run": "mine", "target": "my/own"})["target"] == "my/own"
     with pytest.raises(KeyError, match="seed"):
         stage.taken(paths.CHAIN[3], {"run": "mine", "threads": 1})
+
+
+def test_a_run_does_not_warn_of_parameters_that_another_notebook_declares(tmp_path, monkeypatch, caplog):
+    real, given = papermill.execute_notebook, []
+
+    def prepared(*words, **how):
+        given.append(words[2])
+        return real(*words, **how, prepare_only=True)
+    monkeypatch.setattr(papermill, "execute_notebook", prepared)
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    with pytest.raises(executor.Failed, match="without a call of finish"):
+        executor.execute(paths.CHAIN[1], {"run": "mine"})
+    assert set(params.SETUP) < set(given[0]) and "unknown parameter" not in caplog.text
 
 
 def test_a_name_has_one_type_default_and_comment_in_all_notebooks():

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -124,6 +125,7 @@ def execute(step: paths.Step, values: dict[str, Any], tick: Callable[[], None] =
     """
     import papermill
 
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of each of params.SETUP, which the first notebook declares
     source = paths.NOTEBOOKS / f"{step.notebook}.ipynb"
     target = paths.RUNS / values["run"] / "executed" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
