@@ -26,7 +26,7 @@ from auditdm_lib.audit.panel import Given, Panel, ask_all, failing, named
 from auditdm_lib.models import placement
 from auditdm_lib.models.asking import Asking, Sampling, fingerprints
 from auditdm_lib.models.llm import load_llm
-from auditdm_lib.models.vlm import VLM, identity, load_vlm
+from auditdm_lib.models.vlm import VLM, asking_order, identity, load_vlm
 from auditdm_lib.run.endpoints import is_endpoint
 from auditdm_lib.run.manifest import Stop
 
@@ -134,7 +134,8 @@ def asked_by(workers: int, panel: Panel, images: list[Image.Image], questions: l
     n, first = len(questions), {}  # (picture, question, asked in full) -> its rows
     for i, picture in zip(rows, fingerprints([images[i] for i in rows]), strict=True):
         first.setdefault((picture, questions[i], drawn[i]), []).append(i)
-    alike = {same[0]: same for same in sorted(first.values(), key=lambda same: len(questions[same[0]]))}
+    turn = asking_order([panel.target, *panel.references])
+    alike = {first[key][0]: first[key] for key in sorted(first, key=lambda key: turn(key[:2]))}
     members = _members(panel)
     size = math.lcm(*(member.asking.batch_size for member in members))  # whole batches of every member
     size *= max(1, len(alike) // (size * workers * PARTS))

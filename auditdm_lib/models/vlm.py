@@ -38,6 +38,7 @@ from auditdm_lib.models.asking import (
 )
 from auditdm_lib.models.batches import in_batches
 from auditdm_lib.models.endpoint import Endpoint
+from auditdm_lib.models.features import once_each
 from auditdm_lib.models.loading import load_reader, load_weights, where
 from auditdm_lib.models.placement import waits
 from auditdm_lib.replies import clean, short_answer
@@ -116,7 +117,7 @@ def load_members(target: str | Path, references: Sequence[str | Path], answer_pr
 def identity(path: str | Path, model: PreTrainedModel) -> str | None:
     """What the answers of a model are kept by, which must be as it was loaded: a hash of its weights or its revision, of how it
     is loaded, and of the code that asks it. None for a small model, which answers nearly as fast as an answer is found."""
-    if model.num_parameters() < LARGE:
+    if not is_large(model):
         return None
     source, revision = where(path)
     weights = revision.get("revision") or manifest.digest(manifest.hash_folder(Path(source)))
@@ -220,7 +221,8 @@ def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str]
     One row for each: reply (as it is, but for `replies.clean`), ended (whether it reached an end token). The numbers default to
     those of `vlm.asking`; `bare` is `put`'s. Identical pairs are answered once, kept ones not at all. Rows are left-padded, so a
     reply does not depend on its batch. Raises ValueError if the two lists differ in length, Gone if a server leaves a question
-    unanswered, unless `partly` takes None for its reply; `error` then says why (`endpoint.ask`).
+    unanswered, unless `partly` takes None for its reply; `error` then says why (`endpoint.ask`). Of a large model the questions
+    about one picture are asked together, since it sees a picture of a batch once (`features`).
     """
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images but {len(questions)} questions: give one for each.")
@@ -233,7 +235,7 @@ def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str]
     keys = _keys(vlm, distinct, tokens, bare) if vlm.identity else {}
     known = store.kept(store.shared(), list(keys.values())) if keys else {}
     given = {pair: (known[key], True) for pair, key in keys.items() if key in known}
-    todo = sorted((pair for pair in distinct if pair not in given), key=lambda pair: len(pair[1]))  # for less padding
+    todo = sorted((pair for pair in distinct if pair not in given), key=asking_order([vlm]))
 
     def ask(batch: list[tuple[bytes, str]]) -> list[tuple[str, bool]]:
         said = _generate(vlm, [distinct[pair] for pair in batch], [put(vlm, q, bare) for _, q in batch], tokens,
@@ -244,6 +246,23 @@ def replies(vlm: VLM | Endpoint, images: list[Image.Image], questions: list[str]
         return said
     given.update(zip(todo, in_batches(vlm.model, todo, batch_size, ask, desc), strict=True))
     return pd.DataFrame([given[pair] for pair in pairs], columns=["reply", "ended"])
+
+
+def asking_order(members: Sequence[VLM]) -> Callable[[tuple[bytes, str]], tuple]:
+    """The key by which pairs of a picture's fingerprint and a question are put in order before they are divided into batches.
+
+    By the question's length, for less padding; where a member is large by the picture first, beside whose tokens and vision tower
+    padding costs little.
+    """
+    if any(is_large(member.model) for member in members):
+        return lambda pair: (pair[0], len(pair[1]), pair[1])
+    return lambda pair: (len(pair[1]),)
+
+
+def is_large(model: PreTrainedModel) -> bool:
+    """Whether a model's answers are kept, and a picture's features shared: small ones, the testbed's among them, answer nearly as
+    fast without."""
+    return model.num_parameters() >= LARGE
 
 
 def _keys(vlm: VLM, pairs: Iterable[tuple[bytes, str]], tokens: int, bare: bool) -> dict[tuple[bytes, str], bytes]:
@@ -296,8 +315,10 @@ def _generate(vlm: VLM, images: list[Image.Image], inputs: list[str], max_new_to
         num_return_sequences=1, return_dict_in_generate=False, repetition_penalty=1.0, **{"do_sample": False, **how})
     encoded = encode(vlm, images, inputs, "left")
     encoded.pop("labels", None)  # PaliGemma's processor always adds them
+    width = encoded["input_ids"].shape[1]
+    encoded = once_each(vlm.model, encoded, fingerprints(images)) if is_large(vlm.model) else encoded
     chosen = {} if drawing is None else {"logits_processor": LogitsProcessorList([drawing])}
-    tokens = vlm.model.generate(**encoded, generation_config=config, **chosen)[:, encoded["input_ids"].shape[1]:]
+    tokens = vlm.model.generate(**encoded, generation_config=config, **chosen)[:, width:]
     decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [(clean(text).strip(), bool(set(ends).intersection(ids)))
             for text, ids in zip(decoded, tokens.tolist(), strict=True)]
