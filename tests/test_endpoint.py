@@ -24,8 +24,10 @@ from auditdm_lib.evaluate import benchmarks
 from auditdm_lib.models import endpoint, llm, store, vlm
 from auditdm_lib.models.asking import CHAT
 from auditdm_lib.models.endpoint import Gone
+from auditdm_lib.results.drawn import drawings, reasons
 from auditdm_lib.run import chain, endpoints, inventory, params, stage
 from auditdm_lib.run.manifest import Stop
+from auditdm_lib.taxonomy.cluster import select_failures
 
 PICTURE = Image.new("RGB", (9, 7), "red")
 ONCE = [500, 503, 429, 408, "told to wait", "slow", "reset", "cut off", "half of it", "two choices", "no choice", "empty", "null",
@@ -377,11 +379,14 @@ def test_a_verifier_that_reaches_the_limit_or_a_fault_says_nothing_of_a_picture(
     assert check.reasons == [None, probes.UNVERIFIED, checking.REFUSED] + [None] * 3 + [probes.NOT_ASKED] * 2
     table = empty_proposals(["edit"] * 8)
     table["edit"], table["question"] = texts, texts
-    made = probes.make_probes(Panel(Right(), [Right()] * 2), check.pictures, "trained", table, 0, seen.names, seen.names,
-                              check.reasons, check.verdicts)
+    made = probes.make_probes(Panel(Right(), [Right()] * 2), check.pictures, "trained", table, 0, seen.names,
+                              [f"new/{name}" for name in seen.names], check.reasons, check.verdicts)
     assert made["invalid_reason"].tolist() == [None, f"picture: {probes.UNVERIFIED}", f"picture: {checking.REFUSED}"] + [
         None] * 3 + [probes.NOT_ASKED] * 2
-    assert len(probes.attempts(made)) == 5 and made["picture_reason"].notna().sum() == 2
+    assert len(probes.attempts(made)) == 5
+    failing = select_failures(made.assign(disagrees=True))  # a panel here answers about every picture
+    assert failing["image"].tolist() == ["new/p0", "new/p3", "new/p4", "new/p5"]
+    assert reasons(drawings(made)).to_dict() == {checking.REFUSED: 1} and len(drawings(made)) == 5
 
 
 # Names
@@ -447,7 +452,8 @@ def test_a_cost_needs_prices(values, words):
 
 @pytest.mark.parametrize(("setting", "words"), [
     (["--set", "target={}"], "target: stage 04 trains it"),
-    (["--set", "auditor={}", "--to", "01"], "auditor: stage 01 trains it")])
+    (["--set", "auditor={}", "--to", "01"], "auditor: stage 01 trains it"),
+    (["--set", "judge_model={}", "--set", "launch=--num_processes 2", "--to", "01"], "launch: each process of the auditor's")])
 def test_a_model_behind_a_server_is_not_trained_and_that_is_said_before_work_starts(server, setting, words):
     done = CliRunner().invoke(chain.main, ["run", "testbed", *(part.format(server.name) for part in setting)])
     assert done.exit_code == 2 and words in done.output and not server.asked

@@ -59,7 +59,7 @@ def make_probes(panel: Panel, drawn: Pictures, auditor: str, proposed: pd.DataFr
     unlike = picture_reasons or [None] * len(drawn)
     missing = ["not asked" if NOT_ASKED in (r, p) else m
                for m, r, p in zip(texts(probes.pop("target_missing")), invalid, unlike, strict=True)]
-    missing, unlike = _beyond(missing, invalid), [None if p == NOT_ASKED else p for p in unlike]
+    missing, unlike = _beyond(missing, invalid), [UNVERIFIED if p == NOT_ASKED else p for p in unlike]
     invalid = [(m == "not asked" and NOT_ASKED) or r or (p and f"picture: {p}") or (m and f"target {m}")
                for r, p, m in zip(invalid, unlike, missing, strict=True)]
     known = drawn.truth

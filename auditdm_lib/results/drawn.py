@@ -9,6 +9,7 @@ import pandas as pd
 from auditdm_lib import stats
 from auditdm_lib.answers import same_answer
 from auditdm_lib.audit.pairs import DRAWN, EXACT, OTHER_SEED
+from auditdm_lib.audit.probes import UNVERIFIED
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.results.measures import LeftOut, NotTested, of_trained, percent, share
 from auditdm_lib.stats import Estimate
@@ -95,10 +96,11 @@ def survival(run: Artefacts, version: str) -> Estimate:
 
 
 def drawings(probes: pd.DataFrame) -> pd.DataFrame:
-    """The probes of the untrained and the trained auditor on drawn pictures; a null `picture_reason` says that the picture passed
-    the check, or that none was made."""
+    """The probes of the untrained and the trained auditor on drawn pictures, without those that the verifier's server left open;
+    a null `picture_reason` says that the picture passed the check, or that none was made."""
     mine = probes[probes["auditor"].isin(["prompt_only", "trained"]) & (probes["image"] != probes["source_image"])]
-    return mine if "picture_reason" in mine else mine.assign(picture_reason=None)
+    mine = mine if "picture_reason" in mine else mine.assign(picture_reason=None)
+    return mine[mine["picture_reason"].ne(UNVERIFIED)]
 
 
 def reasons(drawn: pd.DataFrame) -> pd.Series:
