@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -102,6 +104,26 @@ def test_what_stops_a_process_stops_the_training_in_its_words(tmp_path, monkeypa
     for said, kind in (("Alarm: Gibberish: in 5 steps", Alarm), ("Stop: There is no such thing", Stop)):
         with pytest.raises(kind, match=said.partition(": ")[2]):
             launched.launch(TWO, "none", tmp_path, 8, 1, {})
+
+
+def test_a_process_ends_with_the_one_that_started_the_training_which_may_be_run_again(tmp_path, monkeypatch):
+    ended, told, given = [], [], {}
+    starter = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with monkeypatch.context() as own:
+        own.setattr(os, "_exit", ended.append)
+        watching = threading.Thread(target=launched._end_with, args=([os.getpid(), starter.pid],))
+        watching.start()
+        watching.join(1.5)
+        assert watching.is_alive() and not ended
+        starter.kill()  # and nobody waits for it yet
+        watching.join(30)
+        assert ended == [1] and starter.wait() != 0
+    monkeypatch.setattr(subprocess, "run", lambda *_, env, **__: given.update(env) or SimpleNamespace(returncode=0))
+    launched.launch(TWO, "none", tmp_path, 8, 1, {})
+    monkeypatch.setattr(launched, "_end_with", told.append)
+    monkeypatch.setenv(launched.STARTER, given[launched.STARTER])
+    launched.work(tmp_path, lambda: None, "auditor_accumulation")
+    assert told == [[os.getpid(), os.getppid()]]
 
 
 def test_grpo_whose_batch_does_not_divide_or_whose_pictures_changed_is_stopped_before_a_member_is_loaded(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from auditdm_lib import __version__, paths, protocols
-from auditdm_lib.run import executor, manifest, params
+from auditdm_lib.run import endpoints, executor, manifest, params
 
 PASSED_ON = dict(context_settings=dict(ignore_unknown_options=True, allow_extra_args=True), add_help_option=False)
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set one parameter; may be repeated.")
@@ -57,7 +57,8 @@ def run(profile: str, first: str | None, last: str | None, only: str | None, for
     """
     values = profile_values(profile, settings)
     steps = chosen(first, last, only)
-    if faults := [fault for step in steps if (fault := params.training_fault(step.notebook, values))]:
+    checks = (params.training_fault, endpoints.launch_fault)
+    if faults := [fault for step in steps for check in checks if (fault := check(step.notebook, values))]:
         click.echo("\n".join(faults), err=True)
         sys.exit(2)
     os.environ["AUDITDM_COMMAND"] = command(profile, settings)

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from auditdm_lib import paths
-from auditdm_lib.run import params, sizes
+from auditdm_lib.run import endpoints, params, sizes
 from auditdm_lib.run.inventory import Model
 
 SQUARE = 28  # pixels: 14 of a patch, two by two (Qwen2.5-VL, arXiv 2502.13923, section 2.1)
@@ -104,6 +104,7 @@ def money(cost: float | None) -> str:
 
 
 def unfit(values: dict[str, Any]) -> list[str]:
-    """The stages that need the weights of a model that is behind a server."""
-    found = (params.training_fault(step.notebook, values) for step in paths.CHAIN)
+    """What stages cannot do with models that are behind servers."""
+    checks = (params.training_fault, endpoints.launch_fault)
+    found = (check(step.notebook, values) for step in paths.CHAIN for check in checks)
     return [fault for fault in found if fault]

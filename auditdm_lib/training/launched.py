@@ -11,9 +11,12 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import PartialState
 
@@ -23,6 +26,7 @@ from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training.alarms import Alarm
 
 JOB, STOPPED = "job.json", "stopped.txt"
+STARTER = "AUDITDM_STARTER"  # the variable with the number of the notebook's process
 STOPS = {kind.__name__: kind for kind in (Stop, Alarm, torch.OutOfMemoryError)}  # what stops them, by the name in STOPPED
 SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate
 
@@ -39,7 +43,7 @@ def launch(arguments: str, module: str, folder: Path, batch: int, parts: int, jo
     started = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(arguments)]
     found = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run([*started, "-m", module, folder], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": found})
+                          env=os.environ | {"PYTHONPATH": found, STARTER: str(os.getpid())})
     if (folder / STOPPED).is_file():
         kind, _, problem = (folder / STOPPED).read_text(encoding="utf-8").partition(": ")
         raise STOPS[kind](problem)
@@ -51,6 +55,8 @@ def launch(arguments: str, module: str, folder: Path, batch: int, parts: int, jo
 def work(folder: Path, run: Callable[..., None], accumulation: str) -> None:
     """What each process does: `run(**job)` with the job in the folder. `accumulation` is the parameter that saves memory."""
     made = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    if STARTER in os.environ:
+        threading.Thread(target=_end_with, args=([int(os.environ[STARTER]), os.getppid()],), daemon=True).start()
     try:
         if sharding := [name for name in SHARDING if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
             raise Stop(f"launch: {sharding[0]} divides the model's weights among the processes, whose checkpoints are no models: "
@@ -69,7 +75,20 @@ def work(folder: Path, run: Callable[..., None], accumulation: str) -> None:
         _stop(folder, problem)
 
 
+def _end_with(starters: list[int]) -> None:
+    """End this process once one of those that started it has ended, however: the next run goes on in the same folder."""
+    try:
+        started = [psutil.Process(number) for number in starters]
+        while all(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in started):
+            time.sleep(1)
+    except psutil.NoSuchProcess:
+        pass
+    os._exit(1)
+
+
 def _stop(folder: Path, problem: Exception) -> None:
     kind = next(kind for kind in STOPS.values() if isinstance(problem, kind))
-    (folder / STOPPED).write_text(f"{kind.__name__}: {problem}", encoding="utf-8")
+    partial = folder / f"{STOPPED}.{os.getpid()}"  # several may stop at once, and the first to end has the others killed
+    partial.write_text(f"{kind.__name__}: {problem}", encoding="utf-8")
+    partial.replace(folder / STOPPED)
     sys.exit(1)
