@@ -14,7 +14,7 @@ from auditdm_lib.audit import auditor
 from auditdm_lib.models.vlm import load_vlm
 from auditdm_lib.run import devices, executor, params, stage
 from auditdm_lib.run.manifest import Stop
-from auditdm_lib.training import rollouts
+from auditdm_lib.training import grpo, rollouts
 from auditdm_lib.training.trainings import last_checkpoint
 
 
@@ -67,6 +67,15 @@ def test_a_server_that_ends_in_mid_training_stops_it_and_another_one_goes_on(ser
         assert len(other.posted("/inference/v1/generate")) == 2 * 2
     with pytest.raises(Stop, match="changed since"):
         small.reinforce(tmp_path, steps=4)
+
+
+def test_a_server_that_has_ended_before_grpo_begins_is_told_in_a_sentence(server, tmp_path, monkeypatch):
+    server.replies["/v1/models"] = 404
+    with pytest.raises(Stop, match="does not write the rollouts any more .Request failed: 404.*run the same command"):
+        small.reinforce(tmp_path / "one", steps=1, vllm_server=server.url)
+    with monkeypatch.context() as own, pytest.raises(Stop, match="The vLLM server can't be reached at http://127.0.0.1:9"):
+        own.setattr(grpo, "by_server", lambda url, auditor: rollouts.by_server(url, auditor) | dict(vllm_server_timeout=0.1))
+        small.reinforce(tmp_path / "two", steps=1, vllm_server="http://127.0.0.1:9")
 
 
 def test_an_error_that_is_not_the_server_s_is_not_laid_at_its_door(server, tmp_path, monkeypatch):

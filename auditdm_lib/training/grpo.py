@@ -46,7 +46,7 @@ from auditdm_lib.training.examples import lora
 from auditdm_lib.training.history import summary
 from auditdm_lib.training.replay import ReplayingTrainer, load_found, replayed, save_found
 from auditdm_lib.training.rewards import EQUATION_1, load_reward
-from auditdm_lib.training.rollouts import answering, by_server
+from auditdm_lib.training.rollouts import answering, by_server, connected
 from auditdm_lib.training.trainings import (
     Seal,
     askings,
@@ -153,17 +153,19 @@ def _train(start: Path, panel: Panel, pictures: Pictures, search: Search, settin
     rewarder = Rewarder(reward, auditor, panel, pictures, search, settings, seed, asked, Watch() if watch else None)
     for step in range(1, done + 1):  # restores the counts of the alarms, as in an uninterrupted training
         rewarder.check(_step_table(asked, step))
-    trainer = ReplayingTrainer(
-        auditor.model, rewarder.rewards, arguments(training, search, settings, seed, **by_server(settings.vllm_server, auditor)),
-        processing_class=auditor.processor,
-        train_dataset=prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
-        callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
-    trainer.data_collator = partial(_with_pictures, pictures)
-    if settings.replay_weight and found:
-        trainer.replay_weight = settings.replay_weight
-        trainer.replay = replayed(auditor, found, settings.steps, seed, settings.replayed, settings.accumulation)
-    with answering(settings.vllm_server, trainer):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with answering(settings.vllm_server):
+        trainer = ReplayingTrainer(
+            auditor.model, rewarder.rewards,
+            arguments(training, search, settings, seed, **by_server(settings.vllm_server, auditor)),
+            processing_class=auditor.processor,
+            train_dataset=prompts(len(pictures), search, settings, seed), peft_config=lora(auditor, settings.lora_rank),
+            callbacks=[Finite(), _Keep(start, work, settings.lora_rank), Seal()])
+        trainer.data_collator = partial(_with_pictures, pictures)
+        if settings.replay_weight and found:
+            trainer.replay_weight = settings.replay_weight
+            trainer.replay = replayed(auditor, found, settings.steps, seed, settings.replayed, settings.accumulation)
+        with connected(settings.vllm_server, trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _step_table(asked: Path, step: int) -> pd.DataFrame:

@@ -86,18 +86,25 @@ def by_server(server: str, auditor: VLM) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def answering(server: str, trainer: GRPOTrainer) -> Iterator[None]:
-    """While `trainer` trains: a server that fails raises Stop, and the connection for the weights is closed in the end, since
-    the next training needs its port. Nothing for ""."""
+def answering(server: str) -> Iterator[None]:
+    """Meanwhile a server that fails, or is gone when its trainer is built, raises Stop. Nothing for ""."""
+    try:
+        yield
+    except Exception as error:
+        if not server or not (isinstance(error, requests.RequestException | ConnectionError) or type(error) is Exception):
+            raise  # TRL's own is bare
+        raise Stop(f"The vLLM server at {server} does not write the rollouts any more ({endpoints.one_line(error)}): start it "
+                   "again and run the same command, which goes on from the last checkpoint.") from error
+
+
+@contextlib.contextmanager
+def connected(server: str, trainer: GRPOTrainer) -> Iterator[None]:
+    """While `trainer` trains: the connection for the weights, which is closed in the end, since the next training needs its port.
+    Nothing for ""."""
     if server:  # TRL 1.16 looks for pictures by this id, which in Gemma3 is that of the one token before a picture's tokens
         trainer.processing_class.image_token_id = trainer.processing_class.image_token_ids[0]
     try:
         yield
-    except Exception as error:
-        if not server or not (isinstance(error, requests.RequestException) or type(error) is Exception):  # TRL's own is bare
-            raise
-        raise Stop(f"The vLLM server at {server} does not write the rollouts any more ({endpoints.one_line(error)}): start it "
-                   "again and run the same command, which goes on from the last checkpoint.") from error
     finally:
         if server and trainer.is_world_process_zero():
             trainer.vllm_generation.vllm_client.close_communicator()
