@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from auditdm_lib.audit import auditor
 from auditdm_lib.models import batches, placement
-from auditdm_lib.models.vlm import answer, load_vlm, replies
+from auditdm_lib.models.vlm import answer, load_members, load_vlm, replies
 from auditdm_lib.run import devices, executor, params
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.training import imitation, launched, rectify
@@ -288,6 +288,18 @@ def test_what_this_machine_cannot_do_is_said_before_anything_runs(monkeypatch, t
         values = params.effective(given, params.declared_anywhere())
         with pytest.raises(Stop, match=f"Nothing was run.\n  {name}: "):
             executor.run_chain((), values, False, False)
+
+
+def test_each_member_lies_on_a_gpu_of_its_own_in_turn(start, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert placement.of_member(1) is None  # all on the first, as usual
+    placement.place(device_map="members")
+    assert [placement.of_member(k) for k in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert "device_map" not in placement.loading(trained=False, all_weights=False)  # whole, by `load_weights`
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert placement.of_member(1) is None  # a processor is one place
+    monkeypatch.setattr(placement, "of_member", {0: "cpu", 1: "meta", 2: "cpu"}.get)  # a second device that is everywhere
+    assert [member.model.device.type for member in load_members(start, [start, start])] == ["cpu", "meta", "cpu"]
 
 
 @pytest.mark.parametrize("given", [dict(device_map="auto"), dict(attention="eager"), dict(attention="sdpa")])

@@ -340,6 +340,15 @@ def test_workers_hold_members_of_their_own_and_divide_the_time_where_each_has_a_
     assert 0 < writing < alone.seconds(card) and alone.operations == four.operations
 
 
+def test_members_on_gpus_of_their_own_take_the_memory_of_the_fullest(declared):
+    def members(places, **given):
+        values = effective(declared, "pair-paligemma2-3b-28b", member_offload="none", **given)
+        two = devices.gpu("NVIDIA H200", 141 * 10 ** 9, places)
+        return demand.stages(work.panel(values, inventory.models(values), two))["02"].memory["members"]
+    both, alone = members(2), members(2, device_map="members")
+    assert members(1, device_map="members") == both and 0.85 * both < alone < 0.95 * both  # the larger of the two
+
+
 def test_processes_of_a_launch_each_hold_the_target_and_a_part_of_the_batch(declared):
     def tuning(places, launch):
         card = devices.gpu("NVIDIA H200", 141 * 10 ** 9, places)

@@ -77,8 +77,10 @@ class Member:
     sampling: Sampling | None
     kept: bool  # whether its answers are
 
-    def load(self) -> VLM:
-        vlm = load_vlm(self.name, {field.name: getattr(self.asking, field.name) for field in fields(self.asking)})
+    def load(self, place: int) -> VLM:
+        """The member at this place of its panel (`placement.of_member`)."""
+        vlm = load_vlm(self.name, {field.name: getattr(self.asking, field.name) for field in fields(self.asking)},
+                       device=placement.of_member(place))
         # by where it is loaded now: a cluster's machines may have other devices
         return replace(vlm, sampling=self.sampling, identity=identity(self.name, vlm.model) if self.kept else None)
 
@@ -92,7 +94,7 @@ def packed_panel(panel: Panel) -> dict:
 def unpacked_panel(members: list[dict], rule: str, judge: str | None) -> Panel:
     """The panel of `packed_panel`, loaded."""
     target, *references = [Member(**one | dict(asking=Asking(**one["asking"]), sampling=one["sampling"] and Sampling(
-        **one["sampling"]))).load() for one in members]
+        **one["sampling"]))).load(place) for place, one in enumerate(members)]
     return Panel(target, references, rule, judge and load_llm(judge))
 
 
@@ -108,7 +110,7 @@ class Asker:
         self.panel, self.parts, self.problem = None, parts, None
         try:
             placement.place(**placed)
-            target, *references = [member.load() for member in members]
+            target, *references = [member.load(place) for place, member in enumerate(members)]
             self.panel = Panel(target, references, rule)
         except SAID as problem:
             self.problem = problem

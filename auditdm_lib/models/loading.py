@@ -70,7 +70,7 @@ def load_weights(path: str | Path, model_class: type, kind: str, trained: bool =
     missing, of other shapes or not finite.
     """
     logging.disable_progress_bar()  # otherwise each model shows a bar for a few milliseconds
-    (source, revision), how = where(path), placement.loading(trained, all_weights)
+    (source, revision), how = where(path), placement.loading(trained, all_weights, device)
     try:
         model, info = model_class.from_pretrained(
             source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **how, **revision)

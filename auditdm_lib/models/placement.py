@@ -14,6 +14,8 @@ import torch
 from auditdm_lib.run import devices
 from auditdm_lib.run.manifest import Stop
 
+EACH = "members"  # a value of device_map
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -54,6 +56,13 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def of_member(place: int) -> str | None:
+    """The GPU on which the member at a place (0: the target) lies whole, so that each has one of its own as far as there are
+    enough, with `device_map` "members"; None where the placement says no more than `device`."""
+    gpus = torch.cuda.device_count()
+    return f"cuda:{place % gpus}" if _placed.device_map == EACH and gpus else None
+
+
 def number() -> torch.dtype:
     """The numbers that trainings compute with: float32 on a processor, where bfloat16 is slower, bfloat16 on a GPU, or as given.
     So are those of a model that is asked, but for "auto" on a GPU: there it keeps its checkpoint's own."""
@@ -71,8 +80,8 @@ def waits(trained: bool) -> bool:
     return not trained and _placed.member_offload == "model" and torch.cuda.is_available()
 
 
-def loading(trained: bool, all_weights: bool) -> dict[str, Any]:
-    """What `from_pretrained` takes of the placement.
+def loading(trained: bool, all_weights: bool, where: str | None = None) -> dict[str, Any]:
+    """What `from_pretrained` takes of the placement; `where` is the device of a model that lies on another than `device`.
 
     A model whose weights are all trained has them in float32: an update that is small against a weight would be lost in the
     rounding of bfloat16.
@@ -81,7 +90,7 @@ def loading(trained: bool, all_weights: bool) -> dict[str, Any]:
     how: dict[str, Any] = {"dtype": torch.float32 if all_weights else "auto" if own else number()}
     if _placed.attention != "auto":
         how["attn_implementation"] = _placed.attention
-    if _placed.device_map and not trained:
+    if _placed.device_map not in ("", EACH) and not trained:
         how["device_map"] = _placed.device_map
     if _placed.quantisation and not trained:
         from transformers import BitsAndBytesConfig
@@ -90,7 +99,7 @@ def loading(trained: bool, all_weights: bool) -> dict[str, Any]:
         how["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
                                                         bnb_4bit_compute_dtype=number()) if four else BitsAndBytesConfig(
                                                             load_in_8bit=True)
-        how.setdefault("device_map", {"": device()})  # bitsandbytes quantises where the weights go
+        how.setdefault("device_map", {"": where or device()})  # bitsandbytes quantises where the weights go
     return how
 
 

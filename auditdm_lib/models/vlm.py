@@ -25,7 +25,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from auditdm_lib.models import endpoint, store
+from auditdm_lib.models import endpoint, placement, store
 from auditdm_lib.models.asking import (
     Asking,
     Sampling,
@@ -104,7 +104,8 @@ def load_members(target: str | Path, references: Sequence[str | Path], answer_pr
     given = settings(1 + len(references), answer_prompts, answer_tokens, answer_batch)
     members = [endpoint.load_endpoint(str(path), asked) if endpoints.is_endpoint(path) else (path, *_processor(path, asked))
                for path, asked in zip((target, *references), given, strict=True)]
-    members = [_loaded(*member) if isinstance(member, tuple) else member for member in members]
+    members = [_loaded(*member, device=placement.of_member(k)) if isinstance(member, tuple) else member
+               for k, member in enumerate(members)]
     members = [replace(member, identity=identity(member.name, member.model)) if isinstance(member, VLM) else member
                for member in members]
     if isinstance(members[0], Endpoint):

@@ -114,7 +114,9 @@ def resident(p: Panel, more: dict[str, Model] | None = None) -> dict[str, int]:
     if p.offloads:
         return {}
     asked = {name: model for name, model in p.others.items() if name == "judge_model"} | (more or {})
-    return {"members": sum(map(p.weights, p.members))} | {name: p.weights(model) for name, model in asked.items()}
+    gpus = p.device.places if p.values["device_map"] == "members" and p.device.number is None else 1
+    held = max(sum(map(p.weights, p.members[k::gpus])) for k in range(gpus))  # on the fullest one
+    return {"members": held} | {name: p.weights(model) for name, model in asked.items()}
 
 
 def shares(v: dict[str, Any]) -> dict[str, float]:
