@@ -72,6 +72,10 @@ def test_a_notebook_takes_the_setup_of_its_run_unless_it_is_given_one(tmp_path, 
         assert taken["target"] == target and taken["seed"] == 0 and taken["references"] == defaults["references"]
         assert taken["answer_batch"] == (7 if run == "mine" else defaults["answer_batch"])
     assert stage.taken(paths.CHAIN[3], defaults | {"run": "mine", "target": "my/own"})["target"] == "my/own"
+    found = stage.taken(paths.CHAIN[3], params.effective({"run": "mine"}, params.own(CHAIN[3])))
+    assert stage.otherwise(paths.CHAIN[3], found) == ["target"]  # which the first notebook has changed since
+    assert stage.otherwise(paths.CHAIN[3], found | {"target": "other/one"}) == stage.otherwise(paths.CHAIN[0], found) == []
+    assert stage.otherwise(paths.CHAIN[3], found | {"run": "new"}) == []
     with pytest.raises(KeyError, match="seed"):
         stage.taken(paths.CHAIN[3], {"run": "mine", "threads": 1})
 
