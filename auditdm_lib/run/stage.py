@@ -150,8 +150,8 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     for name, value in values.items():
         print(f"  {name} = {value!r}  ({known[name].rule['help']})")
     if other := otherwise(step, values):
-        print(f"{paths.CHAIN[0].folder} has other values of {', '.join(other)} by now: this stage takes those of the stages that it "
-              "reads, unless they are set here; run these again to take the new ones.")
+        print(f"{paths.CHAIN[0].folder} has other values of {', '.join(other)} by now: this stage takes those of the stages that "
+              "it reads, unless they are set here; run these again to take the new ones.")
     _seed(values["seed"], values["threads"])
     out = commit.temporary(final)
     work = final.parent / f".{final.name}.work"
