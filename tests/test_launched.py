@@ -97,7 +97,8 @@ def test_what_a_process_is_given_is_what_the_notebook_has(panel, tmp_path):
 
 
 def test_what_stops_a_process_stops_the_training_in_its_words(tmp_path, monkeypatch):
-    def stopped(*_, **__):
+    def stopped(command, **_):
+        assert command[3:6] == ["--main_process_port", "0", "--multi_gpu"]  # the last of an argument's values counts
         (tmp_path / launched.STOPPED).write_text(said)
         return SimpleNamespace(returncode=1, stderr="")
     monkeypatch.setattr(subprocess, "run", stopped)
