@@ -296,6 +296,9 @@ def test_each_member_lies_on_a_gpu_of_its_own_in_turn(start, monkeypatch):
     placement.place(device_map="members")
     assert [placement.of_member(k) for k in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert "device_map" not in placement.loading(trained=False, all_weights=False)  # whole, by `load_weights`
+    with monkeypatch.context() as launched:
+        launched.setattr(torch.distributed, "is_initialized", lambda: True)
+        assert placement.of_member(0) is placement.of_member(1) is None  # or all processes' targets would lie on the first
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert placement.of_member(1) is None  # a processor is one place
     monkeypatch.setattr(placement, "of_member", {0: "cpu", 1: "meta", 2: "cpu"}.get)  # a second device that is everywhere

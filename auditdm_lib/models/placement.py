@@ -58,8 +58,9 @@ def device() -> str:
 
 def of_member(place: int) -> str | None:
     """The GPU on which the member at a place (0: the target) lies whole, so that each has one of its own as far as there are
-    enough, with `device_map` "members"; None where the placement says no more than `device`."""
-    gpus = torch.cuda.device_count()
+    enough, with `device_map` "members"; None where the placement says no more than `device`, and in one of several processes that
+    train together, whose members lie on its own GPU."""
+    gpus = 0 if torch.distributed.is_available() and torch.distributed.is_initialized() else torch.cuda.device_count()
     return f"cuda:{place % gpus}" if _placed.device_map == EACH and gpus else None
 
 
