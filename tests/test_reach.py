@@ -65,6 +65,23 @@ def test_pictures_of_one_s_own_do_not_hang_on_the_testbed():
     assert set(reach.supplied({"pictures": "photographs", "seed": 1})) == set()
 
 
+def test_a_task_in_a_folder_counts_by_what_the_folder_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage.manifest, "load", lambda folder: {"outputs_digest": "as before"})
+    step, known = paths.step("05_evaluate"), params.declared(paths.NOTEBOOKS / "05_evaluate.ipynb")
+
+    def inputs():
+        values = params.effective(DEFAULTS | dict(benchmarks=["vqav2_val_lite", str(tmp_path)]), known)
+        key = stage.stage_key(step, values, known)
+        return {name: value for name, value in key["inputs"].items() if name.startswith("benchmarks")}
+    (tmp_path / "task.yaml").write_text("task: mine")
+    before = inputs()
+    assert before.keys() == {"benchmarks: vqav2_val_lite", f"benchmarks: {tmp_path}"}
+    (tmp_path / "task.yaml").write_text("task: mine, changed")
+    after = inputs()
+    assert {name for name in after if after[name] != before[name]} == {f"benchmarks: {tmp_path}"}
+    assert before["benchmarks: vqav2_val_lite"] is None  # one of lmms-eval is known by its name
+
+
 def test_a_pipeline_counts_where_it_is_used(tmp_path):
     for name in ("image", "edit"):
         (tmp_path / name / "vae").mkdir(parents=True)

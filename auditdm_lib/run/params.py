@@ -40,7 +40,7 @@ RESERVED = {"reference", "ablation", "paper",
             "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 GRAMMAR = re.compile(rf"(?:\[(?P<low>{NUMBER}), *(?P<high>{NUMBER})\]|\{{(?P<choices>[^}}]+)\}}"
-                     r"|<(?P<kind>models?|pipeline|pictures|file|function|server)>)? *(?P<help>.*)")
+                     r"|<(?P<kind>models?|pipeline|pictures|file|function|server|tasks)>)? *(?P<help>.*)")
 
 
 class BadParameters(Stop, ValueError):

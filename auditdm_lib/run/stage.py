@@ -89,10 +89,11 @@ def stage_key(step: paths.Step, values: dict[str, Any], known: dict[str, params.
 
 
 def input_hash(name: str, kind: str) -> str | None:
-    """What identifies a model, a picture source, a file or a function: a hash of the folder, file or source, the hub's commit, or
-    the name of a model behind a server.
+    """What identifies a model, a picture source, a task of lmms-eval, a file or a function: a hash of the folder, file or source,
+    the hub's commit, or the name of a model behind a server.
 
-    None for `datasets:NAME`, which is known by name only, and for a function of the kit, whose source is in the key anyway.
+    None for `datasets:NAME` and for a task of lmms-eval's own, which are known by name only, and for a function of the kit,
+    whose source is in the key anyway.
     """
     if kind == "file":
         return manifest.hash_file(Path(paths.resolve(name)))
@@ -104,7 +105,7 @@ def input_hash(name: str, kind: str) -> str | None:
     for folder in (text, text.partition(":")[0]):  # a data set's folder may be followed by :CONFIGURATION:SPLIT
         if folder and (path := Path(paths.resolve(folder))).is_dir():
             return manifest.digest(manifest.hash_folder(path))
-    return None if kind == "pictures" else hub.revision(name)
+    return None if kind in ("pictures", "tasks") else hub.revision(name)
 
 
 def taken(step: paths.Step, names: dict[str, Any]) -> dict[str, Any]:
