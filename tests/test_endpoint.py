@@ -25,6 +25,7 @@ from auditdm_lib.models import endpoint, llm, store, vlm
 from auditdm_lib.models.asking import CHAT
 from auditdm_lib.models.endpoint import Gone
 from auditdm_lib.results.drawn import drawings, reasons
+from auditdm_lib.results.findings import references_agree
 from auditdm_lib.run import chain, endpoints, inventory, params, stage
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.taxonomy.cluster import select_failures
@@ -334,6 +335,7 @@ def test_a_judge_that_reaches_the_limit_ends_with_what_was_found(server, monkeyp
     first = made()  # each pair of answers takes two questions
     assert first["disagrees"].tolist() == [True] * 2 + [False] * 4 and server.asked.total() == 5
     assert first["invalid_reason"].tolist() == [None] * 2 + [probes.NOT_ASKED] * 4 and len(probes.attempts(first)) == 2
+    assert references_agree(first)[:2] == (2, 2)  # of the others nobody can say
     assert "limit of calls or of cost is reached" in capsys.readouterr().out
     endpoint.limit(**PRICE)
     again = made()  # goes on from there
@@ -349,6 +351,7 @@ def test_what_a_judge_s_server_does_not_answer_is_neither_a_failure_nor_an_attem
     found = made()
     assert found["disagrees"].tolist() == [True, False, True] and found["consensus"].isna().tolist() == [False, True, False]
     assert found["invalid_reason"].tolist() == [None, "target not judged", None] and len(probes.attempts(found)) == 2
+    assert found["in_full"].tolist() == [True, False, True]
     assert agreement(panel.target, "target", [PICTURE] * 3, texts, [f"a {text}" for text in texts], panel.llm).isna(
         )["answer"].tolist() == [False, True, False]
     server.faults.clear()

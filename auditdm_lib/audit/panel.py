@@ -82,7 +82,8 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
       reference_answers  list with one entry per reference; None likewise
       consensus          by the panel's rule; None where there is none or not every reference was asked
       disagrees          Equation 1
-      in_full            every member was asked, whatever the others answered (with `cascade`: a random sample of the rows)
+      in_full            every member was asked, whatever the others answered (with `cascade`: a random sample of the rows), and
+                         no judge behind a server left the consensus open
       errors             number of members that raised an error on this row
       unfinished         number of members whose reply did not end within its limit on this row
       target_missing     why an asked target has no answer: "error", "unfinished", or None; "not judged" where a judge behind a
@@ -122,7 +123,8 @@ def judge(panel: Panel, images: list[Image.Image], questions: list[str], invalid
         target_answer=pd.Series(target.answers, dtype=object), reference_answers=pd.Series(votes, dtype=object),
         consensus=pd.Series([agreed.get(i) for i in range(n)], dtype=object),
         disagrees=pd.Series([i in agreed and disagrees(target.answers[i], agreed[i], same(i)) for i in range(n)], dtype=bool),
-        in_full=pd.Series([d and r is None for d, r in zip(drawn, invalid, strict=True)], dtype=bool),
+        in_full=pd.Series([d and r is None and not left and i not in unjudged for i, (d, r, left) in enumerate(
+            zip(drawn, invalid, limited, strict=True))], dtype=bool),
         errors=pd.Series(errors, dtype=int),
         unfinished=pd.Series([sum(given.unfinished[i] for given in asked.values()) for i in range(n)], dtype=int),
         target_missing=pd.Series(["not asked" if limited[i] else "unfinished" if target.unfinished[i] else
