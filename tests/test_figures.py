@@ -16,6 +16,10 @@ from auditdm_lib.paths import PAPER_VALUES
 from auditdm_lib.results import drawn_figures, figures, measures, paper_style
 
 PAPER = pd.read_csv(PAPER_VALUES)
+BENCHMARKS = pd.DataFrame([dict(model=model, task=task, metric=metric, n=500, score=scale * (50 + 4 * k), stderr=stderr)
+                           for k, model in enumerate(("target", "rectified", "control", "reference_1", "reference_2"))
+                           for task, metric, scale, stderr in (("vqav2_val_lite", "exact_match", 0.01, 0.02), (
+                               "mme", "mme_perception_score", 20.0, np.nan), ("auditdm_testbed", "consensus_match", 0.01, 0.01))])
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,7 @@ def drawing(run):
         "fig4_failure_shares": lambda: figures.fig4_failure_shares(made.items),
         "fig_held_out": lambda: figures.fig_held_out(synthetic.unverified(run).items),
         "fig_search_success": lambda: figures.fig_search_success(made.search, PAPER),
+        "fig_benchmarks": lambda: figures.fig_benchmarks(BENCHMARKS),
         "fig_kinds": lambda: figures.fig_kinds(made.search),
         "fig_categories": lambda: figures.fig_categories(made.categories),
         "fig_training": lambda: figures.fig_training(made.history),
@@ -58,7 +63,7 @@ def saved(run, tmp_path_factory):
 def test_the_same_tables_give_the_same_bytes(run, saved, tmp_path):
     draw(run, tmp_path)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) == 26
+    assert len(files) == 28
     assert [name for name in files if (tmp_path / name).read_bytes() != (saved[1] / name).read_bytes()] == []
 
 
@@ -99,6 +104,16 @@ def test_a_changed_artefact_changes_what_the_figure_shows(run, saved, name, tabl
     made = getattr(run.artefacts, table)
     other = replace(run, artefacts=run.altered(**{table: made.assign(**{column: change(made[column])})}))
     assert contents(drawing(other)[name]()) != contents(drawing(run)[name]())
+
+
+def test_benchmarks_stand_each_in_its_own_unit_with_the_harness_s_interval(saved):
+    lite, mme, own, empty = saved[0]["fig_benchmarks"].axes
+    assert [axis.get_xlabel() for axis in (lite, mme, own)] == ["exact_match", "mme_perception_score", "consensus_match"]
+    assert not empty.axison and "vqav2_val_lite, 500 items" == lite.get_title()
+    places = [[float(made.lines[0].get_xdata()[0]) for made in axis.containers] for axis in (lite, mme)]
+    assert places == [pytest.approx([0.5, 0.54, 0.58, 0.62, 0.66]), pytest.approx([1000, 1080, 1160, 1240, 1320])]
+    reach = [np.ptp(axis.containers[0].lines[2][0].get_segments()[0][:, 0]) for axis in (lite, mme)]
+    assert reach == pytest.approx([2 * 1.96 * 0.02, 0.0], rel=1e-3)
 
 
 def test_every_axis_is_named_and_every_figure_has_its_footer(saved):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
+from scipy.stats import norm
 
 from auditdm_lib import stats
 from auditdm_lib.audit.probes import overall
@@ -115,6 +116,28 @@ def fig_held_out(items: pd.DataFrame) -> Figure:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, borderaxespad=0.2)
     else:
         axis.text(0.5, 0.5, "no held-out question had a consensus", ha="center", transform=axis.transAxes)
+    return figure
+
+
+@styled
+def fig_benchmarks(table: pd.DataFrame) -> Figure:
+    """Each model's score on each benchmark that lmms-eval scored (`table` is benchmarks.csv), before and after rectification and
+    beside its references, with the interval of the harness's standard error; a panel, in the harness's unit, for each metric."""
+    parts = list(table.groupby(["task", "metric"], sort=False))
+    roles = list(table["model"].unique())
+    rows = -(-len(parts) // 2)
+    figure = blank(PAGE, 0.5 + rows * (0.75 + 0.22 * len(roles)))
+    axes = list(figure.subplots(rows, 2, squeeze=False).flat)
+    for axis, ((task, metric), part) in zip(axes, parts, strict=False):
+        mine = part.drop_duplicates("model").set_index("model").reindex(roles)
+        for y, role in enumerate(roles):
+            axis.errorbar(mine.at[role, "score"], y, xerr=norm.ppf(0.975) * np.nan_to_num(mine.at[role, "stderr"]), fmt="o",
+                          color=COLOUR.get(role, OKABE["yellow"]), markeredgecolor="#333333", ecolor="#222222", capsize=3)
+        axis.set(yticks=range(len(roles)), yticklabels=[role.replace("_", " ") for role in roles],
+                 ylim=(len(roles) - 0.5, -0.5), xlabel=drawable(metric, 50))
+        axis.set_title(drawable(f"{task}, {part['n'].iloc[0]:,} items", 46), parse_math=False)
+    for axis in axes[len(parts):]:
+        axis.axis("off")
     return figure
 
 
