@@ -127,6 +127,14 @@ def test_a_process_ends_with_the_one_that_started_the_training_which_may_be_run_
     assert told == [[os.getpid(), os.getppid()]]
 
 
+def test_processes_wait_for_one_that_asks_its_members_for_long(tmp_path, monkeypatch):
+    given, job = {}, dict(job={}, batch=8, parts=1, placement={}, threads=torch.get_num_threads())
+    (tmp_path / launched.JOB).write_text(json.dumps(job))
+    monkeypatch.setattr(launched, "PartialState", lambda **how: given.update(how))
+    launched.work(tmp_path, lambda: None, "auditor_accumulation")
+    assert given["timeout"].total_seconds() > 3600  # NCCL's own limit is 600 s
+
+
 def test_grpo_whose_batch_does_not_divide_or_whose_pictures_changed_is_stopped_before_a_member_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk, "unpacked_panel", lambda **_: pytest.fail("the members were loaded"))
     settings = grpo.GRPOSettings(1, 4, 2, 1e-3, 0.0, 0.0, 0.0, 0, False, 1)

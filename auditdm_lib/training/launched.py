@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,9 @@ from auditdm_lib.training.alarms import Alarm
 
 JOB, STOPPED = "job.json", "stopped.txt"
 STARTER = "AUDITDM_STARTER"  # the variable with the number of the notebook's process
+# For which processes wait for one that asks its members or writes a checkpoint, where NCCL would end all after ten minutes (our
+# choice). It keeps no one waiting for a process that has ended: accelerate then ends the others at once.
+PATIENCE = timedelta(hours=3)
 STOPS = {kind.__name__: kind for kind in (Stop, Alarm, torch.OutOfMemoryError)}  # what stops them, by the name in STOPPED
 # Of accelerate, which shards on GPUs only: on a processor 1.15 raises for version 1 of FSDP, and for version 2 it trains as
 # without it and says nothing. Refused, as no test here could show that what is sharded there is also saved and resumed.
@@ -64,7 +68,7 @@ def work(folder: Path, run: Callable[..., None], accumulation: str) -> None:
         if sharding := [name for name in SHARDING if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
             raise Stop(f"launch: {sharding[0]} divides the model's weights among the processes, whose checkpoints are no models: "
                        "leave it out of launch and of accelerate's configuration file; LoRA and accumulation save memory.")
-        PartialState(cpu=not torch.cuda.is_available())  # before a model is loaded: it gives each process its GPU
+        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)  # before a model is loaded: gives each process its GPU
         torch.set_num_threads(made["threads"])
         placement.place(**made["placement"])
         run(**made["job"])
