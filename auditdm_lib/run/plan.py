@@ -25,8 +25,8 @@ NOTES = (
     "Counts take every question as well-formed, asked of every member and not kept from before, and half of what is only asked "
     "after certain answers. What a server is asked costs by an estimate of its tokens (auditdm_lib/run/charges.py).",
     f"Hours: {devices.GPU_SHARE:.0%} of a GPU's peak is reached (our choice). One device does everything; eight H100 share the "
-    "work evenly, each with all models. Processes of `workers` or `launch` each hold their models, and divide the time where "
-    "each has a GPU, or cores, of its own.",
+    "work evenly, each with all models. Processes of `workers`, and of `launch` in stage 04, each hold their models, and divide "
+    "the time where each has a GPU, or cores, of its own; stage 01 is counted as in one process.",
     "Memory: tensors of weights, gradients, AdamW's moments, activations, caches; not the framework's own (about 0.5 GB on a "
     "GPU).",
 )
