@@ -109,6 +109,7 @@ def changed(info, part, **values):
     ("/v1/chat/completions/render", 404, "From vLLM 0.30.0, restart it with .--enable-scale-out"),
     ("/v1/chat/completions/render", 400, "Request failed: 400"),
     ("/v1/chat/completions/render", {"features": None}, "takes no pictures with"),
+    ("/server_info", {"vllm_config": {}}, "cannot write rollouts .'model_config'.: start it as"),
     ("/server_info", lambda info: changed(info, "weight_transfer_config"), "takes no weights: start it as `VLLM_SERVER_DEV"),
     ("/server_info", lambda info: changed(info, "model_config", model="org/other-4b"), "serves org/other-4b, not .*auditor"),
     ("/server_info", lambda info: changed(info, "model_config", logprobs_mode="raw_logprobs"), "before the temperature")])

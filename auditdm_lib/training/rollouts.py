@@ -53,14 +53,15 @@ def check_server(server: str, auditor: str | Path) -> None:
         client = VLLMClient(server)
         about = client.get_server_info()
         [seen] = client.image_features([[PICTURE]])
+        served, logprobs = (str(about["model_config"][name]) for name in ("model", "logprobs_mode"))
+        takes_weights = about["weight_transfer_config"] is not None
     except Exception as error:  # requests' own, and bare ones of TRL, whose texts say what the server lacks
         reason = endpoints.one_line(error)
         raise Stop(f"vllm_server: the server at {server} cannot write rollouts ({reason}): {start}.") from error
-    served = str(about["model_config"]["model"])
     for wrong, reason in ((Path(served).name != Path(auditor).name, f"serves {endpoints.one_line(served)}, not {auditor}"),
                           (not seen, f"takes no pictures with {auditor}"),
-                          (about["weight_transfer_config"] is None, "takes no weights"),
-                          (about["model_config"]["logprobs_mode"] != "processed_logprobs",
+                          (not takes_weights, "takes no weights"),
+                          (logprobs != "processed_logprobs",
                            "gives probabilities before the temperature, by which TRL cannot correct")):
         if wrong:
             raise Stop(f"vllm_server: the server at {server} {reason}: {start}.")
