@@ -14,12 +14,13 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from datasets import Image as ImageFeature
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from papermill import PapermillExecutionError
 from PIL import Image, ImageDraw, features
 
 from auditdm_lib import paths
 from auditdm_lib.audit import files, pictures, sources
 from auditdm_lib.audit.pictures import Pictures, load_pictures, save_pictures
-from auditdm_lib.run import params, stage
+from auditdm_lib.run import executor, params, stage
 
 SPLITS = ("audit", "probe", "test")
 
@@ -473,3 +474,7 @@ def test_pictures_that_cannot_be_read_are_skipped_or_refused_as_the_parameter_sa
     with pytest.raises(ValueError, match="cannot be read: mend or remove them, or set damaged_pictures to skip") as refused:
         load_pictures(str(tmp_path), 2, 0, damaged="refuse")
     assert "page.jpg" in str(refused.value) and "notes.txt" not in str(refused.value)
+    # what `auditdm run` makes of a cell that raised it: the sentence alone, no cell and no trace
+    cell = PapermillExecutionError(4, 3, "load_pictures(...)", type(refused.value).__name__, str(refused.value), ["Traceback"])
+    told = executor.explained(cell, paths.CHAIN[2], {"run": "mine"}, tmp_path)
+    assert str(told) == str(refused.value)

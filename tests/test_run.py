@@ -183,6 +183,17 @@ def test_a_failing_cell_is_shown_and_the_old_result_kept(tree):
     assert "changed" in auditdm(tree, "status", "params/toy.yaml").stdout
 
 
+def test_a_limit_that_was_reached_is_said_in_the_terminal_with_the_command_that_asks_on(tree):
+    edit(tree, "01_second", lambda nb: nb["cells"][-2].update(
+        source=nb["cells"][-2]["source"] + "\nstage.requests = {'calls': 1000, 'not_asked': 1200}"))
+    for how in ("done in", "unchanged, skipped"):
+        told = auditdm(tree, *RUN, "--to", "01").stdout
+        assert re.search(rf"01_second: {how}.*\n  1,200 questions were not asked, because a limit \(max_target_calls or "
+                         r"max_cost\) was reached; to ask on, raise it and run: .* run params/toy.yaml --from 01 "
+                         r"--force\n", told), told
+        assert told.count("not asked") == 1  # nothing of the stage that met no limit
+
+
 def test_a_dead_kernel_is_explained(tree):
     edit(tree, "01_second", lambda nb: nb["cells"][-2].update(source="import os\nos.kill(os.getpid(), 9)"))
     done = auditdm(tree, *RUN)

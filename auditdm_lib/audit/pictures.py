@@ -21,6 +21,7 @@ from auditdm_lib.audit.files import OpenedWhenNeeded, Unreadable, pixel_hash, re
 from auditdm_lib.audit.known import KnownAnswers
 from auditdm_lib.audit.sources import Source, source_of
 from auditdm_lib.protocols import SUPPLIERS, Truth, supplier
+from auditdm_lib.run.params import BadParameters
 
 TURN = ("audit", "probe", "test", "audit", "probe", "audit", "probe", "audit", "test", "audit")  # 5 : 3 : 2
 WHOLE = 200  # files; of larger sources only as many are read as are needed
@@ -73,7 +74,7 @@ def load_pictures(source: str, n: int, seed: int, split: str = "audit", damaged:
     No two splits of a folder or data set share a picture. A split is shuffled by `seed`; if it holds fewer than `n` pictures,
     they come again, in the same order. Each is opened when it is needed (`files.OpenedWhenNeeded`). What could not be used is
     printed with the reason; with `damaged` "refuse", pictures that cannot be read are an error. Raises FileNotFoundError or
-    ValueError with the remedy.
+    ValueError with the remedy, BadParameters (which is one) where the pictures themselves will not do.
     """
     again = dict(source=source, n=n, seed=seed, split=split, damaged=damaged, rows=list(range(n)))
     if source in SUPPLIERS["pictures"]:
@@ -81,8 +82,8 @@ def load_pictures(source: str, n: int, seed: int, split: str = "audit", damaged:
     found = source_of(source)
     chosen = _in_split(found, n, seed, split)
     if damaged == "refuse" and (faults := [(why, what) for why, what in found.left_out if why not in LEFT_ASIDE]):
-        raise ValueError("\n".join([f"{found.label} holds pictures that cannot be read: mend or remove them, or set "
-                                    "damaged_pictures to skip.", *left_out_lines(faults, named=10)]))
+        raise BadParameters("\n".join([f"{found.label} holds pictures that cannot be read: mend or remove them, or set "
+                                       "damaged_pictures to skip.", *left_out_lines(faults, named=10)]))
     times = -(-n // len(chosen))
     print(f"{found.label}: {len(chosen)} different picture{'s' * (len(chosen) > 1)} of the split {split!r}"
           + (f", too few for {n}, so each comes up to {times} times" if times > 1 else ""))
@@ -124,15 +125,15 @@ def _in_split(source: Source, n: int, seed: int, split: str) -> list[tuple[str, 
             if len(members) == n:
                 break
     if not different:
-        raise ValueError("\n".join([f"{source.label} holds no picture that can be read; add some or set `pictures`.",
-                                    *left_out_lines(source.left_out)]))
+        raise BadParameters("\n".join([f"{source.label} holds no picture that can be read; add some or set `pictures`.",
+                                       *left_out_lines(source.left_out)]))
     if whole:
         members = [different[pixels] for k, pixels in enumerate(sorted(different)) if TURN[k % len(TURN)] == split]
         members.sort(key=lambda member: member[0])
         rng.shuffle(members)
     if not members:
-        raise ValueError(f"{source.label} holds {len(different)} different picture{'s' * (len(different) > 1)}, too few for "
-                         f"the split {split!r}: the splits {', '.join(sorted(set(TURN)))} share none, so add some.")
+        raise BadParameters(f"{source.label} holds {len(different)} different picture{'s' * (len(different) > 1)}, too few for "
+                            f"the split {split!r}: the splits {', '.join(sorted(set(TURN)))} share none, so add some.")
     return members[:n]
 
 

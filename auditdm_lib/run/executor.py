@@ -84,7 +84,7 @@ def run_chain(steps: tuple[paths.Step, ...], values: dict[str, Any], rebuild_dam
             reason = reason_to_run(step, values, rebuild_damaged, force)
             if not reason:
                 bar.total -= seconds
-                tqdm.write(f"{label}: unchanged, skipped")
+                tqdm.write(f"{label}: unchanged, skipped{left_unasked(step, values['run'])}")
                 continue
             if not foreseen:
                 check_room(steps[i:], values)
@@ -101,7 +101,16 @@ def run_chain(steps: tuple[paths.Step, ...], values: dict[str, Any], rebuild_dam
             spent, foreseen = spent + time.time() - began, foreseen + seconds
             pace = spent / foreseen if foreseen > 60 else 1  # this machine and these models against the estimate
             left = f", about {span(pace * sum(expected[i + 1:]))} left" if i + 1 < len(steps) else ""
-            tqdm.write(f"{label}: done in {span(time.time() - began)}{left}")
+            tqdm.write(f"{label}: done in {span(time.time() - began)}{left}{left_unasked(step, values['run'])}")
+
+
+def left_unasked(step: paths.Step, run: str) -> str:
+    """Lines for the user where a limit kept a finished stage from asking all of its questions, else ""."""
+    count = manifest.load(paths.result(run, step.folder))["timing"].get("requests", {}).get("not_asked", 0)
+    if not count:
+        return ""
+    return (f"\n  {count:,} question{'s were' if count > 1 else ' was'} not asked, because a limit (max_target_calls or "
+            f"max_cost) was reached; to ask on, raise it and run: {stage.command(run)} --from {step.notebook[:2]} --force")
 
 
 def reason_to_run(step: paths.Step, values: dict[str, Any], rebuild_damaged: bool, force: bool) -> str:
