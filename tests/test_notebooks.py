@@ -73,9 +73,11 @@ def test_a_notebook_takes_the_setup_of_its_run_unless_it_is_given_one(tmp_path, 
         assert taken["answer_batch"] == (7 if run == "mine" else defaults["answer_batch"])
     assert stage.taken(paths.CHAIN[3], defaults | {"run": "mine", "target": "my/own"})["target"] == "my/own"
     found = stage.taken(paths.CHAIN[3], params.effective({"run": "mine"}, params.own(CHAIN[3])))
-    assert stage.otherwise(paths.CHAIN[3], found) == ["target"]  # which the first notebook has changed since
-    assert stage.otherwise(paths.CHAIN[3], found | {"target": "other/one"}) == stage.otherwise(paths.CHAIN[0], found) == []
-    assert stage.otherwise(paths.CHAIN[3], found | {"run": "new"}) == []
+    two = found | {"answer_batch": 7, "seed": 5}  # the first notebook has had another target since
+    assert stage.unlike(paths.CHAIN[3], two) == [
+        "00_start_here of this run had target = 'other/one': run it again, or set the same here."]
+    assert len(stage.unlike(paths.CHAIN[3], two | {"seed": 6})) == 2 and stage.unlike(paths.CHAIN[0], two) == []
+    assert stage.unlike(paths.CHAIN[3], two | {"run": "new"}) == []
     with pytest.raises(KeyError, match="seed"):
         stage.taken(paths.CHAIN[3], {"run": "mine", "threads": 1})
 

@@ -121,13 +121,17 @@ def taken(step: paths.Step, names: dict[str, Any]) -> dict[str, Any]:
     return {name: setup[name] if name in setup and name not in names else names[name] for name in known}
 
 
-def otherwise(step: paths.Step, values: dict[str, Any]) -> list[str]:
-    """The parameters of `params.SETUP` that have other values in the first stage's result, as after a change of that notebook."""
-    first = paths.CHAIN[0].folder
-    if step.folder == first or not _finished(values["run"], first):
-        return []
-    had = manifest.load(paths.result(values["run"], first))["key"]["parameters"]
-    return [name for name in params.SETUP if name in values and name in had and had[name] != values[name]]
+def unlike(step: paths.Step, values: dict[str, Any]) -> list[str]:
+    """What the finished stages of the run from which this one goes on were told otherwise: a sentence for each of them."""
+    said = []
+    for folder in dict.fromkeys((paths.CHAIN[0].folder, *step.reads)):
+        if folder != step.folder and _finished(values["run"], folder):
+            had = manifest.load(paths.result(values["run"], folder))["key"]["parameters"]
+            other = [f"{name} = {had[name]!r}" for name, value in values.items()
+                     if name != "threads" and had.get(name, value) != value]
+            said += [f"{paths.step(folder).notebook} of this run had {', '.join(other)}: run it again, or set the same here."
+                     ] if other else []
+    return said
 
 
 def start(notebook: str, names: dict[str, Any]) -> Stage:
@@ -150,9 +154,7 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     print(f"{notebook}, run {values['run']!r}")
     for name, value in values.items():
         print(f"  {name} = {value!r}  ({known[name].rule['help']})")
-    if other := otherwise(step, values):
-        print(f"{paths.CHAIN[0].folder} has other values of {', '.join(other)} by now: this stage takes those of the stages that "
-              "it reads, unless they are set here; run these again to take the new ones.")
+    print(*unlike(step, values), sep="\n")
     _seed(values["seed"], values["threads"])
     out = commit.temporary(final)
     work = final.parent / f".{final.name}.work"
