@@ -127,10 +127,12 @@ def test_confirmed_types_are_graded_by_the_truth_and_matched_with_gaps():
 
 
 def test_a_type_is_found_with_its_third_failure():
-    probes = pd.DataFrame(dict(auditor=["random"] * 5 + ["trained"] * 5, probe_id=range(10)))
+    probes = pd.DataFrame(dict(auditor=["random"] * 5 + ["trained"] * 5, probe_id=range(10), invalid_reason=None))
     found = pd.DataFrame(dict(probe_id=[0, 1, 4, 5, 6, 9], gap=["a", "a", "a", "a", "a", None]))
     table = grading.first_found(probes, found, "gap").set_index("auditor")["probes"]
     assert table["random"] == 5 and table.isna()["trained"]
+    probes.loc[2, "invalid_reason"] = "target not judged"  # by a server, so that it is no attempt
+    assert grading.first_found(probes, found, "gap").set_index("auditor")["probes"]["random"] == 4
 
 
 def test_the_regression_set_holds_the_failures_of_confirmed_types_that_the_target_saw():
@@ -156,11 +158,14 @@ def test_the_regression_set_is_stored_with_its_pictures(tmp_path):
 
 def test_the_rate_of_the_search_is_that_of_the_trained_auditors_probes_in_a_type():
     probes = pd.DataFrame(dict(auditor=["trained"] * 4 + ["random"] * 2, question="q?", picture_reason=None,
-                               consensus=["red", "red", "two", None, "red", "two"], disagrees=[True, False] * 2 + [False] * 2))
+                               consensus=["red", "red", "two", None, "red", "two"], disagrees=[True, False] * 2 + [False] * 2,
+                               invalid_reason=None))
     def within(questions, answers):
         return np.array([0 if a == "red" else 1 for a in answers])
     assert confirm.search_rates(probes, within) == {0: 0.5, 1: 1.0}
     assert confirm.search_rates(probes[probes["auditor"] == "random"], within) == {0: 0.0, 1: 0.0}
+    probes.loc[1, "invalid_reason"] = "target not asked"
+    assert confirm.search_rates(probes, within) == {0: 1.0, 1: 1.0}
 
 
 # Asking

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditdm_lib.audit.probes import BY_SERVERS
 from auditdm_lib.taxonomy import coverage
 
 
@@ -15,7 +16,8 @@ def searched(sizes, lone=(), n=40, auditor="trained"):
     rows = [(category, "which colour?", "red", f"blue{category}") for category, size in enumerate(sizes) for _ in range(size)]
     rows += [(-1, f"what is thing {kind}?", "cup", "anchor") for kind, size in enumerate(lone) for _ in range(size)]
     table = pd.DataFrame(rows, columns=["category", "question", "consensus", "target_answer"]).assign(auditor=auditor)
-    return table, pd.DataFrame(dict(auditor=[auditor] * n))
+    ids = [f"{auditor}-{i}" for i in range(n)]
+    return table.assign(probe_id=ids[:len(table)]), pd.DataFrame(dict(probe_id=ids, auditor=auditor, invalid_reason=None))
 
 
 def test_the_curve_is_the_mean_over_all_samples_of_probes():
@@ -73,3 +75,20 @@ def test_auditors_are_counted_apart():
     other, more = searched([3], lone=[1], n=30, auditor="random")
     table = coverage.unseen(pd.concat([one, other], ignore_index=True), pd.concat([probes, more], ignore_index=True))
     assert table.set_index("auditor")["singletons"].to_dict() == {"trained": 0, "random": 1}
+
+
+def test_probes_that_were_never_asked_do_not_count():
+    """A limit of calls was reached in the middle of the prompt-only auditor's probes; of the trained one nothing was asked."""
+    (some, asked), (_, none) = searched([], lone=[1, 1, 2, 1], n=12, auditor="prompt_only"), searched([], n=12)
+    asked["invalid_reason"] = ["not answerable", *[None] * 7, *BY_SERVERS]
+    kept = some.tail(1).assign(probe_id="prompt_only-9")  # kept from an earlier audit: beyond the limit it is no fair sample
+    probes = pd.concat([none.assign(invalid_reason="target not asked"), asked]).sample(frac=1, random_state=0)
+    failures = pd.concat([some, kept], ignore_index=True)
+    table = coverage.unseen(failures, probes).set_index("auditor")
+    assert table.loc["prompt_only", ["probes", "failures", "singletons"]].tolist() == [8, 5, 3]
+    assert table.loc["prompt_only", "unseen_share"] == 3 / 8
+    assert table.loc["trained", "probes"] == 0 and math.isnan(table.loc["trained", "unseen_share"])
+    said = coverage.stop_rule(table.reset_index(), "trained")
+    assert said == "No probe of the trained auditor was asked, so nothing can be said about what it would find."
+    curves = coverage.coverage(failures, probes).groupby("auditor")["probes"].max()
+    assert curves.to_dict() == {"prompt_only": 8, "trained": 0}

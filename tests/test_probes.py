@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pandas as pd
 import pytest
 from scripted import replies_by
@@ -11,7 +12,7 @@ from auditdm_lib.audit.arms import random_arm
 from auditdm_lib.audit.auditor import empty_proposals
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
-from auditdm_lib.audit.probes import gap_hits, grading, make_probes, malformed, search_ceiling, search_table
+from auditdm_lib.audit.probes import NOT_ASKED, gap_hits, grading, make_probes, malformed, search_ceiling, search_table
 from auditdm_lib.testbed.gaps import Gap, save_gaps
 
 
@@ -145,18 +146,20 @@ def test_the_ceiling_with_an_llm_judge_asks_every_member(panel, monkeypatch):
 
 def test_gap_hits_count_verified_failures_only():
     made = pd.DataFrame(dict(probe_id=list("abcd"), auditor="x", source_image=["1", "2", "3", "1"],
-                             verified_failure=[True, False, True, True]))
+                             verified_failure=[True, False, True, True], invalid_reason=None))
     graded = pd.DataFrame(dict(probe_id=list("abcd"), skill="s", gap=["g", "g", None, "g"]))
     pictures = load_pictures("testbed", 40, 0)
     gaps = (Gap("g", "weather", "fair", {"answer": "rainy"}), Gap("h", "weather", "fair", {"answer": "foggy"}))
     names = [str(i) for i in range(40)]
     both = pd.concat([made, pd.DataFrame(dict(probe_id=[f"all {i}" for i in range(40)], auditor="all", source_image=names,
-                                              verified_failure=False))])
+                                              verified_failure=False, invalid_reason=None))])
     found = gap_hits(both, graded, gaps, pictures, names)
     assert found["hits"].tolist() == [2, 0, 0, 0] and found["found_in"].tolist() == [1, 0, 0, 0]
     weather = [pictures.truth.right_answer(i, "what is the weather like?") for i in range(40)]
     of_all = [weather.count("rainy"), weather.count("foggy")]
     assert found["can_show"].tolist() == [weather[1:4].count("rainy"), weather[1:4].count("foggy"), *of_all] and of_all[0]
+    both["invalid_reason"] = np.where(both["auditor"] == "all", NOT_ASKED, None)  # pictures that nothing was asked about
+    assert gap_hits(both, graded, gaps, pictures, names)["can_show"].tolist() == [*found["can_show"][:2], 0, 0]
     assert list(gap_hits(made, graded, (), pictures, names)) == ["auditor", "gap", "hits", "found_in", "can_show"]
 
 

@@ -160,6 +160,13 @@ def test_an_audit_without_findings_gives_a_page_too(run, page):
     seen = words_of(page(failures=made.failures.head(0), categories=made.categories.head(0),
                          confirmation=made.confirmation.head(0)))
     assert f"No failure type was found in {len(made.probes):,} probes" in seen and "look for rarer ones" in seen
+    reached = made.probes.assign(invalid_reason=[None] * 90 + ["target not asked"] * (len(made.probes) - 90))
+    limited = run.altered(probes=reached, failures=made.failures.head(0), categories=made.categories.head(0), confirmation=None)
+    assert "found in 90 probes" in findings.advice(limited)
+    assert report_text.wrong(limited) == ["No failure type was found in 90 probes."]
+    pictures = reached["source_image"].head(90).nunique()
+    assert f"on 90 probes, that is questions about {pictures} pictures" in report_text.audited(limited)[0]
+    assert findings.references_agree(reached) == findings.references_agree(reached.head(90))
 
 
 def test_what_nothing_verified_is_a_suspicion_on_the_whole_page(run, drawn):

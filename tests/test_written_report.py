@@ -179,9 +179,11 @@ def test_rates_by_skill_are_of_probes_that_did_not_look_for_failures():
         [("random", "1.png", "a?", "red", False, None), ("prompt_only", "1.png", "a?", "red", False, None),  # the same question
          ("prompt_only", "2.png", "a?", "red", True, None), ("trained", "3.png", "a?", "red", True, None),
          ("random", "4.png", "a?", None, False, None), ("random", "5.png", "a?", "red", True, "not what its text says"),
-         ("random", "6.png", "b?", "red", False, None), ("random", "7.png", "c?", "red", False, None)],
+         ("random", "6.png", "b?", "red", False, None), ("random", "7.png", "c?", "red", False, None),
+         ("random", "8.png", "d?", "red", False, None)],
         columns=["auditor", "image", "question", "consensus", "disagrees", "picture_reason"])
-    skills = ["colour"] * 6 + ["counting", ""]
+    probes["invalid_reason"] = [*[None] * 8, "target not asked"]  # the references agreed before the limit of target calls
+    skills = ["colour"] * 6 + ["counting", "", "counting"]
     table = report.asked_by_chance(probes, skills)
     assert table.to_dict("list") == dict(skill=["colour", "counting"], probes=[2, 1], disagrees=[1, 0])
     assert report.asked_by_chance(probes[:0], []).empty

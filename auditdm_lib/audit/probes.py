@@ -197,10 +197,16 @@ def all_verified(probes: pd.DataFrame) -> bool:
 def attempts(probes: pd.DataFrame) -> pd.DataFrame:
     """The probes that count as attempts: each one that was put to the panel or is malformed, but of the questions of a best-of-n
     arm about a picture only the first that disagrees, or else the first. None is what a server kept from being one."""
-    probes = probes[~probes["invalid_reason"].isin(BY_SERVERS)]
+    probes = attempted(probes)
     best = probes["auditor"].str.startswith("best_of_")
     chosen = probes[best].sort_values("disagrees", ascending=False, kind="stable").drop_duplicates(["auditor", "source_image"])
     return pd.concat([probes[~best], chosen]).sort_index()
+
+
+def attempted(probes: pd.DataFrame) -> pd.DataFrame:
+    """The probes but those that a server or a limit kept from being attempts: what an auditor has found was found in these.
+    Unlike in `attempts`, each question of a best-of-n arm is one."""
+    return probes[~probes["invalid_reason"].isin(BY_SERVERS)]
 
 
 def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: Pictures, names: list[str]) -> pd.DataFrame:
@@ -208,14 +214,16 @@ def gap_hits(probes: pd.DataFrame, graded: pd.DataFrame, gaps: tuple, pictures: 
 
       hits      verified failures inside the gap
       found_in  number of source pictures of these hits; the question may be about a redrawn or edited version
-      can_show  number of the auditor's source pictures for which some question about the unchanged picture lies in the gap
+      can_show  number of the source pictures of its `attempted` probes for which some question about the unchanged picture lies
+                in the gap
 
     `names` are the paths of the source pictures, in the order of `pictures`.
     """
     failed = probes[probes["verified_failure"].eq(True)].merge(graded, on="probe_id").groupby(["auditor", "gap"])
     hits, found = failed.size(), failed["source_image"].nunique()
     shown = {gap.name: {name for i, name in enumerate(names) if pictures.truth.shows(i, gap)} for gap in gaps}
-    given = probes.groupby("auditor", sort=False)["source_image"].agg(set)
+    asked = attempted(probes)
+    given = {auditor: set(asked.loc[asked["auditor"].eq(auditor), "source_image"]) for auditor in probes["auditor"].unique()}
     return pd.DataFrame([(a, g, int(hits.get((a, g), 0)), int(found.get((a, g), 0)), len(showing & seen))
                          for a, seen in given.items() for g, showing in shown.items()],
                         columns=["auditor", "gap", "hits", "found_in", "can_show"])

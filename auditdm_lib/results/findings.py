@@ -5,7 +5,7 @@ import pandas as pd
 
 from auditdm_lib.answers import same_answer
 from auditdm_lib.audit.pairs import OTHER_SEED, RE_ENCODED
-from auditdm_lib.audit.probes import overall
+from auditdm_lib.audit.probes import attempted, overall
 from auditdm_lib.results import drawn, measures
 from auditdm_lib.results.artefacts import Artefacts
 from auditdm_lib.results.measures import percent, with_interval
@@ -27,8 +27,10 @@ def counted(n: int, one: str, many: str = "") -> str:
 
 
 def references_agree(probes: pd.DataFrame) -> tuple[int, int, Estimate]:
-    """Probes with a consensus, the probes on which every member was asked, and the share in percent, clustered by picture."""
-    asked = probes[probes["in_full"].astype(bool)]
+    """Probes with a consensus, the attempted probes on which every member was asked, and the share in percent, clustered by
+    picture."""
+    asked = attempted(probes)
+    asked = asked[asked["in_full"].astype(bool)]
     agreed = asked["consensus"].notna()
     return int(agreed.sum()), len(asked), percent(clustered_proportion(tally(agreed, asked["source_image"])))
 
@@ -116,8 +118,8 @@ def advice(run: Artefacts) -> str:
         return (f"The {counted(len(run.failures), name['one'], name['many'])} are too few alike to make a type: look at them in "
                 "03_taxonomy/failures.parquet, and search with more pictures.")
     if run.categories.empty:
-        return (f"No {name['type']} was found in {len(run.probes):,} probes: look for rarer ones with more pictures or a longer "
-                "training before you collect any data.")
+        return (f"No {name['type']} was found in {len(attempted(run.probes)):,} probes: look for rarer ones with more pictures "
+                "or a longer training before you collect any data.")
     first = run.categories.iloc[0]
     rows = run.failures[run.failures["category"] == first["category"]]
     on = f"{counted(len(rows), name['one'], name['many'])} on {counted(rows['source_image'].nunique(), 'picture')}"

@@ -20,6 +20,7 @@ from auditdm_lib import paths
 from auditdm_lib.audit.arms import training_calls
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
+from auditdm_lib.audit.probes import attempted
 from auditdm_lib.evaluate.benchmarks import load_items, score
 from auditdm_lib.models import placement
 from auditdm_lib.models.llm import load_llm
@@ -182,7 +183,7 @@ def by_chance(run: Run, probes: pd.DataFrame, calls: int) -> pd.DataFrame:
 
     The questions are as many as the largest budget of target calls, and enough for the largest one of examples.
     """
-    rate = probes.loc[probes["auditor"] == "random", "disagrees"].mean()
+    rate = attempted(probes[probes["auditor"] == "random"])["disagrees"].mean()
     asked = max(calls, int(SPARE * arms.FAILURES * max(SIZES) / rate)) if rate > 0 else calls
     final, wanted = run.folder("by_chance"), {"inputs": run.digests, "questions": asked}
     try:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from auditdm_lib.audit.probes import overall
+from auditdm_lib.audit.probes import attempted, overall
 from auditdm_lib.evaluate.scores import GAP_ITEMS
 from auditdm_lib.results import findings, measures
 from auditdm_lib.results.artefacts import Artefacts
@@ -77,7 +77,7 @@ def audited(run: Artefacts) -> list[str]:
     whom = f"The target {_file(target)}" if target else "The target"
     against = f" ({listed([_file(name) for name in references])})" if references else ""
     asked = [f"{whom} was compared with {counted(members, 'reference')}{against} on "
-             f"{counted(len(run.probes), 'probe')}, that is questions about {_pictures(run)}."]
+             f"{counted(len(attempted(run.probes)), 'probe')}, that is questions about {_pictures(run)}."]
     asked.append("The consensus of the references stands for the right answer; " + (
         "the truth about these pictures is known as well, so each failure named here is checked." if run.verified else
         "nobody has said whether it is right."))
@@ -91,16 +91,17 @@ def _file(name: str) -> str:
 def _pictures(run: Artefacts) -> str:
     key = run.records.get("02_probes", {}).get("key", {}).get("parameters", {})
     of = f" of “{said(model_name(key['pictures']), 60)}”" if "pictures" in key else ""
-    drawn = run.probes.loc[run.probes["image"] != run.probes["source_image"], "image"].nunique()
+    probes = attempted(run.probes)
+    drawn = probes.loc[probes["image"] != probes["source_image"], "image"].nunique()
     more = f" and {counted(drawn, 'picture')} drawn from them" if drawn else ""
-    return counted(run.probes["source_image"].nunique(), "picture") + of + more
+    return counted(probes["source_image"].nunique(), "picture") + of + more
 
 
 def wrong(run: Artefacts) -> list[str]:
     """At most three sentences: the types, how often they are met, and what small edits or held-out suites show."""
     name, table = findings.words(run), types(run)
     if table.empty:
-        return [f"No {name['type']} was found in {counted(len(run.probes), 'probe')}."]
+        return [f"No {name['type']} was found in {counted(len(attempted(run.probes)), 'probe')}."]
     sure = table[table["sure"]]
     first = sure if len(sure) else table
     does = "gives a wrong answer" if run.verified else "differs from its references"

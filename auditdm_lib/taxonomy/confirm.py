@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.stats import binom, false_discovery_control
 
 from auditdm_lib.answers import same_answer
+from auditdm_lib.audit.probes import attempted
 from auditdm_lib.stats import Estimate, paired_difference, proportion, wilson
 
 LEVEL = 0.05  # false discovery rate over all types
@@ -129,7 +130,8 @@ def by_truth(rows: pd.DataFrame, answers: str) -> pd.Series:
 def search_rates(probes: pd.DataFrame, belongs: Callable[[list[str], list[str]], np.ndarray]) -> dict[int, float]:
     """The share of the search's probes within each type that were failures (0-1), by category, of the trained auditor if it has
     probes. `probes` is probes.parquet, and `belongs` gives the category to a question and its consensus."""
-    rows = probes[probes["consensus"].notna() & probes["picture_reason"].isna()]
+    rows = attempted(probes)
+    rows = rows[rows["consensus"].notna() & rows["picture_reason"].isna()]
     rows = rows[rows["auditor"].eq("trained")] if rows["auditor"].eq("trained").any() else rows
     category = belongs(rows["question"].tolist(), rows["consensus"].tolist())
     return rows["disagrees"].astype(float).groupby(category).mean().to_dict()

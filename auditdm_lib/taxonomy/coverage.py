@@ -1,7 +1,8 @@
 """How many failure types the search has not met yet: types found by number of probes, and two estimates of what is unseen.
 
 A *kind* of failure is a failure type, or, for failures in no type, their skill (or else their question) with both answers: few
-failures of a kind are no type yet, but they are what the estimates rest on. Probes count in any order.
+failures of a kind are no type yet, but they are what the estimates rest on. Probes count in any order; what a server or a limit
+kept from being an attempt (`attempted`) does not count, nor does a failure in it, as these are no fair sample.
 """
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from scipy.stats import hypergeom
 
 from auditdm_lib.answers import normalise
+from auditdm_lib.audit.probes import attempted
 from auditdm_lib.stats import Estimate, proportion
 from auditdm_lib.taxonomy.cluster import SMALLEST
 
@@ -31,10 +33,10 @@ def coverage(clustered: pd.DataFrame, probes: pd.DataFrame, confirmed: list[int]
     """Types found against probes, by auditor: auditor, probes, types (expected in that many random ones of its probes; found
     means with SMALLEST failures), confirmed (of these, the categories `confirmed`; null where nothing was asked again).
 
-    `clustered` are the failures with auditor and category, `probes` is probes.parquet.
+    `clustered` are the failures with probe_id, auditor and category, `probes` is probes.parquet.
     """
-    tables = []
-    for auditor, n in probes["auditor"].value_counts(sort=False).items():
+    clustered, tables = _of(clustered, probes), []
+    for auditor, n in _numbers(probes).items():
         own = clustered[clustered["auditor"].eq(auditor) & clustered["category"].ge(0)]
         sizes = own["category"].value_counts().sort_index()
         at = np.unique(np.linspace(0, n, POINTS + 1).round().astype(int))
@@ -50,13 +52,24 @@ def unseen(clustered: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     `unseen_share` is the Good-Turing estimate of the share of probes that would show an unseen kind of failure (0-1): kinds met
     once, per probe, with Wilson's interval. `unseen_kinds` is the Chao1 estimate of how many there are at least.
     """
+    clustered = _of(clustered, probes)
     kind, rows = kinds(clustered), []
-    for auditor, n in probes["auditor"].value_counts(sort=False).items():
+    for auditor, n in _numbers(probes).items():
         own = kind[clustered["auditor"].eq(auditor)].value_counts()
         once, twice = int((own == 1).sum()), int((own == 2).sum())
         failures = int(own.sum())
         rows.append((auditor, n, failures, len(own), once, twice, *proportion(once, n), *chao1(once, twice, failures)))
     return pd.DataFrame(rows, columns=UNSEEN_COLUMNS)
+
+
+def _numbers(probes: pd.DataFrame) -> dict[str, int]:
+    """The number of attempted probes by auditor, 0 for one of whom nothing was asked."""
+    counts = attempted(probes)["auditor"].value_counts()
+    return {auditor: int(counts.get(auditor, 0)) for auditor in probes["auditor"].unique()}
+
+
+def _of(clustered: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
+    return clustered[clustered["probe_id"].isin(attempted(probes)["probe_id"])]
 
 
 def chao1(once: int, twice: int, n: int) -> Estimate:
@@ -82,6 +95,8 @@ def chao1(once: int, twice: int, n: int) -> Estimate:
 def stop_rule(table: pd.DataFrame, auditor: str) -> str:
     """What the estimates say about going on with the search of an auditor (`unseen`), in one or two sentences."""
     row = table[table["auditor"] == auditor].iloc[0]
+    if row["probes"] == 0:
+        return f"No probe of the {auditor} auditor was asked, so nothing can be said about what it would find."
     if row["failures"] == 0:
         return f"The {auditor} auditor found no failure in {row['probes']} probes, so nothing can be said about what is unseen."
     text = (f"Of the next 100 probes by the {auditor} auditor about {100 * row['unseen_share']:.1f} "

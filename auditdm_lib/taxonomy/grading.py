@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
 from auditdm_lib.answers import same_answer
+from auditdm_lib.audit.probes import attempted
 from auditdm_lib.stats import bootstrap, proportion
 from auditdm_lib.taxonomy.cluster import SMALLEST
 from auditdm_lib.taxonomy.confirm import CONFIRMED
@@ -110,9 +111,10 @@ def first_found(probes: pd.DataFrame, found: pd.DataFrame, by: str) -> pd.DataFr
     """After how many probes each auditor had met each failure type, or gap, for the third time (SMALLEST): auditor, `by`, probes.
 
     `found` has the probe_id of each failure and, in the column `by`, its category or gap (-1 or null for none). The probes of an
-    auditor count in the order of the table; null where it met one less often.
+    auditor that were `attempted` count in the order of the table; null where it met one less often.
     """
-    table = probes.assign(probe=probes.groupby("auditor").cumcount() + 1)[["probe_id", "auditor", "probe"]]
+    table = attempted(probes)
+    table = table.assign(probe=table.groupby("auditor").cumcount() + 1)[["probe_id", "auditor", "probe"]]
     table = table.merge(found[["probe_id", by]].rename(columns={by: "what"}), on="probe_id")
     table = table[table["what"].notna() & table["what"].ne(-1)].sort_values("probe")
     third = table[table.groupby(["auditor", "what"]).cumcount() == SMALLEST - 1].set_index(["auditor", "what"])["probe"]

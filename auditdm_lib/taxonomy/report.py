@@ -5,6 +5,7 @@ All texts that models wrote are cut and made inert, so that none of them acts as
 
 import pandas as pd
 
+from auditdm_lib.audit.probes import attempted
 from auditdm_lib.shown import inert, one_line, shorten
 from auditdm_lib.stats import wilson
 from auditdm_lib.taxonomy import naming
@@ -22,10 +23,10 @@ UNTRAINED = ("random", "prompt_only")  # auditors that do not look for failures,
 def asked_by_chance(probes: pd.DataFrame, skills: list[str]) -> pd.DataFrame:
     """How often the target differs from the consensus by skill, where no auditor was looking for it: skill, probes, disagrees.
 
-    `probes` is probes.parquet and `skills` the skill of each of its rows ("" for none). Probes of UNTRAINED auditors with a
-    consensus count, each pair of picture and question once.
+    `probes` is probes.parquet and `skills` the skill of each of its rows ("" for none). Attempted probes of UNTRAINED auditors
+    with a consensus count, each pair of picture and question once.
     """
-    rows = probes.assign(skill=skills)
+    rows = attempted(probes.assign(skill=skills))
     rows = rows[rows["auditor"].isin(UNTRAINED) & rows["consensus"].notna() & rows["picture_reason"].isna()]
     rows = rows[rows["skill"] != ""].drop_duplicates(["image", "question"]).astype({"disagrees": bool})
     return rows.groupby("skill", sort=True)["disagrees"].agg(probes="size", disagrees="sum").reset_index()
