@@ -29,7 +29,7 @@ def probes(n: int = 60, wrong: float = 0.5) -> pd.DataFrame:
             rows.append(dict(probe_id=f"{auditor}-{i}", auditor=auditor, image=f"images/{i % 20:02d}.png",
                              question=f"what is {i} of {auditor}?", target_answer="red" if fails else "blue",
                              consensus="blue" if agreed else None, disagrees=agreed and fails, picture_reason=None,
-                             truth="green" if i % 5 == 0 else "blue"))
+                             invalid_reason=None, truth="green" if i % 5 == 0 else "blue"))
     return pd.DataFrame(rows)
 
 
