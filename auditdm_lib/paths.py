@@ -73,7 +73,20 @@ def result(run: str, folder: str) -> Path:
     return FIGURES / run if folder == "figures" else RUNS / run / folder
 
 
+def place(name: str | Path) -> Path:
+    """Where a file or folder that a parameter names lies, or would lie: a relative path is from the repository's root."""
+    return ROOT / Path(name).expanduser()
+
+
 def resolve(name: str) -> str:
     """The path of a model or picture folder, made absolute from the repository's root; hub ids unchanged."""
-    path = ROOT / Path(name).expanduser()
-    return str(path) if name and path.exists() else name
+    return str(place(name)) if name and place(name).exists() else name
+
+
+def looked(name: str) -> str:
+    """For a message about a relative path that is not there: where it was sought, and its full path where it is there from the
+    user's folder; "" of an absolute one."""
+    if Path(name).expanduser().is_absolute():
+        return ""
+    beside = f", not from the folder you are in; give {Path(name).resolve()}" if Path(name).exists() else ""
+    return f" (looked at {place(name)}: a relative path is from the repository{beside})"

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditdm_lib.run import hub, params
+from auditdm_lib import paths
+from auditdm_lib.run import hub, inventory, params, pipeline_files
 from auditdm_lib.run.params import Parameter
 
 KNOWN = {p.name: p for p in (
@@ -111,6 +112,30 @@ def test_a_hub_id_that_nobody_has_is_a_fault_at_once(monkeypatch):
     hub.revision.cache_clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "not in the Hugging Face cache" in params.model_fault("nobody/no-such-model")
+
+
+def test_a_relative_path_is_from_the_repository_wherever_the_user_stands_and_the_message_says_where_it_was_sought(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "revision", lambda name: pytest.fail(f"the hub was asked for {name}"))
+    files = {"models/mine/config.json": b"{}", "models/mine/model.safetensors": b"\x02" + bytes(7) + b"{}",
+             **{f"photographs/{i}.png": b"x" for i in range(3)}}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    for fault, name in ((params.model_fault, "models/mine"), (pipeline_files.fault, "models/mine"),
+                        (params.picture_fault, "photographs")):
+        said = fault(name)
+        assert f"(looked at {paths.ROOT / name}: a relative path is from the repository" in said
+        assert f"not from the folder you are in; give {tmp_path / name})" in said
+    declared = params.declared_anywhere()
+    mine = dict(target="models/mine", pictures="photographs", regeneration_share=0.0, edit_share=0.0)
+    planned = inventory.missing(params.effective(mine, declared), declared, [])
+    assert [text for text in planned if text.startswith(("target: ", "pictures: "))] == [
+        f"target: {params.model_fault('models/mine')}", f"pictures: {params.picture_fault('photographs')}"]
+    assert params.model_fault(str(tmp_path / "models/mine")) is params.picture_fault(str(tmp_path / "photographs")) is None
+    elsewhere = params.model_fault("params/none")
+    assert f"(looked at {paths.ROOT / 'params/none'}: a relative path is from the repository)" in elsewhere
 
 
 def test_pictures_are_the_testbed_a_folder_or_a_data_set(tmp_path):

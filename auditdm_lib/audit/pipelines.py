@@ -57,7 +57,7 @@ class Pipeline:
 
 def folder_of(model: str) -> Path:
     """The folder of a pipeline; that of a hub id is downloaded, safetensors only. Raises ValueError with one sentence."""
-    source = Path(paths.resolve(model))
+    source = paths.place(model)
     return source if source.is_dir() else _fetched(model)
 
 

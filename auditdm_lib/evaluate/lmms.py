@@ -65,7 +65,7 @@ def _harness(wanted: dict, work: Path, name: str) -> list:
     """What `lmms_model` writes for `wanted`, from an earlier call where that was the same."""
     work.mkdir(parents=True, exist_ok=True)
     order, result = work / f"{name}.order.json", work / f"{name}.json"
-    folders = {task: manifest.hash_folder(Path(paths.resolve(task))) for task in wanted["tasks"]}  # none of a name
+    folders = {task: manifest.hash_folder(paths.place(task)) for task in wanted["tasks"]}  # none of a name
     text = json.dumps(wanted | {"folders": folders, "packages": manifest.versions(),
                                 "sources": reach.module_sources("auditdm_lib.evaluate.lmms_model")})
     if not (result.exists() and order.read_text(encoding="utf-8") == text):

@@ -97,7 +97,7 @@ def named(tasks: list[str]) -> tuple[list[str], list[str]]:
     """The names of tasks, and the folders among them, which stand for the tasks that lie there."""
     folders = [path for path in map(paths.resolve, tasks) if Path(path).is_dir()]
     inside = [file.stem for folder in folders for file in sorted(Path(folder).glob("*.yaml")) if not file.stem.startswith("_")]
-    return [task for task in tasks if not Path(paths.resolve(task)).is_dir()] + inside, folders
+    return [task for task in tasks if not paths.place(task).is_dir()] + inside, folders
 
 
 def rows(found: dict) -> list[list]:

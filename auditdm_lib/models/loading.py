@@ -25,14 +25,15 @@ def where(path: str | Path) -> tuple[str, dict[str, str]]:
     Raises FileNotFoundError if there is neither.
     """
     source = paths.resolve(str(path))
-    if Path(source).is_dir():
+    if paths.place(path).is_dir():
         return source, {}
     if not hub.ID.fullmatch(source):
-        raise FileNotFoundError(f"No model at {path}: give a folder that holds a checkpoint, or a hub id 'org/name'.")
+        raise FileNotFoundError(f"No model at {path}{paths.looked(str(path))}: give a folder that holds a checkpoint, or "
+                                "a hub id 'org/name'.")
     try:
         return source, {"revision": hub.revision(source)}
     except LookupError as error:
-        raise FileNotFoundError(f"No model at {path}: no such folder, {error}.") from error
+        raise FileNotFoundError(f"No model at {path}: no such folder{paths.looked(str(path))}, {error}.") from error
 
 
 def local(path: str | Path) -> str:

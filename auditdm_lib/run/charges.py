@@ -7,7 +7,6 @@ of Qwen2.5-VL: 391 for a photograph, for which Gemma3 takes 256 and OpenAI's GPT
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -47,7 +46,7 @@ def picture_tokens(model: Model, source: str, members: list[Model]) -> int:
 
 def _first(source: str) -> tuple[int, int] | None:
     """Width and height of a picture of the folder `source`, by its file's head; None for another source or one not readable."""
-    folder = Path(paths.resolve(source))
+    folder = paths.place(source)
     for file in sorted(folder.rglob("*"))[:100] if folder.is_dir() else ():
         if file.suffix.lower() in params.IMAGES:
             try:

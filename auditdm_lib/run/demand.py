@@ -6,7 +6,6 @@ counted. A stage runs on one device.
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 from auditdm_lib import paths
@@ -150,7 +149,7 @@ def task_items(task: str, values: dict[str, Any]) -> int | None:
     where that is all and only the task's own data would say how many."""
     import pyarrow.parquet
 
-    folder, most = Path(paths.resolve(task)), values["benchmark_items"]
+    folder, most = paths.place(task), values["benchmark_items"]
     if folder.is_dir():
         there = sum(pyarrow.parquet.read_metadata(file).num_rows for file in sorted(folder.rglob("*.parquet")))
         return min(there, most or there)

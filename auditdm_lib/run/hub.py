@@ -4,7 +4,15 @@ import functools
 import re
 from pathlib import Path
 
+from auditdm_lib import paths
+
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def is_id(name: str) -> bool:
+    """Whether a name is a hub id: no folder or slip of one, and none beside the user, who may take that for it."""
+    path = paths.place(name)
+    return bool(ID.fullmatch(name)) and not (path.exists() or path.parent.is_dir() or Path(name).is_dir())
 
 
 @functools.lru_cache

@@ -62,11 +62,6 @@ def known() -> dict[str, dict]:
     return yaml.safe_load((Path(__file__).parent / "known_models.yaml").read_text(encoding="utf-8"))
 
 
-def is_hub(name: str) -> bool:
-    """Whether a name is a hub id and no folder."""
-    return bool(hub.ID.fullmatch(name)) and not Path(paths.resolve(name)).exists() and not (paths.ROOT / name).parent.is_dir()
-
-
 def cached(name: str) -> Path | None:
     """The folder of a hub model in the Hugging Face cache, if its configuration is there."""
     from huggingface_hub import try_to_load_from_cache  # a tenth of a second
@@ -79,10 +74,10 @@ def _place(name: str) -> tuple[str, Path | None]:
     """Where a model is, and its folder if it has one."""
     if endpoints.is_endpoint(name):
         return "server", None
-    folder = Path(paths.resolve(name))
+    folder = paths.place(name)
     if folder.is_dir():
         return "folder", folder
-    here = cached(name) if is_hub(name) else None
+    here = cached(name) if hub.is_id(name) else None
     return ("cache", here) if here and any(here.rglob("*.safetensors")) else ("hub", here)
 
 
@@ -149,7 +144,7 @@ def missing(values: dict[str, Any], declared: dict[str, params.Parameter], found
     for name in (name for name in values if kinds.get(name) and kinds[name] != "pipeline"):
         items = values[name] if isinstance(values[name], list) else [values[name]]
         for item in dict.fromkeys(items):
-            if kinds[name] == "pictures" or not (isinstance(item, str) and is_hub(item)):
+            if kinds[name] == "pictures" or not (isinstance(item, str) and hub.is_id(item)):
                 lacks += _faults({name: [item] if isinstance(values[name], list) else item}, declared)
     ready = {name for name in params.used_pipelines(values) if values[name] and (
         values[name] != declared[name].default or values["pictures"] == declared["pictures"].default)}
@@ -158,16 +153,16 @@ def missing(values: dict[str, Any], declared: dict[str, params.Parameter], found
     lacks += [f"{name}: {fault}" for name in sorted(ready) if (fault := pipeline_fault(values[name]))]
     first = {model.name: model for model in reversed(found)}  # the first role of each
     lacks += [download_remedy(model) for model in found if first[model.name] is model and model.where == "hub"
-              and is_hub(model.name)]
+              and hub.is_id(model.name)]
     return [*lacks, *_pictures(str(values["pictures"])), *packages(values, found)]
 
 
 def pipeline_fault(name: str) -> str | None:
     """What is wrong with a pipeline's folder, by its files alone; whether diffusers has its classes takes seconds to ask."""
-    folder = Path(paths.resolve(name))
+    folder = paths.place(name)
     if not folder.is_dir():
         remedy = "give a folder that save_pretrained wrote, or a hub id 'org/name'"
-        return None if is_hub(name) else f"there is no pipeline at {name!r}: {remedy}."
+        return None if hub.is_id(name) else f"there is no pipeline at {name!r}{paths.looked(name)}: {remedy}."
     if not (folder / pipeline_files.INDEX).is_file():
         return f"the folder {name} {pipeline_files.folder_fault(folder)}"
     absent = [part for part, _ in pipeline_files.parts(_json(folder / pipeline_files.INDEX)) if not (folder / part).is_dir()]
@@ -197,7 +192,7 @@ def download_remedy(model: Model) -> str:
 def data_set(pictures: str) -> tuple[str, dict] | None:
     """The hub id of a data set of pictures, and what known_models.yaml says of it; None for other pictures."""
     text = pictures.removeprefix("datasets:")
-    if text == pictures or Path(paths.resolve(text.partition(":")[0])).exists():
+    if text == pictures or paths.place(text.partition(":")[0]).exists():
         return None
     return text.partition(":")[0], next((row for name, row in known().items() if pictures.startswith(name)), {})
 

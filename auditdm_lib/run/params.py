@@ -301,7 +301,7 @@ def can_draw(drawer: str, source: str) -> bool:
 
 def same_model(name: str, other: str) -> bool:
     """Whether two names of models mean the same: equal, one folder, or folders with equal weights."""
-    one, two = (Path(paths.resolve(model)) for model in (name, other))
+    one, two = (paths.place(model) for model in (name, other))
     return name == other or (one.is_dir() and two.is_dir() and model_files.same_weights(one, two))
 
 
@@ -325,8 +325,8 @@ def _fault(value: Any, parameter: Parameter) -> str | None:
         if parameter.name not in ASKED and (server := next((item for item in items if endpoints.is_endpoint(item)), None)):
             return f"{server} is behind a server, which cannot do this: give a model's folder or a hub id."
         return " ".join(fault for item in items if item and (fault := model_fault(item))) or None
-    if rule["kind"] == "file" and value and not Path(paths.resolve(value)).is_file():
-        return f"there is no file {value}; give one relative to the repository, or leave the line out."
+    if rule["kind"] == "file" and value and not paths.place(value).is_file():
+        return f"there is no file {value}{paths.looked(value)}; give another, or leave the line out."
     if rule["kind"] == "function" and value != parameter.default:
         return functions.fault(value)
     if rule["kind"] == "server" and value:
@@ -364,31 +364,31 @@ def model_fault(name: str) -> str | None:
     """What is wrong with a model's name (a folder that holds a model, a hub id, or a model behind a server), or None."""
     if endpoints.is_endpoint(name):
         return endpoints.fault(name)
-    path, parent = Path(paths.resolve(name)), (paths.ROOT / name).parent
+    path = paths.place(name)
     if path.is_dir():
         return (found := model_files.fault(path)) and f"the folder {name} {found}"
     if path.exists():
         return f"{name} is a file; give the model's folder."
-    if hub.ID.fullmatch(name) and not parent.is_dir():
+    if hub.is_id(name):
         try:
             hub.revision(name)
             return None
         except LookupError as error:
-            return f"there is no model {name}: no such folder, {error}."
-    beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+            return f"there is no model {name}: no such folder{paths.looked(name)}, {error}."
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, 1)
     hint = f"; did you mean {(Path(name).parent / near[0]).as_posix()}?" if near else "."
-    return f"there is no model folder {name}{hint}"
+    return f"there is no model folder {name}{paths.looked(name)}{hint}"
 
 
 def picture_fault(name: str) -> str | None:
     """What is wrong with a picture source ("testbed", a folder of images, or "datasets:NAME"), or None."""
-    path = Path(paths.resolve(name))
+    path = paths.place(name)
     if name in protocols.SUPPLIERS["pictures"] or re.fullmatch(r"datasets:\S.*", name):
         return None
     if not path.is_dir():
-        return (f"there is no picture folder {name}; give {', '.join(map(repr, protocols.SUPPLIERS['pictures']))}, a folder of "
-                "images, or `datasets:NAME`.")
+        known = ", ".join(map(repr, protocols.SUPPLIERS["pictures"]))
+        return f"there is no picture folder {name}{paths.looked(name)}; give {known}, a folder of images, or `datasets:NAME`."
     found = sum(1 for _ in itertools.islice((p for p in path.rglob("*") if p.suffix.lower() in IMAGES), SPLITS))
     if not found:
         return f"the folder {name} holds no image files."

@@ -26,17 +26,18 @@ def fault(model: str, kind: str | None = None) -> str | None:
     weights are loaded: it reads JSON, the headers of the weights and the signature of the pipeline's class. Of a hub id it is
     only asked whether it can be reached; its files are checked once they are here.
     """
-    folder = Path(paths.resolve(model))
+    folder = paths.place(model)
     if model and folder.is_dir():
         return (found := folder_fault(folder, kind)) and f"the folder {model} {found}"
     if model and folder.exists():
         return f"{model} is a file; give the pipeline's folder."
-    if not hub.ID.fullmatch(model):
-        return f"there is no pipeline at {model!r}: give a folder that save_pretrained wrote, or a hub id 'org/name'."
+    if not hub.is_id(model):
+        return (f"there is no pipeline at {model!r}{paths.looked(model)}: give a folder that save_pretrained wrote, or a hub "
+                "id 'org/name'.")
     try:
         hub.revision(model)
     except LookupError as error:
-        return f"there is no pipeline {model}: no such folder, {error}."
+        return f"there is no pipeline {model}: no such folder{paths.looked(model)}, {error}."
     return None
 
 

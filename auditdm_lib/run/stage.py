@@ -96,14 +96,14 @@ def input_hash(name: str, kind: str) -> str | None:
     whose source is in the key anyway.
     """
     if kind == "file":
-        return manifest.hash_file(Path(paths.resolve(name)))
+        return manifest.hash_file(paths.place(name))
     if kind == "function":
         return functions.digest(name)
     if endpoints.is_endpoint(name):
         return name
     text = name.removeprefix("datasets:")
     for folder in (text, text.partition(":")[0]):  # a data set's folder may be followed by :CONFIGURATION:SPLIT
-        if folder and (path := Path(paths.resolve(folder))).is_dir():
+        if folder and (path := paths.place(folder)).is_dir():
             return manifest.digest(manifest.hash_folder(path))
     return None if kind in ("pictures", "tasks") else hub.revision(name)
 

@@ -153,7 +153,7 @@ def edited(result: Any, taxonomy: Path, file: str) -> Any:
     gives them as they are. `taxonomy` is the folder of stage 03. Raises manifest.Stop as `load` does."""
     if not file:
         return result
-    edits = load(Path(paths.resolve(file)), result.categories)
+    edits = load(paths.place(file), result.categories)
     tested = result.confirmation
     if tested is not None:
         tested = confirmed(tested, pd.read_parquet(taxonomy / "fresh.parquet"), result.categories, edits)

@@ -99,7 +99,7 @@ def load_gaps(file: Path = GAPS_FILE) -> dict[str, tuple[Gap, ...]]:
 
 def gaps_of(model: str | Path) -> tuple[Gap, ...]:
     """The gaps that `plant` put into a checkpoint, as recorded in its folder; none for any other folder or a hub id."""
-    file = Path(paths.resolve(str(model))) / RECORD
+    file = paths.place(model) / RECORD
     return tuple(read_gap(row) for row in yaml.safe_load(file.read_text())) if file.is_file() else ()
 
 

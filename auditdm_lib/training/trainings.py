@@ -147,7 +147,7 @@ def pipelines_of(search: Search) -> list[str]:
 
 def _identity(path: str | Path) -> str:
     """What identifies a model: the hash of its folder, or its name if it is a hub id."""
-    folder = Path(paths.resolve(str(path)))
+    folder = paths.place(path)
     return manifest.digest(manifest.hash_folder(folder)) if folder.is_dir() else str(path)
 
 
