@@ -39,7 +39,7 @@ def judge(panel, images, questions, invalid, **_):
         reference_answers=[["grey", "grey"] if h else ["white", "white"] for h in hit],
         consensus=pd.Series(["grey" if h else "white" if r is None else None for h, r in zip(hit, invalid, strict=True)],
                             dtype=object), disagrees=hit,
-        in_full=[r is None for r in invalid], errors=0))
+        in_full=[r is None for r in invalid], errors=0, target_missing=None))
 
 
 def imitate(work, start=START, lora_rank=0, pictures=64, steps=6, **how):

@@ -45,7 +45,7 @@ from auditdm_lib.training.alarms import Finite, Watch
 from auditdm_lib.training.examples import lora
 from auditdm_lib.training.history import summary
 from auditdm_lib.training.replay import ReplayingTrainer, load_found, replayed, save_found
-from auditdm_lib.training.rewards import EQUATION_1, load_reward
+from auditdm_lib.training.rewards import EQUATION_1, load_reward, without_errors
 from auditdm_lib.training.rollouts import answering, by_server, connected
 from auditdm_lib.training.trainings import (
     Seal,
@@ -212,7 +212,8 @@ class Rewarder:
         judged = judge_proposed(self.panel, drawn, table, cascade=self.settings.cascade,
                                 seed="/".join(map(str, [self.seed, step, *own]))).assign(picture=seen.names)
         judged = pd.concat(_of_all([judged]), ignore_index=True)
-        judged = judged.assign(step=step, reward=self.reward(judged).tolist())
+        paid = without_errors(judged, self.reward(judged), self.settings.group_size)
+        judged = judged.assign(step=step, reward=paid.tolist())
         if not rank():
             save_table(judged, self.folder / f"{step:06d}.parquet")
         self.check(judged)

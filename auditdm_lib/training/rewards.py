@@ -47,6 +47,16 @@ def equation_1(judged: pd.DataFrame, no_consensus_reward: float = 0.0) -> np.nda
     return np.where(judged["disagrees"], 1.0, np.where(answered, 0.0, no_consensus_reward))
 
 
+def without_errors(judged: pd.DataFrame, rewards: np.ndarray, group_size: int) -> np.ndarray:
+    """The rewards of groups of `group_size` rows, with the mean of the others in its group for a probe that the error of a model
+    or of a server kept from being judged (0 where it kept all): its advantage is 0, as the auditor has no part in it."""
+    failed = judged["target_missing"].isin(["error", "not judged", "not asked"])
+    failed |= judged["errors"].gt(0) & judged["consensus"].isna()
+    known = np.where(failed, np.nan, rewards).reshape(-1, group_size)
+    counted = np.maximum((~np.isnan(known)).sum(1, keepdims=True), 1)
+    return np.where(np.isnan(known), np.nansum(known, 1, keepdims=True) / counted, known).ravel()
+
+
 def load_reward(name: str, no_consensus_reward: float = 0.0) -> Callable[[pd.DataFrame], np.ndarray]:
     """The reward of judged probes by its name: "equation_1" or "module:function".
 
