@@ -370,7 +370,23 @@ def test_runs_of_which_neither_has_a_confirmed_type_are_compared_to_nothing(made
     compare.main()
     assert "Neither a nor b has a confirmed failure type, so there is nothing to compare." in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "diff.csv").columns.tolist() == compare.COLUMNS
-    assert gate.gate("a", "b") == gate.PASSED and "The regression set is empty." in capsys.readouterr().out
+    assert gate.gate("a", "b") == gate.UNUSABLE == 3  # what `auditdm gate --help` promises
+    said = capsys.readouterr().out
+    assert "NO VERDICT: neither run has a confirmed failure type and the regression set is empty, so nothing was comp" in said
+    assert "PASSED" not in said
+
+
+def test_a_run_in_which_no_failure_made_a_type_is_compared_with_one_that_has_a_type():
+    members = cluster.cluster(pd.DataFrame([(f"what colour is the {noun}?", "purple", "blue") for noun in ("cup", "star", "sun")],
+                                           columns=["question", "consensus", "target_answer"]))
+    types = confirmation(["colour"], {}).astype({key: str for key in compare.KEY})
+    fresh = fresh_rows({}, ("colour",), range(2))
+    a = compare.Audit("a", None, {"skills": "", "encoder": ""}, types, fresh, members)
+    b = replace(a, run="b", types=types[:0], fresh=fresh[:0], members=members[:0])
+    table = compare.shared_types(a, compare.aligned(a, b))
+    assert table["in_a"].tolist() == ["confirmed"] and table["in_b"].isna().all()
+    assert compare.shared_types(b, compare.aligned(b, a))["in_b"].tolist() == ["confirmed"]
+    assert compare.shared_probes(a, compare.aligned(a, b), table[:0]).empty  # where the type of `a` is not confirmed
 
 
 def test_the_table_is_printed_as_it_is_and_written_for_a_spreadsheet(made, monkeypatch, capsys, tmp_path):

@@ -121,7 +121,8 @@ def aligned(a: Audit, b: Audit) -> Audit:
             types.loc[category, "name"] += " (another type of the second run)"
     twice = types.duplicated(KEY)  # named as one that has got its name from `a`
     types.loc[twice, "name"] += " (another type of the second run)"
-    return replace(b, types=b.types.assign(**{name: b.types["category"].map(types[name]) for name in KEY}))
+    names = {name: b.types["category"].map(types[name]).astype(str) for name in KEY}  # of no type, too, texts: they are merged on
+    return replace(b, types=b.types.assign(**names))
 
 
 def load_targets(a: Audit, b: Audit) -> tuple[VLM, VLM, LLM | None]:

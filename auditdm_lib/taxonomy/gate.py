@@ -1,7 +1,8 @@
 """Whether a target may take the place of an older one: `auditdm gate RUN --against RUN`, for continuous integration.
 
 It fails on what is newly broken: a type that the new target fails and the old one does not (`compare`), or an item of the old
-run's regression set that the old target has right and the new one wrong. It passes only where nothing is undecided.
+run's regression set that the old target has right and the new one wrong. It passes only where nothing is undecided, and gives no
+verdict where there was nothing to compare.
 """
 
 import sys
@@ -51,10 +52,14 @@ def asked_again(items: pd.DataFrame, old: VLM, new: VLM, llm: LLM | None = None)
 
 
 def judged(table: pd.DataFrame, items: pd.DataFrame, run: str, against: str) -> tuple[int, list[str]]:
-    """The exit code (PASSED, FAILED, UNDECIDED) and the sentences that say why.
+    """The exit code (PASSED, FAILED, UNDECIDED, or UNUSABLE where there is neither a type nor an item) and the sentences that
+    say why.
 
     `table` is `compare.compared` of the types, from `against` to `run`; `items` is `asked_again`.
     """
+    if table.empty and items.empty:
+        return UNUSABLE, ["NO VERDICT: neither run has a confirmed failure type and the regression set is empty, so nothing was "
+                          "compared."]
     broken, open_types = (table[table["verdict"].isin(said)] for said in ((BROKEN, WORSE), (UNDERPOWERED,)))
     relapsed = items[items["right_old"].fillna(False) & ~items["right_new"].fillna(True)]
     silent = items[["right_old", "right_new"]].isna().any(axis=1)
