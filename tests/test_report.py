@@ -185,7 +185,11 @@ def test_what_nothing_verified_is_a_suspicion_on_the_whole_page(run, drawn):
 def test_references_that_agree_on_less_than_half_are_warned_of_first(run, drawn, verdicts):
     made = synthetic.unverified(run, agree=0.4)
     seen = words_of(written(made, drawn, verdicts, run.pictures))
+    assert re.search(r"The references agree on \d+\.\d % of the probes, less than half: they are probably unfit", seen)
     assert seen.index("are probably unfit") < seen.index("What was audited")
+    assert "whose best question of 8 counts, for 8 times the calls" in seen
+    few = replace(made, search=made.search[~made.search["auditor"].str.startswith("best_of_")])
+    assert "Best of" not in words_of(written(few, drawn, verdicts, run.pictures))
 
 
 def test_verdicts_are_coloured_and_the_claims_all_there(text):
@@ -404,7 +408,7 @@ def test_failures_of_which_some_were_not_checked_are_suspicions(run):
 def test_one_reference_is_said_and_the_cost_counts_the_training(run):
     made = synthetic.unverified(run)
     alone = replace(made, probes=made.probes.assign(reference_answers=[["red"]] * len(made.probes)))
-    assert "second reference" in findings.agreement(alone)[1]
+    assert "whether the only reference is fit" in findings.agreement(alone)[1]
     assert "one reference alone" in findings.certainty(made.failures, alone)
     rows = made.search.query("kind == 'all' or auditor == 'random'").set_index("auditor")
     assert findings.cost(made) == (

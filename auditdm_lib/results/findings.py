@@ -48,7 +48,7 @@ def agreement(run: Artefacts) -> tuple[str, str]:
     """How often the references agree, and a warning or ""."""
     if single_reference(run):
         return ("There is one reference, and its answer alone counts as the consensus.",
-                "" if run.verified else "Nothing shows whether it is fit for these pictures; a second reference would.")
+                "" if run.verified else "Nothing shows whether the only reference is fit for these pictures; a second one would.")
     agreed, asked, share = references_agree(run.probes)
     if not asked:
         return "No probe was put to all references, so how often they agree is unknown.", ""
@@ -59,8 +59,8 @@ def agreement(run: Artefacts) -> tuple[str, str]:
         parts += [f"{k:,} of {n:,} {of}"] if n else []
     said = (f"The references agree on {share.value:.0f} % of the probes that all of them were asked ({agreed:,} of {asked:,}; "
             f"95 % interval {share.low:.0f} to {share.high:.0f} %): on {', '.join(parts)}.")
-    return said, ("This is less than half: the references are probably unfit for these pictures, and then what follows is about "
-                  "them and not about the target." if share.value < LOW else "")
+    return said, (f"The references agree on {share.value:.1f} % of the probes, less than half: they are probably unfit for these "
+                  "pictures, and then what follows is about them and not about the target." if share.value < LOW else "")
 
 
 def certainty(rows: pd.DataFrame, run: Artefacts) -> str:

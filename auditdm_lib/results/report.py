@@ -38,11 +38,12 @@ def write(run: Artefacts, verdicts: pd.DataFrame, figures: Path, pictures: Path 
         TEMPLATE.read_text(encoding="utf-8"))
     table = verdicts.astype(object).where(verdicts.notna(), None).assign(tone=verdicts["verdict"].str.replace(" ", "-"))
     types, training = report_text.types(run), report_text.training(run)
+    best = sorted(int(name.removeprefix("best_of_")) for name in set(run.search["auditor"]) if name.startswith("best_of_"))
     page = template.render(
         style=STYLE.read_text(encoding="utf-8"), note=note, verified=run.verified, words=findings.words(run),
         confirmed=run.confirmation is not None, warning=findings.agreement(run)[1], audited=report_text.audited(run),
         wrong=report_text.wrong(run), strong=report_text.strong(run), sure=report_text.sure(run), more=report_text.more(run),
-        training=training, against=report_text.against_control(run), numbers=numbers(run),
+        training=training, best=best[0] if best else None, against=report_text.against_control(run), numbers=numbers(run),
         **types_shown(run, types, pictures), seen=as_seen(run, types, pictures),
         pairs=findings.pairs(run), flips=flips(run, pictures), drawings=findings.drawings(run), reaudit=reaudit(run),
         again="" if run.reaudit is None else in_words(run.reaudit),
