@@ -14,6 +14,7 @@ from scripted import replies_by
 
 from auditdm_lib import paths
 from auditdm_lib.audit import panel as panels
+from auditdm_lib.results import rectification_cells
 from auditdm_lib.run import chain, manifest, stage
 from auditdm_lib.taxonomy import cluster, compare, gate
 
@@ -325,6 +326,20 @@ def test_wrong_use_and_a_missing_run_are_no_verdict_of_the_gate(words, code):
     assert CliRunner().invoke(chain.main, words).exit_code == code
 
 
+@pytest.mark.parametrize("reads", [compare.read, gate.regression_set, rectification_cells.read])
+def test_of_a_run_that_is_not_there_the_runs_that_are_there_are_told(reads, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    with pytest.raises(manifest.NotRun, match="There is no run 'nosuch'; none has been made yet.$"):
+        reads("nosuch")
+    for name in ("one", "two"):
+        (tmp_path / name / compare.FOLDER).mkdir(parents=True)
+    (tmp_path / "begun").mkdir()
+    with pytest.raises(manifest.NotRun, match="There is no run 'nosuch'; there are one, two.$"):
+        reads("nosuch")
+    with pytest.raises(manifest.NotRun, match="has not been run yet"):
+        reads("begun")
+
+
 @pytest.mark.parametrize(("code", "shown"), [(0, 0), (1, 1), (2, 2), (3, 3), (-9, 3), (137, 3)])
 def test_the_command_line_hands_on_verdicts_alone(code, shown, monkeypatch):
     monkeypatch.setattr(chain, "above", lambda *words: code if words[1:] == ("new", "old", "older") else 99)
@@ -336,8 +351,11 @@ def test_runs_that_cannot_be_compared_say_why_and_what_to_do(made):
     folder = made("a", {"colour": True})
     made("judged", {"colour": True}, judge_model="org/judge")
     made("sampled", {"colour": True}, answer_temperature=1.0)
-    with pytest.raises(manifest.Stop, match="run none|none.*has not been run yet.*\nRun it with: .*--from 03"):
+    with pytest.raises(manifest.Stop, match="There is no run 'none'; there are a, judged, sampled"):
         compare.read("none")
+    (paths.RUNS / "begun").mkdir()
+    with pytest.raises(manifest.Stop, match="begun/03_taxonomy has not been run yet.*\nRun it with: .*--from 03"):
+        compare.read("begun")
     with pytest.raises(manifest.Stop, match="The members of run sampled sampled their answers.*answer_temperature 0"):
         compare.read("sampled")
     with pytest.raises(manifest.Stop, match="Run a compares answers by the normalised match and run judged by org/judge"):

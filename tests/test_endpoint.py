@@ -459,8 +459,16 @@ def test_a_cost_needs_prices(values, words):
     (["--set", "judge_model={}", "--set", "launch=--num_processes 2", "--to", "01"], "launch: each process of the auditor's")])
 def test_a_model_behind_a_server_is_not_trained_and_that_is_said_before_work_starts(server, setting, words):
     done = CliRunner().invoke(chain.main, ["run", "testbed", *(part.format(server.name) for part in setting)])
-    assert done.exit_code == 2 and words in done.output and not server.asked
+    assert done.exit_code == 2 and done.output.count(words) == 1 and not server.asked
     assert params.training_fault("02_generate_probes", dict(target=server.name, auditor=server.name)) is None
+
+
+@pytest.mark.parametrize("stage", ["04", "05", "06"])
+def test_a_target_behind_a_server_ends_with_stage_03_whose_report_is_named(server, stage):
+    settings = ["--set", f"target={server.name}", "--set", "run=served"]
+    done = CliRunner().invoke(chain.main, ["run", "testbed", "--only", stage, *settings])
+    assert done.exit_code == 2 and "--from 04" not in done.output
+    assert "so such a run ends with 03 (--to 03): runs/served/03_taxonomy/report.md says what was found" in done.output
 
 
 def test_a_plan_counts_a_server_s_calls_without_asking_it():

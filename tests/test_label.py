@@ -282,5 +282,6 @@ def test_the_command_draws_and_reads(run, tmp_path, monkeypatch):
     file = write_labels(tmp_path / "mine.csv", labels_by_truth(label.draw("small", 20)))
     done = call(label.main, ["small", "--read", str(file)])
     assert done.exit_code == 0 and "search success" in done.output and "verified.csv" in done.output, done.output
+    assert "The card of `auditdm export` gives these rates; report.html does not" in done.output
     for words in ([], ["--read"], ["--read", "--out", "x", str(file)], ["--out", "x", str(file)], ["--read", *"abc"]):
         assert call(label.main, ["small", *words]).exit_code == 2

@@ -125,7 +125,9 @@ def main(run: str, out: Path | None, n: int, seed: int, read: bool, files: tuple
         if read:
             rates = label_rates.read(run, files)
             click.echo(label_rates.shown(rates))
-            click.echo(f"Written: {run_folder(run) / 'labels' / 'verified.csv'}")
+            labels = run_folder(run) / "labels"
+            click.echo(f"Written: {labels / 'verified.csv'} and {labels / 'rates.csv'}. The card of `auditdm export` gives "
+                       "these rates; report.html does not, and still calls a disagreement without a known truth a suspicion.")
         else:
             sample = draw(run, n, seed)
             folder = write(sample, out)

@@ -77,6 +77,7 @@ class Run:
 def read(name: str) -> Run:
     """A run whose stages 01 to 03 are finished. Raises manifest.Stop with the remedy where one is missing, damaged, or older than
     what it was made from, and where no failure type was confirmed."""
+    manifest.folder_of(name, STAGES[-1])
     folders, records = {stage: paths.result(name, stage) for stage in STAGES}, {}
     try:
         for stage, needed in zip(STAGES, (["history.csv"], [], ["failures.parquet", "confirmation.parquet"]), strict=True):

@@ -59,7 +59,7 @@ def run(profile: str, first: str | None, last: str | None, only: str | None, for
     steps = chosen(first, last, only)
     checks = (params.training_fault, endpoints.launch_fault)
     if faults := [fault for step in steps for check in checks if (fault := check(step.notebook, values))]:
-        click.echo("\n".join(faults), err=True)
+        click.echo("\n".join(dict.fromkeys(faults)), err=True)  # one sentence may hold for several stages
         sys.exit(2)
     os.environ["AUDITDM_COMMAND"] = command(profile, settings)
     os.environ["AUDITDM_FRESH"] = "1" if fresh else ""

@@ -106,4 +106,4 @@ def unfit(values: dict[str, Any]) -> list[str]:
     """What stages cannot do with models that are behind servers."""
     checks = (params.training_fault, endpoints.launch_fault)
     found = (check(step.notebook, values) for step in paths.CHAIN for check in checks)
-    return [fault for fault in found if fault]
+    return list(dict.fromkeys(fault for fault in found if fault))  # one sentence may hold for several stages

@@ -21,11 +21,9 @@ ALL_QUESTIONS = 185  # questions that can be asked about a picture of the testbe
 
 
 def stages(p: Panel) -> dict[str, Stage]:
-    """The stages that use models, by the number of their notebooks. Those that train a model behind a server are left out, and
-    05, which needs 04's."""
+    """The stages that use models, by the number of their notebooks, without those that a model behind a server rules out."""
     made = {"00": _start, "01": _train, "02": _probe, "03": _cluster, "04": _rectify, "05": _evaluate}
     cannot = {number for number in made if params.training_fault(number, p.values)}
-    cannot |= {"05"} if "04" in cannot else set()
     return {number: make(p) for number, make in made.items() if number not in cannot}
 
 

@@ -154,6 +154,18 @@ def verify(folder: Path, *names: str) -> dict[str, Any]:
     return data
 
 
+def folder_of(run: str, stage: str) -> Path:
+    """The folder of a run that holds the folder of this stage: the run is named as below runs/, or by its path.
+
+    Raises NotRun, naming the runs that have one, where there is no folder of the run at all.
+    """
+    known = [folder for folder in (paths.RUNS / run, Path(run)) if folder.is_dir()]
+    if not known:
+        made = sorted(folder.parent.name for folder in paths.RUNS.glob(f"*/{stage}"))
+        raise NotRun(f"There is no run {run!r}; " + (f"there are {', '.join(made)}." if made else "none has been made yet."))
+    return next((folder for folder in known if (folder / stage).is_dir()), known[0])
+
+
 def fsync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
     if path.is_dir() and os.name != "posix":

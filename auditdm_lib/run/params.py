@@ -34,7 +34,7 @@ SHARDED = re.compile(r"--(config|use).(file|fsdp|deepspeed|megatron)")  # argume
 SETUP = ("target", "references", "answer_prompts", "answer_tokens", "answer_batch", "answer_temperature", "consensus_rule",
          "judge_model", "dtype", "attention", "device_map", "quantisation", "member_offload", "requests_at_once",
          "requests_per_minute", "max_target_calls", "max_cost", "price_per_million")  # the first notebook's, for all
-TRAINED = {"01": "auditor", "04": "target"}  # by the stage that trains it, which takes its weights
+FROM_TRAINED = {"04", "05", "06"}  # stages that train the target or need the trained one, so that no server can be it
 SPLITS = 3  # of the pictures, which share none: audit, probe, test
 RESERVED = {"reference", "ablation", "paper",
             "con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
@@ -239,13 +239,15 @@ def check_servers(values: dict[str, Any], known: dict[str, Parameter], notebook:
 
 
 def training_fault(notebook: str, values: dict[str, Any]) -> str | None:
-    """Why a stage cannot train a model that these values name, or None."""
-    role = TRAINED.get(notebook[:2])
-    if role is None or not endpoints.is_endpoint(values.get(role, "")):
+    """Why a stage cannot train a model that these values name, or use what another trains of it; None if it can."""
+    role = "auditor" if notebook[:2] == "01" else "target" if notebook[:2] in FROM_TRAINED else ""
+    if not endpoints.is_endpoint(name := values.get(role, "")):
         return None
-    alone = "--to 03 ends before it" if role == "target" else "--only 02 asks an untrained one behind a server"
-    return (f"{role}: stage {notebook[:2]} trains it, which {values[role]} behind a server does not allow: give a model's folder "
-            f"or a hub id ({alone}).")
+    if role == "auditor":
+        return (f"auditor: stage 01 trains it, which {name} behind a server does not allow: give a model's folder or a hub id "
+                "(--only 02 asks an untrained one behind a server).")
+    return (f"target: stage 04 trains it, which {name} behind a server does not allow, and 05 and 06 need what it trains; "
+            f"so such a run ends with 03 (--to 03): runs/{values.get('run', 'RUN')}/03_taxonomy/report.md says what was found.")
 
 
 def _about_pictures(values: dict[str, Any], known: dict[str, Parameter]) -> list[str]:

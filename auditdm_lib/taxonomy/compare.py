@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.stats import false_discovery_control, norm
 
-from auditdm_lib import paths, stats
+from auditdm_lib import stats
 from auditdm_lib.answers import normalise
 from auditdm_lib.audit.files import pixel_hash
 from auditdm_lib.audit.panel import agreement
@@ -64,8 +64,11 @@ class Audit:
 
 
 def stage_folder(run: str) -> Path:
-    """The folder of stage 03 of a run, which is given by its name below runs/ or by its own folder, wherever that is."""
-    return (Path(run).resolve() if (Path(run) / FOLDER).is_dir() else paths.RUNS / run) / FOLDER
+    """The folder of stage 03 of a run, which is given by its name below runs/ or by its own folder, wherever that is.
+
+    Raises manifest.NotRun, naming the runs that are there, where it is none of them.
+    """
+    return manifest.folder_of(run, FOLDER).resolve() / FOLDER
 
 
 def read(run: str) -> Audit:
