@@ -77,7 +77,7 @@ def test_small_updates_of_all_weights_add_up_in_bfloat16_as_in_float32(start, ex
     placement.place(dtype="bfloat16")
     assert load_vlm(start).model.dtype == torch.bfloat16  # as it is asked
     mixed = tuned(start, examples, tmp_path / "bfloat16", **given)
-    monkeypatch.setattr(placement, "loading", lambda trained, all_weights: {"dtype": torch.bfloat16})
+    monkeypatch.setattr(placement, "loading", lambda *_: {"dtype": torch.bfloat16})
     rounded = tuned(start, examples, tmp_path / "rounded", **given)
     assert float(mixed.norm()) == pytest.approx(float(exact.norm()), rel=0.03)
     assert apart(exact, mixed) < 0.1  # gradients of bfloat16 have three digits

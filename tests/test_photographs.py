@@ -89,7 +89,7 @@ def test_what_is_left_out_is_said_before_a_model_is_loaded(run):
         assert "left out, no picture of a format that is read: 1 (page.png)" in said
         sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         source = next(source for source in sources if "load_pictures(" in source)
-        assert source.index("load_pictures(") < source.index("load_members(")
+        assert source.index("load_pictures(") < source.index("load_panel(")
 
 
 def test_pictures_that_nothing_can_draw_anew_are_refused_before_any_model_is_loaded(run):

@@ -169,6 +169,6 @@ def asking_quality(path: Path, n: int = 400) -> pd.DataFrame:
     shown = data.split("test")[:n]
     written = sample(load_vlm(path), [data.picture(one.file) for one in shown], PROMPTS[0], 1.0, 0, 24)
     answerable = [ended and (one.shape, one.colour, data.tidy(text)) in data.answers()
-                  for one, (text, ended) in zip(shown, written.itertuples(index=False), strict=True)]
+                  for one, (text, ended) in zip(shown, zip(written["text"], written["ended"], strict=True), strict=True)]
     return pd.DataFrame([share("answerable", answerable),
                          share(f"{WITHHELD}... present?", written["text"].str.startswith(WITHHELD))])
