@@ -1,6 +1,7 @@
 """Models behind servers: a server's errors are never a model's answers, and nothing that was answered is lost or asked again."""
 
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -534,6 +535,29 @@ def test_a_small_model_s_answers_are_not_kept_and_neither_are_those_of_one_that_
     monkeypatch.setattr(vlm, "LARGE", 10 ** 8)
     asked()
     assert not paths.ANSWERS.exists()
+
+
+class Switching(sqlite3.Connection):
+    """A file that others open too, just when this process sets SQLite's log: SQLite then gives up without waiting."""
+    left = 3
+
+    def execute(self, words, *more):
+        if "journal_mode=" in words and self.left:
+            self.left -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(words, *more)
+
+
+def test_a_store_that_another_process_is_making_is_waited_for(tmp_path, monkeypatch):
+    real = sqlite3.connect
+    monkeypatch.setattr(store.sqlite3, "connect", lambda file, **how: real(file, factory=Switching, **how))
+    made = store.opened(tmp_path / "a.sqlite")
+    assert made.left == 0 and made.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    monkeypatch.setattr(store, "WAIT", 0)
+    with pytest.raises(Stop, match="database is locked"):
+        store.opened(tmp_path / "b.sqlite")
 
 
 def test_a_killed_process_loses_no_text(tmp_path):

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from auditdm_lib.run.manifest import Stop
 
 TABLE = "CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL) WITHOUT ROWID"
 AT_ONCE = 500  # keys in one query
+WAIT = 60  # seconds for which a process waits for others that write
 
 
 def key(model: str, picture: bytes, prompt: str, **decoding: float) -> bytes:
@@ -42,11 +44,24 @@ def opened(file: Path) -> sqlite3.Connection:
     with _said(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         # each text is committed by itself; the threads of a process wait for each other within sqlite
-        store = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
-        store.execute("PRAGMA journal_mode=WAL")
+        store = sqlite3.connect(file, timeout=WAIT, isolation_level=None, check_same_thread=False)
+        _write_ahead(store)
         store.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing
         store.execute(TABLE)
     return store
+
+
+def _write_ahead(store: sqlite3.Connection) -> None:
+    """Set SQLite's write-ahead log. For this alone SQLite does not wait for another process that opens the file just then."""
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            store.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def kept(store: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, str]:
