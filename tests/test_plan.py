@@ -38,10 +38,10 @@ from auditdm_lib.audit.auditor import Search
 from auditdm_lib.audit.diffusion import Drawing, draw_pictures
 from auditdm_lib.audit.panel import Panel
 from auditdm_lib.audit.pictures import load_pictures
-from auditdm_lib.models import asking, endpoint
+from auditdm_lib.models import asking
 from auditdm_lib.models.vlm import encode, load_members, load_vlm, prompt
 from auditdm_lib.results import first_look
-from auditdm_lib.run import charges, demand, devices, hub, inventory, params, plan, sizes, work
+from auditdm_lib.run import demand, devices, hub, inventory, params, plan, sizes, work
 from auditdm_lib.run.manifest import Stop
 from auditdm_lib.taxonomy import fresh
 from auditdm_lib.training import grpo, replay
@@ -277,7 +277,7 @@ def test_memory_grows_with_each_size(part):
 # Work
 
 def test_constants_are_those_of_the_stages():
-    assert (demand.TRIES, demand.GROUP) == (fresh.TRIES, first_look.GROUP) and charges.LONGEST_SIDE == endpoint.LONGEST_SIDE
+    assert (demand.TRIES, demand.GROUP) == (fresh.TRIES, first_look.GROUP)
     assert work.LIMITS["paligemma"] == asking.PALIGEMMA.max_new_tokens and work.CHAT_LIMIT == asking.CHAT.max_new_tokens
     assert asking.PALIGEMMA.prompt == work.WAYS["paligemma"] + "{question}"
     assert asking.CHAT.prompt == "{question}" + work.CHAT_WAY

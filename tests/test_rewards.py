@@ -48,13 +48,16 @@ def test_the_documented_example_does_what_it_says(written):
     assert reward(rewards.TRIAL.assign(question=long)).tolist() == [0.5, 0, 0, 0, 0.5]
 
 
-def test_an_error_of_a_model_or_a_server_gives_the_auditor_no_advantage():
+def test_an_error_of_a_model_or_a_server_gives_the_auditor_no_advantage(tmp_path, monkeypatch):
     judged = pd.DataFrame(dict(
         invalid_reason=[None] * 5 + ["empty", None, None],
         errors=[0, 1, 1, 0, 1, 0, 0, 0], consensus=["a", None, "b", None, None, None, "a", "a"],
         target_missing=[None, None, "error", "not judged"] + [None] * 4, disagrees=[True, False, True] + [False] * 5))
     paid = rewards.without_errors(judged, rewards.equation_1(judged, -0.3), 4)
     assert paid.tolist() == [1, 1, 1, 1, pytest.approx(-0.1), -0.3, 0, 0]  # the mean of the others in the group
+    monkeypatch.setattr(auditor, "judge", lambda *args, **how: trainings.judge(*args, **how).assign(
+        target_missing="not judged", disagrees=False, consensus=None))
+    assert set(trainings.reinforce(tmp_path, steps=1)[2]["reward"]) == {0}  # not the -0.2 for no consensus
     nothing = rewards.without_errors(judged.iloc[[1, 4]], np.array([-0.3, -0.3]), 2)
     assert nothing.tolist() == [0, 0]
 

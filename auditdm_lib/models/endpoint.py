@@ -33,7 +33,6 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between two tries, doubled each 
 NONSENSE_TRIES = 4  # of a question to which the server sends something that is no answer (our choice)
 IN_A_ROW = 30  # questions without an answer, after which a server counts as broken (our choice)
 LARGEST_REPLY, LONGEST_TOKEN = 4_000_000, 100  # bytes; characters (our choice)
-LONGEST_SIDE = 2048  # pixels to which a picture is reduced (our choice)
 LIMIT = "the limit of calls or of cost is reached"  # why a question was not asked
 AT_LIMIT = ("The limit of calls or of cost is reached, and here each question needs an answer: raise max_target_calls or "
             "max_cost and run the same command again; what was answered is kept.")
@@ -178,7 +177,7 @@ def ask(endpoint: Endpoint, images: list[Image.Image] | None, texts: list[str], 
     seeds, texts = seeds or [0] * len(texts), [as_data(text) for text in texts]
     pictures = fingerprints(images) if images is not None else [b""] * len(texts)
     keys = [store.key(endpoint.name, picture, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed,
-                      longest_side=LONGEST_SIDE)
+                      longest_side=endpoints.LONGEST_SIDE)
             for picture, text, seed in zip(pictures, texts, seeds, strict=True)]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     said = {key: (text, True, None) for key, text in store.kept(store.shared(), list(first)).items()}
@@ -237,10 +236,10 @@ PICTURES = threading.Lock()  # a picture that is opened when it is needed belong
 
 
 def data_url(image: Image.Image) -> str:
-    """A picture as a data URL of a PNG, reduced to LONGEST_SIDE."""
+    """A picture as a data URL of a PNG, reduced to `endpoints.LONGEST_SIDE`."""
     with PICTURES:
         image = image.convert("RGB")
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((endpoints.LONGEST_SIDE,) * 2, Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "PNG")
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -16,7 +16,6 @@ from auditdm_lib.run import endpoints, params, sizes
 from auditdm_lib.run.inventory import Model
 
 SQUARE = 28  # pixels: 14 of a patch, two by two (Qwen2.5-VL, arXiv 2502.13923, section 2.1)
-LONGEST_SIDE = 2048  # pixels to which a picture is reduced, `endpoint.LONGEST_SIDE`
 TRAINS = {"01": "the training stops there, and goes on when it is raised and the command repeated",
           "04": "the stage stops there, and goes on when it is raised and the command repeated"}
 
@@ -40,7 +39,7 @@ def picture_tokens(model: Model, source: str, members: list[Model]) -> int:
         return model.shape.image_tokens
     seen = [member.shape.image_size for member in members if member.shape]
     width, height = _first(source) or ((max(seen),) * 2 if seen else sizes.PHOTOGRAPH)
-    smaller = min(1.0, LONGEST_SIDE / max(width, height))
+    smaller = min(1.0, endpoints.LONGEST_SIDE / max(width, height))
     return max(1, round(width * smaller / SQUARE) * round(height * smaller / SQUARE))
 
 

@@ -18,6 +18,7 @@ PREFIX = "openai:"
 FORM = "openai:MODEL@http://host:port/v1"
 NAME = re.compile(r"openai:(?P<model>[^\s\x00-\x1f]+)@(?P<url>https?://[!-~]+)")
 CONNECTING, LISTING, REPLYING = 10, 20, 120  # seconds for a connection, the list of models, a reply (our choice)
+LONGEST_SIDE = 2048  # pixels to which a picture is reduced before it is sent (our choice)
 
 
 def is_endpoint(name: str | Path) -> bool:

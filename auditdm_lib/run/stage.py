@@ -114,24 +114,26 @@ def taken(step: paths.Step, names: dict[str, Any]) -> dict[str, Any]:
     known = params.declared(paths.NOTEBOOKS / f"{step.notebook}.ipynb")
     setup = {name: known[name].default for name in params.SETUP if name in known}
     if setup and isinstance(names["run"], str) and not params.run_fault(names["run"]):
-        for folder in (paths.CHAIN[0].folder, *step.reads):
-            if folder != step.folder and _finished(names["run"], folder):
-                had = manifest.load(paths.result(names["run"], folder))["key"]["parameters"]
-                setup |= {name: had[name] for name in setup if name in had}
+        for had in _told(step, names["run"]).values():
+            setup |= {name: had[name] for name in setup if name in had}
     return {name: setup[name] if name in setup and name not in names else names[name] for name in known}
 
 
 def unlike(step: paths.Step, values: dict[str, Any]) -> list[str]:
     """What the finished stages of the run from which this one goes on were told otherwise: a sentence for each of them."""
     said = []
-    for folder in dict.fromkeys((paths.CHAIN[0].folder, *step.reads)):
-        if folder != step.folder and _finished(values["run"], folder):
-            had = manifest.load(paths.result(values["run"], folder))["key"]["parameters"]
-            other = [f"{name} = {had[name]!r}" for name, value in values.items()
-                     if name != "threads" and had.get(name, value) != value]
-            said += [f"{paths.step(folder).notebook} of this run had {', '.join(other)}: run it again, or set the same here."
-                     ] if other else []
+    for folder, had in _told(step, values["run"]).items():
+        other = [f"{name} = {had[name]!r}" for name, value in values.items()
+                 if name != "threads" and had.get(name, value) != value]
+        said += [f"{paths.step(folder).notebook} of this run had {', '.join(other)}: run it again, or set the same here."
+                 ] if other else []
     return said
+
+
+def _told(step: paths.Step, run: str) -> dict[str, dict[str, Any]]:
+    """The parameters of the finished stages from which this one goes on, by folder: the first stage's, and those it reads."""
+    folders = (folder for folder in (paths.CHAIN[0].folder, *step.reads) if folder != step.folder and _finished(run, folder))
+    return {folder: manifest.load(paths.result(run, folder))["key"]["parameters"] for folder in folders}
 
 
 def start(notebook: str, names: dict[str, Any]) -> Stage:
